@@ -1,0 +1,90 @@
+"""Is a case what it claims to be: one grid, Hounsfield units, known labels?"""
+
+from collections.abc import Collection
+
+import numpy as np
+from jaxtyping import Shaped, UInt8
+
+from promptlesion.data.spec import DatasetError
+from promptlesion.data.volume import Volume
+
+_AFFINE_TOLERANCE_MM = 1e-3
+_CORNER_TOLERANCE_VOXELS = 0.1
+_SMALLEST_HU_SPAN = 20.0
+_INT16 = np.iinfo(np.int16)
+
+
+def check_same_grid(case: str, image: Volume, labels: Volume) -> None:
+    """Raise `DatasetError` unless the label map has the CT's shape, spacing, directions and origin."""
+    spacings = (np.array(labels.spacing_mm), np.array(image.spacing_mm))
+    if np.abs(spacings[0] - spacings[1]).max() > _AFFINE_TOLERANCE_MM:
+        found, expected = (_rounded(spacing) for spacing in spacings)
+        raise DatasetError(f"{case}: label spacing {found} mm differs from the CT's {expected} mm")
+    if labels.shape != image.shape:
+        raise DatasetError(
+            f"{case}: label shape {labels.shape} voxels differs from the CT's {image.shape} voxels"
+        )
+    difference = np.abs(labels.affine - image.affine)
+    if difference[:3, :3].max() > _AFFINE_TOLERANCE_MM:
+        turned, straight = ([_rounded(row) for row in volume.affine[:3, :3]] for volume in (labels, image))
+        raise DatasetError(f"{case}: label directions {turned} differ from the CT's {straight}")
+    if difference[:3, 3].max() > _AFFINE_TOLERANCE_MM:
+        found, expected = (_rounded(volume.affine[:3, 3]) for volume in (labels, image))
+        raise DatasetError(f"{case}: label origin {found} mm differs from the CT's {expected} mm")
+    corners = np.array(np.meshgrid(*((0.0, size - 1.0) for size in image.shape))).reshape(3, -1)
+    displacement = (labels.affine - image.affine)[:3, :3] @ corners
+    displaced_mm = float(np.linalg.norm(displacement, axis=0).max())
+    if displaced_mm > _CORNER_TOLERANCE_VOXELS * min(image.spacing_mm):
+        raise DatasetError(f"{case}: a corner of the label map lies {displaced_mm:.3f} mm away from the CT's")
+
+
+def check_hounsfield(case: str, image: Shaped[np.ndarray, "x y z"]) -> None:
+    """Raise `DatasetError` for voxels that are no Hounsfield units: NaN, scaled, 8 bit, without intercept."""
+    if image.dtype.kind == "f":
+        num_nan, num_infinite = int(np.isnan(image).sum()), int(np.isinf(image).sum())
+        if num_nan or num_infinite:
+            raise DatasetError(
+                f"{case}: expected finite HU, found {num_nan} NaN and {num_infinite} infinite voxels"
+            )
+    low, high = image.min().item(), image.max().item()
+    found = f"{low:g} to {high:g}"
+    if low == high:
+        raise DatasetError(f"{case}: expected the HU of a CT, found {low:g} in every voxel")
+    if high - low <= _SMALLEST_HU_SPAN:
+        raise DatasetError(
+            f"{case}: expected HU, from about -1000 in air to above 1000 in bone, found {found}: these "
+            "intensities are scaled or standardised; export the scan in HU"
+        )
+    if low >= 0 and high <= 255:
+        raise DatasetError(
+            f"{case}: expected HU, fat and air below 0, found {found}: these are 8-bit grey values"
+        )
+    if low >= 0:
+        share = float((image == low).mean())
+        raise DatasetError(
+            f"{case}: expected HU, fat and air below 0, found {found} with {share:.0%} of the voxels at "
+            f"{low:g}: these are stored values without their rescale intercept (usually -1024), or clipped HU"
+        )
+    if low < _INT16.min or high > _INT16.max:
+        raise DatasetError(f"{case}: expected HU between {_INT16.min} and {_INT16.max}, found {found}")
+
+
+def checked_labels(
+    case: str, labels: Shaped[np.ndarray, "x y z"], known: Collection[int]
+) -> UInt8[np.ndarray, "x y z"]:
+    """The label map as uint8; raises `DatasetError` for values that `dataset.json` does not name."""
+    if labels.dtype == np.uint8:
+        values = np.flatnonzero(np.bincount(labels.ravel(), minlength=256)).tolist()
+    else:
+        values = np.unique(labels).tolist()
+    unknown = [value for value in values if value not in known]
+    if unknown:
+        listed = ", ".join(f"{value:g}" for value in unknown[:8]) + (", …" if len(unknown) > 8 else "")
+        raise DatasetError(
+            f"{case}: expected the label values {sorted(known)} of dataset.json, found {listed}"
+        )
+    return labels.astype(np.uint8, copy=False)
+
+
+def _rounded(values: np.ndarray) -> tuple[float, ...]:
+    return tuple(round(float(value), 4) for value in values)

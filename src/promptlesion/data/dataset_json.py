@@ -1,0 +1,73 @@
+"""nnU-Net's `dataset.json`: the labels of a CT dataset."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from promptlesion.data.spec import DatasetError
+from promptlesion.training.atomic import write_text
+
+FILE_ENDING = ".nii.gz"
+
+
+def write_dataset_json(
+    root: Path, *, labels: dict[str, int], num_training: int, extra: dict[str, object]
+) -> None:
+    """Write nnU-Net's `dataset.json` for a CT dataset; `extra` adds keys, which nnU-Net ignores."""
+    content = {
+        "channel_names": {"0": "CT"},
+        "labels": labels,
+        "numTraining": num_training,
+        "file_ending": FILE_ENDING,
+        **extra,
+    }
+    write_text(root / "dataset.json", json.dumps(content, indent=1) + "\n")
+
+
+def read_labels(path: Path) -> dict[str, int]:
+    """Names and values of the labels, background included, from the `dataset.json` of a one-channel dataset.
+
+    Raises `DatasetError` for what the package does not support: several channels, region-based labels, other
+    file endings than `.nii.gz`, values beyond 255.
+    """
+    content = _read_json(path)
+    channels, ending = content.get("channel_names"), content.get("file_ending")
+    if not isinstance(channels, dict) or len(channels) != 1:
+        raise DatasetError(f"{path}: expected one channel in `channel_names`, the CT, found {channels}")
+    if ending != FILE_ENDING:
+        raise DatasetError(f"{path}: expected the `file_ending` {FILE_ENDING!r}, found {ending!r}")
+    labels = content.get("labels")
+    if not isinstance(labels, dict):
+        raise DatasetError(f"{path}: expected `labels`, a table of values by name, found {labels}")
+    if labels.get("background") != 0:
+        hint = "; nnU-Net v1 wrote names by value, v2 writes values by name" if "0" in labels else ""
+        raise DatasetError(f"{path}: expected the label `background` with value 0, found {labels}{hint}")
+    checked = {name: _label_value(name, value, path) for name, value in labels.items()}
+    if len(set(checked.values())) < len(checked):
+        raise DatasetError(f"{path}: expected a value of its own for every label, found {checked}")
+    return checked
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise DatasetError(f"{path}: expected the dataset.json of an nnU-Net v2 raw dataset, found none")
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise DatasetError(f"{path}: expected a JSON file, found an error: {error}") from error
+    if not isinstance(content, dict):
+        raise DatasetError(f"{path}: expected a JSON object, found {str(content)[:80]}")
+    return content
+
+
+def _label_value(name: str, value: object, path: Path) -> int:
+    if isinstance(value, list):
+        raise DatasetError(
+            f"{path}: expected one value for the label {name!r}, found the region {value}; region-based "
+            "labels are not supported, give every label a value of its own"
+        )
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= 255:
+        raise DatasetError(
+            f"{path}: expected a whole value from 0 to 255 for the label {name!r}, found {value!r}"
+        )
+    return value

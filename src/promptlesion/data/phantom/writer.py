@@ -1,0 +1,104 @@
+"""Cohorts of phantom subjects as a dataset folder, made by several processes and resumable."""
+
+import json
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from functools import partial
+from multiprocessing import get_context
+from pathlib import Path
+
+from promptlesion.data.dataset import image_path, label_path, write_case, write_dataset_json, write_spec
+from promptlesion.data.phantom.cases import Kind, phantom_case, phantom_labels, phantom_spec
+from promptlesion.data.spec import DatasetError
+from promptlesion.data.whole_file import write_text_whole
+
+_MARKER = "phantom.json"
+_VERSION = 1
+"""Raised whenever the same seed would give other voxels, so that a cohort is never half old and half new."""
+
+
+def write_phantom_dataset(
+    kind: Kind,
+    *,
+    num_cases: int,
+    seed: int,
+    out: Path,
+    num_workers: int = 1,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> None:
+    """Writes `num_cases` subjects named `KIND_0000`, ... and then `lesions.toml` and `dataset.json`.
+
+    Cases that are there already are kept, so a stopped run goes on and a larger number extends the cohort.
+    `on_progress` is told (cases done, cases wanted). Raises `DatasetError` where `out` holds another cohort.
+    """
+    if num_cases < 1 or num_workers < 1:
+        raise ValueError(f"expected at least one case and one worker, found {num_cases} and {num_workers}")
+    names = [_case_name(kind, index) for index in range(num_cases)]
+    _claim_folder(out, kind, seed, names)
+    missing = [index for index, name in enumerate(names) if not _is_written(out, name)]
+    if on_progress:
+        on_progress(num_cases - len(missing), num_cases)
+    write = partial(_write_one, kind, seed, out)
+    for num_done, _ in enumerate(_run(write, missing, num_workers), num_cases - len(missing) + 1):
+        if on_progress:
+            on_progress(num_done, num_cases)
+    write_spec(phantom_spec(kind), out / "lesions.toml")
+    write_dataset_json(
+        out,
+        labels=phantom_labels(kind),
+        num_training=num_cases,
+        extra={"name": f"phantom_{kind}", "description": f"PromptLesion's {kind} phantom, seed {seed}"},
+    )
+
+
+def _run(write: Callable[[int], None], indices: list[int], num_workers: int) -> Iterator[int]:
+    """Yields each index when its case has been written."""
+    if num_workers == 1 or len(indices) < 2:
+        for index in indices:
+            write(index)
+            yield index
+        return
+    with ProcessPoolExecutor(min(num_workers, len(indices)), mp_context=get_context("spawn")) as pool:
+        futures = {pool.submit(write, index): index for index in indices}
+        try:
+            for future in as_completed(futures):
+                future.result()
+                yield futures[future]
+        finally:
+            for future in futures:
+                future.cancel()
+
+
+def _write_one(kind: Kind, seed: int, out: Path, index: int) -> None:
+    case = phantom_case(kind, seed=seed, index=index)
+    write_case(out, _case_name(kind, index), case.image, case.labels)
+
+
+def _case_name(kind: Kind, index: int) -> str:
+    return f"{kind}_{index:04d}"
+
+
+def _is_written(out: Path, name: str) -> bool:
+    return image_path(out, name).is_file() and label_path(out, name).is_file()
+
+
+def _claim_folder(out: Path, kind: Kind, seed: int, names: list[str]) -> None:
+    """Marks the folder as this cohort's, or refuses one that holds anything else."""
+    marker, wanted = out / _MARKER, {"kind": kind, "seed": seed, "version": _VERSION}
+    present = {path.name.removesuffix("_0000.nii.gz") for path in (out / "imagesTr").glob("*_0000.nii.gz")}
+    if marker.is_file():
+        found = json.loads(marker.read_text(encoding="utf-8"))
+        if found != wanted:
+            raise DatasetError(
+                f"{marker}: expected the phantom cohort {wanted}, found {found}; choose another folder"
+            )
+    elif present:
+        raise DatasetError(
+            f"{out}: expected an empty folder or a phantom cohort, found {len(present)} other cases"
+        )
+    surplus = sorted(present - set(names))
+    if surplus:
+        raise DatasetError(
+            f"{out}: expected at most {len(names)} cases, found {len(surplus)} more ({surplus[0]}, ...)"
+        )
+    write_text_whole(marker, json.dumps(wanted) + "\n")

@@ -1,0 +1,161 @@
+"""`lesions.toml`: what a dataset folder says about its lesions and how its scans are prepared."""
+
+import json
+import re
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from promptlesion.training.atomic import write_text
+
+
+class DatasetError(ValueError):
+    """A dataset folder, case or lesion type that is not as it should be; the message names it."""
+
+
+def _ascending(bounds: tuple[float, float]) -> tuple[float, float]:
+    if bounds[0] >= bounds[1]:
+        raise ValueError(f"expected [low, high] with low < high, found {list(bounds)}")
+    return bounds
+
+
+PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+FiniteFloat = Annotated[float, Field(allow_inf_nan=False)]
+HURange = Annotated[tuple[FiniteFloat, FiniteFloat], AfterValidator(_ascending)]
+LengthRange = Annotated[tuple[PositiveFloat, PositiveFloat], AfterValidator(_ascending)]
+
+
+class LesionType(BaseModel):
+    """One kind of lesion: its label, where it may grow, how large and how bright it is."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str = Field(
+        pattern=r"^[A-Za-z0-9_-]+$", description="Name of the type, as prompts and commands use it."
+    )
+    label: int = Field(ge=1, le=255, description="Its value in the label maps.")
+    host: tuple[str, ...] = Field(
+        default=(),
+        description="Names of the labels it may be placed in; a dataset with none here is refused.",
+    )
+    diameter_mm: LengthRange = Field(description="Smallest and largest diameter to draw, in millimetres.")
+    hu: HURange = Field(
+        description="Plausible mean inside the lesion, lowest and highest, in Hounsfield units."
+    )
+
+
+class DatasetSpec(BaseModel):
+    """The whole of `lesions.toml`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    window_hu: HURange = Field(description="Hounsfield units that map to [-1, 1].")
+    spacing_mm: tuple[PositiveFloat, PositiveFloat, PositiveFloat] = Field(
+        description="Voxel size, in millimetres along x, y and z, that the networks work at."
+    )
+    lesions: tuple[LesionType, ...] = Field(min_length=1, description="Lesion types in prompt order.")
+    subject_pattern: str | None = Field(
+        default=None,
+        description="Regular expression whose first group is the subject in a case's name; without it every "
+        "case is a subject of its own.",
+    )
+
+    @field_validator("lesions")
+    @classmethod
+    def _lesions_differ(cls, lesions: tuple[LesionType, ...]) -> tuple[LesionType, ...]:
+        for key in ("name", "label"):
+            values = [getattr(lesion, key) for lesion in lesions]
+            if len(set(values)) < len(values):
+                raise ValueError(f"expected a {key} of its own for every lesion type, found {values}")
+        return lesions
+
+    @field_validator("subject_pattern")
+    @classmethod
+    def _has_group(cls, pattern: str | None) -> str | None:
+        if pattern is not None:
+            try:
+                num_groups = re.compile(pattern).groups
+            except re.error as error:
+                raise ValueError(f"expected a regular expression, found {pattern!r}: {error}") from error
+            if num_groups < 1:
+                raise ValueError(f"expected a group that holds the subject, found none in {pattern!r}")
+        return pattern
+
+
+def read_spec(path: Path) -> DatasetSpec:
+    """Read a `lesions.toml`; raises `DatasetError` naming the file, the key and what is wrong with it."""
+    if not path.is_file():
+        raise DatasetError(
+            f"{path}: expected a file that names the lesion types, found none; write one (the README shows "
+            "how) or name it with --lesions"
+        )
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise DatasetError(f"{path}: expected a TOML file, found an error: {error}") from error
+    try:
+        return DatasetSpec.model_validate(_flattened(content, path))
+    except ValidationError as error:
+        raise DatasetError(_in_words(error, path, list(content.get("lesions", {})))) from error
+
+
+def write_spec(spec: DatasetSpec, path: Path) -> None:
+    """Write a `lesions.toml` that `read_spec` reads back equal."""
+    lines = [
+        "[preprocessing]",
+        f"window_hu = {_toml(spec.window_hu)}",
+        f"spacing_mm = {_toml(spec.spacing_mm)}",
+    ]
+    if spec.subject_pattern is not None:
+        lines += ["", "[subjects]", f"pattern = {_toml(spec.subject_pattern)}"]
+    for lesion in spec.lesions:
+        lines += ["", f"[lesions.{lesion.name}]"]
+        lines += [f"{key} = {_toml(value)}" for key, value in lesion.model_dump(exclude={"name"}).items()]
+    write_text(path, "\n".join(lines) + "\n")
+
+
+def _flattened(content: dict[str, Any], path: Path) -> dict[str, Any]:
+    tables = {key: content.get(key, {}) for key in ("preprocessing", "lesions", "subjects")}
+    unknown = sorted(set(content) - set(tables))
+    if unknown:
+        raise DatasetError(
+            f"{path}: expected the tables [preprocessing], [lesions.NAME], [subjects], found {unknown}"
+        )
+    _check_tables(tables, path)
+    _check_tables({f"lesions.{name}": table for name, table in tables["lesions"].items()}, path)
+    if set(tables["subjects"]) - {"pattern"}:
+        raise DatasetError(
+            f"{path}: expected only `pattern` in [subjects], found {sorted(tables['subjects'])}"
+        )
+    flat = dict(tables["preprocessing"])
+    flat["lesions"] = [{**table, "name": name} for name, table in tables["lesions"].items()]
+    if "pattern" in tables["subjects"]:
+        flat["subject_pattern"] = tables["subjects"]["pattern"]
+    return flat
+
+
+def _check_tables(tables: dict[str, Any], path: Path) -> None:
+    for key, table in tables.items():
+        if not isinstance(table, dict):
+            raise DatasetError(f"{path}: expected {key} to be a table, found {table!r}")
+
+
+def _in_words(error: ValidationError, path: Path, lesion_names: list[str]) -> str:
+    findings = []
+    for finding in error.errors(include_url=False):
+        keys = list(finding["loc"])
+        if len(keys) > 1 and keys[0] == "lesions" and isinstance(keys[1], int):
+            keys[1] = lesion_names[keys[1]]
+        where = ".".join(str(key) for key in keys)
+        message = finding["msg"].removeprefix("Value error, ")
+        is_missing = finding["type"] == "missing"
+        findings.append(f"{where}: {message}" + ("" if is_missing else f" (found {finding['input']!r})"))
+    return f"{path}: " + "; ".join(findings)
+
+
+def _toml(value: object) -> str:
+    if isinstance(value, tuple):
+        return "[" + ", ".join(_toml(item) for item in value) + "]"
+    return json.dumps(value) if isinstance(value, str) else repr(value)

@@ -1,0 +1,60 @@
+"""Which device and which precision a stage computes with."""
+
+from typing import Literal, TypeVar
+
+import torch
+from torch import nn
+
+Network = TypeVar("Network", bound=nn.Module)
+Precision = Literal["auto", "float32", "bfloat16"]
+
+
+class DeviceError(ValueError):
+    """The asked-for device is not on this machine."""
+
+
+def resolve_device(name: str) -> torch.device:
+    """Turn `auto`, `cpu`, `cuda`, `cuda:1` or `mps` into a device, preferring an accelerator for `auto`.
+
+    Raises:
+        DeviceError: the name is no device, or this machine does not have it.
+    """
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).splitlines()[0]
+        raise DeviceError(f"device: expected auto, cpu, or an accelerator of this machine; found {name!r} ({reason})") from error
+    return device
+
+
+def resolve_precision(device: torch.device, precision: Precision) -> torch.dtype:
+    """Choose bfloat16 for `auto` where the hardware multiplies it natively, float32 elsewhere."""
+    if precision != "auto":
+        return torch.bfloat16 if precision == "bfloat16" else torch.float32
+    if device.type == "cuda":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float32
+    if device.type == "cpu":
+        capabilities: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
+        has_native_bfloat16 = any(capabilities.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16"))
+        return torch.bfloat16 if has_native_bfloat16 else torch.float32
+    return torch.float32
+
+
+def autocast(device: torch.device, precision: Precision) -> torch.autocast:
+    """Return the autocast context for the device; disabled where it computes in float32."""
+    dtype = resolve_precision(device, precision)
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=dtype is torch.bfloat16)
+
+
+def place(network: Network, device: torch.device) -> Network:
+    """Move a network to the device with its 3-D convolutions in channels-last order, which is up to twice as fast."""
+    moved: Network = network.to(device)
+    for module in moved.modules():
+        if isinstance(module, nn.Conv3d):
+            module.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+    return moved

@@ -1,0 +1,39 @@
+"""Progress bars for whatever takes more than a few seconds."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+_STDERR = Console(stderr=True)
+
+
+class ProgressBar:
+    """A bar that counts to a known total and shows the newest figures beside it."""
+
+    def __init__(self, progress: Progress, description: str, total: int, done: int) -> None:
+        """Add a bar to a running display."""
+        self._progress = progress
+        self._task = progress.add_task(description, total=total, completed=done, figures="")
+
+    def update(self, done: int, figures: Mapping[str, float] | None = None) -> None:
+        """Set how much is done, and the figures to show."""
+        shown = "  ".join(f"{name} {value:.3g}" for name, value in list((figures or {}).items())[:3])
+        self._progress.update(self._task, completed=done, figures=shown)
+
+
+@contextmanager
+def progress_bar(description: str, total: int, *, done: int = 0) -> Iterator[ProgressBar]:
+    """Show a bar on standard error while the block runs; where nobody watches, one line at its end."""
+    columns = (
+        TextColumn("{task.description:<28}"),
+        BarColumn(bar_width=30),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[figures]}", style="dim"),
+    )
+    with Progress(*columns, console=_STDERR, refresh_per_second=4) as progress:
+        bar = ProgressBar(progress, description, total, done)
+        yield bar

@@ -1,0 +1,167 @@
+"""A run's folder: what was asked for, what was measured, and where it stands."""
+
+import json
+import platform
+import time
+from collections.abc import Iterable, Mapping
+from importlib.metadata import version
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import torch
+from torch.utils.tensorboard import SummaryWriter
+
+from promptlesion.training.atomic import write_json, write_text
+from promptlesion.training.progress import progress_bar
+from promptlesion.training.state import TrainState
+
+Report = Mapping[str, float]
+
+
+class RunError(ValueError):
+    """A run folder belongs to another configuration, seed or data than asked for."""
+
+
+class Run:
+    """`run.json`, `metrics.jsonl`, TensorBoard events, `state.pt` and `checkpoint/` of one training run.
+
+    Opening the folder of an interrupted run goes on with it; opening a finished one says so through `is_finished`;
+    opening one that was made from something else is an error.
+    """
+
+    def __init__(
+        self, folder: Path, *, stage: str, config: Mapping[str, object], seed: int, inputs: Mapping[str, str], device: torch.device
+    ) -> None:
+        """Create the folder or take it up again.
+
+        Args:
+            folder: where the run lives.
+            stage: `autoencoder`, `diffusion` or `segmentation`.
+            config: the resolved configuration, JSON types only.
+            seed: of everything random in the run.
+            inputs: name -> hash of everything the result depends on besides the configuration.
+            device: what the run computes on.
+
+        Raises:
+            RunError: the folder holds a run of another stage, configuration, seed or input.
+        """
+        self.folder = folder
+        self.checkpoint_folder = folder / "checkpoint"
+        self._record_path = folder / "run.json"
+        self._metrics_path = folder / "metrics.jsonl"
+        self._identity = {"stage": stage, "seed": seed, "inputs": dict(inputs), "config": json.loads(json.dumps(config))}
+        self._seconds_before = 0.0
+        self.is_finished = False
+        if self._record_path.is_file():
+            record = json.loads(self._record_path.read_text(encoding="utf-8"))
+            differences = list(_differences(record, self._identity))
+            if differences:
+                raise RunError(
+                    f"{folder}: expected a run with the asked-for settings; found one with other "
+                    + "; ".join(differences)
+                    + ". Choose another --out, or remove the folder"
+                )
+            self._seconds_before = float(record["seconds"])
+            self.is_finished = bool(record["is_finished"])
+        self._device = device
+        self._started = time.perf_counter()
+        self._write_record()
+
+    @property
+    def seconds(self) -> float:
+        """Wall-clock seconds spent so far, over all the times the run was taken up."""
+        return self._seconds_before + (0.0 if self.is_finished else time.perf_counter() - self._started)
+
+    def _write_record(self) -> None:
+        device = self._device
+        record = {
+            **self._identity,
+            "is_finished": self.is_finished,
+            "seconds": round(self.seconds, 2),
+            "device": torch.cuda.get_device_name(device) if device.type == "cuda" else f"{device.type} ({platform.machine()})",
+            "num_threads": torch.get_num_threads(),
+            "versions": {"python": platform.python_version(), **{n: version(n) for n in ("promptlesion", "torch", "monai")}},
+        }
+        write_json(self._record_path, record)
+
+    def train(
+        self, state: TrainState, reports: Iterable[Report], *, num_steps: int, checkpoint_every_steps: int
+    ) -> None:
+        """Run a training loop to its end: log every report, save the state, show a progress bar.
+
+        Args:
+            state: what the loop trains; an interrupted run's is loaded first, by `resume`.
+            reports: the training loop, a generator that yields after each step and ends when training is over.
+            num_steps: the most steps the loop can take; the length of the progress bar.
+            checkpoint_every_steps: how often the state is saved.
+        """
+        stage = str(self._identity["stage"])
+        with _MetricsLog(self.folder, after_step=state.step) as log, progress_bar(stage, num_steps, done=state.step) as bar:
+            for report in reports:
+                log.write(state.step, report)
+                bar.update(state.step, report)
+                if state.step % checkpoint_every_steps == 0:
+                    state.save(self.folder / "state.pt")
+                    self._write_record()
+        state.save(self.folder / "state.pt")
+
+    def resume(self, state: TrainState) -> None:
+        """Load the saved state of an interrupted run, if there is one."""
+        path = self.folder / "state.pt"
+        if path.is_file():
+            state.load(path)
+
+    def finish(self) -> None:
+        """Mark the run as done; from now on there is nothing to do in this folder."""
+        seconds = self.seconds
+        self.is_finished, self._seconds_before = True, seconds
+        self._write_record()
+
+    def metrics(self) -> list[dict[str, float]]:
+        """Return every logged line, in order of steps."""
+        return read_metrics(self.folder)
+
+
+def read_metrics(folder: Path) -> list[dict[str, float]]:
+    """Return the lines of a run's `metrics.jsonl`; a line cut short by a crash is left out."""
+    path = folder / "metrics.jsonl"
+    if not path.is_file():
+        return []
+    lines = path.read_text(encoding="utf-8").splitlines()
+    return [json.loads(line) for line in lines if line.endswith("}")]
+
+
+class _MetricsLog:
+    """Appends to `metrics.jsonl` and TensorBoard, after dropping lines from beyond the resumed step."""
+
+    def __init__(self, folder: Path, *, after_step: int) -> None:
+        kept = [line for line in read_metrics(folder) if line["step"] <= after_step]
+        path = folder / "metrics.jsonl"
+        write_text(path, "".join(json.dumps(line) + "\n" for line in kept))
+        self._file = path.open("a", encoding="utf-8", buffering=1)
+        self._tensorboard = SummaryWriter(str(folder / "tensorboard"), purge_step=after_step + 1)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def write(self, step: int, report: Report) -> None:
+        self._file.write(json.dumps({"step": step, **{name: round(float(value), 6) for name, value in report.items()}}) + "\n")
+        for name, value in report.items():
+            self._tensorboard.add_scalar(name, value, step)
+
+    def __exit__(
+        self, exception: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._file.close()
+        self._tensorboard.close()
+
+
+def _differences(found: Mapping[str, object], asked: Mapping[str, object], prefix: str = "") -> Iterable[str]:
+    """Name every entry of `asked` that `found` holds with another value."""
+    for name, value in asked.items():
+        other = found.get(name)
+        if isinstance(value, Mapping) and isinstance(other, Mapping):
+            yield from _differences(other, value, f"{prefix}{name}.")
+        elif other != value:
+            yield f"{prefix}{name} ({other!r} instead of {value!r})"

@@ -1,0 +1,89 @@
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from promptlesion.data.cache import CachedCase, build_cache
+from promptlesion.data.crops import crop
+from promptlesion.data.dataset import Dataset
+from promptlesion.data.patch_sampling import AIR_HU, PatchSampler
+
+PATCH = (8, 6, 4)
+
+
+@pytest.fixture
+def cases(make_dataset: Callable[[int], Dataset], tmp_path: Path) -> list[CachedCase]:
+    """The calcified label 3 is in all four cases, the soft one, 4, at a corner of the first and the third."""
+    return build_cache(make_dataset(4), tmp_path / "cache")
+
+
+def test_a_patch_is_the_piece_of_its_case_padded_with_air(cases: list[CachedCase]) -> None:
+    by_name = {case.name: case for case in cases}
+    sampler, generator = PatchSampler(cases, PATCH, (0, 3, 4)), np.random.default_rng(0)
+    num_padded = 0
+    for _ in range(200):
+        patch = sampler.draw(generator)
+        case = by_name[patch.case]
+        assert patch.image.dtype == np.int16
+        assert patch.labels.dtype == np.uint8
+        np.testing.assert_array_equal(patch.image, crop(case.image, patch.start, PATCH, AIR_HU))
+        np.testing.assert_array_equal(patch.labels, crop(case.labels, patch.start, PATCH, 0))
+        num_padded += min(patch.start) < 0
+    assert num_padded > 0
+
+
+def test_the_class_lies_in_the_central_half(cases: list[CachedCase]) -> None:
+    generator = np.random.default_rng(1)
+    center = tuple(slice(extent // 4, extent - extent // 4) for extent in PATCH)
+    for label in (2, 3, 4):
+        sampler = PatchSampler(cases, PATCH, (label,))
+        patches = [sampler.draw(generator) for _ in range(100)]
+        assert all((patch.labels[center] == label).any() for patch in patches)
+        assert len({patch.start for patch in patches}) > 30
+
+
+def test_classes_and_cases_are_drawn_evenly(cases: list[CachedCase]) -> None:
+    sampler, generator = PatchSampler(cases, (4, 4, 4), (3, 4)), np.random.default_rng(2)
+    patches = [sampler.draw(generator) for _ in range(2000)]
+    is_soft = [bool((patch.labels == 4).any()) for patch in patches]
+    assert np.mean(is_soft) == pytest.approx(0.5, abs=0.05)
+    soft_cases = Counter(patch.case for patch, soft in zip(patches, is_soft, strict=True) if soft)
+    hard_cases = Counter(patch.case for patch, soft in zip(patches, is_soft, strict=True) if not soft)
+    assert set(soft_cases) == {"case_000", "case_002"}
+    assert min(soft_cases.values()) > 400
+    assert len(hard_cases) == 4
+    assert min(hard_cases.values()) > 180
+
+
+def test_anywhere_stays_inside_and_reaches_every_voxel(cases: list[CachedCase]) -> None:
+    sampler, generator = PatchSampler(cases, PATCH, (0,)), np.random.default_rng(3)
+    shape = cases[0].image.shape
+    starts = np.array([sampler.draw(generator).start for _ in range(1500)])
+    assert (starts.min(axis=0) == 0).all()
+    np.testing.assert_array_equal(starts.max(axis=0), np.array(shape) - PATCH)
+
+
+def test_a_patch_larger_than_the_scan_holds_all_of_it(cases: list[CachedCase]) -> None:
+    sampler, generator = PatchSampler(cases[:1], (20, 24, 16), (0,)), np.random.default_rng(4)
+    for _ in range(20):
+        patch = sampler.draw(generator)
+        assert (patch.image != AIR_HU).sum() == (cases[0].image != AIR_HU).sum()
+        assert (patch.labels > 0).sum() == (cases[0].labels > 0).sum()
+
+
+def test_the_generator_decides(cases: list[CachedCase]) -> None:
+    first, second = (
+        PatchSampler(cases, PATCH, (0, 3)).draw(np.random.default_rng([7, 11])) for _ in range(2)
+    )
+    assert (first.case, first.start) == (second.case, second.start)
+    np.testing.assert_array_equal(first.image, second.image)
+
+
+def test_classes_that_do_not_occur_are_left_out(cases: list[CachedCase]) -> None:
+    assert PatchSampler(cases, PATCH, (0, 1, 3)).occurring_classes == (0, 3)
+    with pytest.raises(ValueError, match=r"expected one of the labels \[1, 9\] in 4 cases, found none"):
+        PatchSampler(cases, PATCH, (1, 9))
+    with pytest.raises(ValueError, match="in 0 cases, found none"):
+        PatchSampler([], PATCH, (0, 3))
