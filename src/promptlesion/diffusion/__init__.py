@@ -1,1 +1,1 @@
-"""diffusion."""
+"""Stage 2: a prompt-conditioned diffusion model in the autoencoder's latent space."""

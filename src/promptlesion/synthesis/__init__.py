@@ -1,1 +1,1 @@
-"""synthesis."""
+"""Lesion masks, their place in a host structure, and the sampled lesion blended into the full scan."""

@@ -27,7 +27,9 @@ class Checkpoint:
     def part(self, name: str) -> dict[str, Tensor]:
         """Return the state dict of one of the networks in the checkpoint."""
         prefix = f"{name}."
-        return {key.removeprefix(prefix): value for key, value in self.weights.items() if key.startswith(prefix)}
+        return {
+            key.removeprefix(prefix): value for key, value in self.weights.items() if key.startswith(prefix)
+        }
 
 
 def file_hash(path: Path) -> str:
@@ -36,7 +38,9 @@ def file_hash(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def save_checkpoint(folder: Path, *, card: Mapping[str, object], parts: Mapping[str, Mapping[str, Tensor]]) -> None:
+def save_checkpoint(
+    folder: Path, *, card: Mapping[str, object], parts: Mapping[str, Mapping[str, Tensor]]
+) -> None:
     """Write `weights.safetensors`, then `card.json`; the card comes last, so that its presence means completeness.
 
     `card` says at least `stage`; the hash of the weights and the versions of the software are added.
@@ -51,7 +55,9 @@ def save_checkpoint(folder: Path, *, card: Mapping[str, object], parts: Mapping[
     with written_whole(weights_path) as temporary:
         save_file(flat, temporary)
     versions = {name: version(name) for name in ("promptlesion", "torch", "monai")}
-    write_json(folder / "card.json", {**card, "versions": versions, "weights_sha256": file_hash(weights_path)})
+    write_json(
+        folder / "card.json", {**card, "versions": versions, "weights_sha256": file_hash(weights_path)}
+    )
 
 
 def load_checkpoint(folder: Path, *, stage: str) -> Checkpoint:
@@ -65,7 +71,11 @@ def load_checkpoint(folder: Path, *, stage: str) -> Checkpoint:
         raise CheckpointError(f"{folder}: expected a finished {stage} checkpoint (card.json); found none")
     card: dict[str, object] = json.loads(card_path.read_text(encoding="utf-8"))
     if card.get("stage") != stage:
-        raise CheckpointError(f"{folder}: expected a checkpoint of stage {stage!r}; found {card.get('stage')!r}")
+        raise CheckpointError(
+            f"{folder}: expected a checkpoint of stage {stage!r}; found {card.get('stage')!r}"
+        )
     if not weights_path.is_file() or file_hash(weights_path) != card.get("weights_sha256"):
-        raise CheckpointError(f"{weights_path}: expected the SHA-256 stated in card.json; the file differs or is missing")
+        raise CheckpointError(
+            f"{weights_path}: expected the SHA-256 stated in card.json; the file differs or is missing"
+        )
     return Checkpoint(card=card, weights=load_file(weights_path))

@@ -28,7 +28,9 @@ def resolve_device(name: str) -> torch.device:
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         reason = str(error).splitlines()[0]
-        raise DeviceError(f"device: expected auto, cpu, or an accelerator of this machine; found {name!r} ({reason})") from error
+        raise DeviceError(
+            f"device: expected auto, cpu, or an accelerator of this machine; found {name!r} ({reason})"
+        ) from error
     return device
 
 

@@ -31,7 +31,14 @@ class Run:
     """
 
     def __init__(
-        self, folder: Path, *, stage: str, config: Mapping[str, object], seed: int, inputs: Mapping[str, str], device: torch.device
+        self,
+        folder: Path,
+        *,
+        stage: str,
+        config: Mapping[str, object],
+        seed: int,
+        inputs: Mapping[str, str],
+        device: torch.device,
     ) -> None:
         """Create the folder or take it up again.
 
@@ -50,7 +57,12 @@ class Run:
         self.checkpoint_folder = folder / "checkpoint"
         self._record_path = folder / "run.json"
         self._metrics_path = folder / "metrics.jsonl"
-        self._identity = {"stage": stage, "seed": seed, "inputs": dict(inputs), "config": json.loads(json.dumps(config))}
+        self._identity = {
+            "stage": stage,
+            "seed": seed,
+            "inputs": dict(inputs),
+            "config": json.loads(json.dumps(config)),
+        }
         self._seconds_before = 0.0
         self.is_finished = False
         if self._record_path.is_file():
@@ -79,9 +91,14 @@ class Run:
             **self._identity,
             "is_finished": self.is_finished,
             "seconds": round(self.seconds, 2),
-            "device": torch.cuda.get_device_name(device) if device.type == "cuda" else f"{device.type} ({platform.machine()})",
+            "device": torch.cuda.get_device_name(device)
+            if device.type == "cuda"
+            else f"{device.type} ({platform.machine()})",
             "num_threads": torch.get_num_threads(),
-            "versions": {"python": platform.python_version(), **{n: version(n) for n in ("promptlesion", "torch", "monai")}},
+            "versions": {
+                "python": platform.python_version(),
+                **{n: version(n) for n in ("promptlesion", "torch", "monai")},
+            },
         }
         write_json(self._record_path, record)
 
@@ -97,7 +114,10 @@ class Run:
             checkpoint_every_steps: how often the state is saved.
         """
         stage = str(self._identity["stage"])
-        with _MetricsLog(self.folder, after_step=state.step) as log, progress_bar(stage, num_steps, done=state.step) as bar:
+        with (
+            _MetricsLog(self.folder, after_step=state.step) as log,
+            progress_bar(stage, num_steps, done=state.step) as bar,
+        ):
             for report in reports:
                 log.write(state.step, report)
                 bar.update(state.step, report)
@@ -146,12 +166,18 @@ class _MetricsLog:
         return self
 
     def write(self, step: int, report: Report) -> None:
-        self._file.write(json.dumps({"step": step, **{name: round(float(value), 6) for name, value in report.items()}}) + "\n")
+        self._file.write(
+            json.dumps({"step": step, **{name: round(float(value), 6) for name, value in report.items()}})
+            + "\n"
+        )
         for name, value in report.items():
             self._tensorboard.add_scalar(name, value, step)
 
     def __exit__(
-        self, exception: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
+        self,
+        exception: type[BaseException] | None,
+        value: BaseException | None,
+        traceback: TracebackType | None,
     ) -> None:
         self._file.close()
         self._tensorboard.close()

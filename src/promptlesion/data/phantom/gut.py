@@ -33,7 +33,7 @@ def lay_bowel(torso: Torso) -> None:
     inside = np.maximum(distances[:, 0] - radius, (distances[:, 0] - distances[:, 1]) / 2 + 0.5)
     loop = np.full(canvas.grid.shape, 50, np.float32)
     loop[voxels] = np.maximum(inside, grid_region[voxels])
-    canvas.lay(loop, canvas.texture(85, 5, 8))
+    canvas.lay(loop, canvas.texture(85.0, 5.0, 8.0))
     contents = canvas.generator.choice([18.0, 30.0, 45.0, 70.0], len(centers))[cells[:, 0]]
     has_gas = (canvas.generator.uniform(size=len(centers)) < 0.2)[cells[:, 0]]
     is_high = warped[1] > centers[cells[:, 0], 1] + 1
@@ -44,10 +44,10 @@ def lay_bowel(torso: Torso) -> None:
 
 def lay_stomach(canvas: Canvas) -> None:
     """Fundus and antrum with folds, fluid, and gas above it."""
-    center, radii = canvas.place(-52, 28, 45), canvas.vary(40, 34, 44)
+    center, radii = canvas.place(-52.0, 28.0, 45.0), canvas.vary(40.0, 34.0, 44.0)
     fundus = ellipsoid_distance(canvas.points, center, radii)
     antrum = capsule_distance(canvas.points, (center[0] + 10, 45.0, center[2] - 28), (22.0, 40.0, 4.0), 17.0)
-    stomach = canvas.lay(smooth_union([fundus, antrum], 6.0), canvas.texture(82, 4, 8), halo_mm=2.5)
+    stomach = canvas.lay(smooth_union([fundus, antrum], 6.0), canvas.texture(82.0, 4.0, 8.0), halo_mm=2.5)
     rugae = np.float32(5.0) + 1.6 * canvas.noise(9.0)
     canvas.lay(stomach + rugae, 22 + 7 * canvas.noise(7.0))
     level = np.float32(center[1] + canvas.generator.uniform(2, 16)) - canvas.grid.axes_mm[1]

@@ -89,19 +89,23 @@ def _chambers(generator: np.random.Generator, points: Points) -> _Chambers:
         return [float(radius * size * generator.uniform(0.93, 1.07)) for radius in radii_mm]
 
     apex = np.array([-0.72, 0.45, -0.5]) + generator.uniform(-0.12, 0.12, 3)
-    ventricle_center, ventricle_radii = place(-9, -4, -9), radii(30, 20, 21)
+    ventricle_center, ventricle_radii = place(-9.0, -4.0, -9.0), radii(30.0, 20.0, 21.0)
     wall_mm = generator.uniform(7.0, 9.5)
     cavity_radii = [radius - wall_mm for radius in ventricle_radii]
     direction = tuple(float(v) for v in apex)
-    root = place(9, 1, 4)
+    root = place(9.0, 1.0, 4.0)
     return _Chambers(
         left_ventricle=ellipsoid_distance(points, ventricle_center, ventricle_radii, direction),
         left_cavity=ellipsoid_distance(points, ventricle_center, cavity_radii, direction),
-        right_ventricle=ellipsoid_distance(points, place(11, 11, -11), radii(27, 13, 19), direction),
-        left_atrium=ellipsoid_distance(points, place(9, -22, 9), radii(19, 11, 13)),
-        right_atrium=ellipsoid_distance(points, place(33, -3, -2), radii(11, 15, 18)),
+        right_ventricle=ellipsoid_distance(
+            points, place(11.0, 11.0, -11.0), radii(27.0, 13.0, 19.0), direction
+        ),
+        left_atrium=ellipsoid_distance(points, place(9.0, -22.0, 9.0), radii(19.0, 11.0, 13.0)),
+        right_atrium=ellipsoid_distance(points, place(33.0, -3.0, -2.0), radii(11.0, 15.0, 18.0)),
         aorta=capsule_distance(points, root, [root[0] + 4, root[1] + 2, root[2] + 60], radii(11.5)[0]),
-        pulmonary_artery=capsule_distance(points, place(4, 15, 0), place(-9, 8, 40), radii(8.5)[0]),
+        pulmonary_artery=capsule_distance(
+            points, place(4.0, 15.0, 0.0), place(-9.0, 8.0, 40.0), radii(8.5)[0]
+        ),
     )
 
 

@@ -25,9 +25,9 @@ def lay_liver_tumors(canvas: Canvas, viscera: Viscera, count: int) -> None:
         edge = uniform(3.0, 6.0)
         if uniform() < 0.45:
             canvas.lay(tumor, viscera.liver_hu + uniform(15, 35), label=LIVER_TUMOR, edge_mm=edge)
-            canvas.lay(tumor + np.float32(3), canvas.texture(mean, 4, 8), label=LIVER_TUMOR, edge_mm=edge)
+            canvas.lay(tumor + np.float32(3), canvas.texture(mean, 4.0, 8.0), label=LIVER_TUMOR, edge_mm=edge)
         else:
-            canvas.lay(tumor, canvas.texture(mean, 4, 8), label=LIVER_TUMOR, edge_mm=edge)
+            canvas.lay(tumor, canvas.texture(mean, 4.0, 8.0), label=LIVER_TUMOR, edge_mm=edge)
         if diameter > 20 and uniform() < 0.6:
             core = tumor + np.float32(0.3 * diameter) + 2 * canvas.noise(8.0)
             canvas.lay(core, uniform(18, 35), label=LIVER_TUMOR, edge_mm=6.0)
@@ -64,7 +64,7 @@ def lay_pancreas_tumors(canvas: Canvas, viscera: Viscera, count: int) -> None:
         tumor = np.maximum(tumor, viscera.pancreas_mm - np.float32(uniform(3, 5)))
         tumor = np.where(is_closed, np.maximum(tumor, 2), tumor)
         mean = uniform(36, 60)
-        canvas.lay(tumor, canvas.texture(mean, 4, 7), label=PANCREAS_TUMOR, edge_mm=uniform(4.0, 7.0))
+        canvas.lay(tumor, canvas.texture(mean, 4.0, 7.0), label=PANCREAS_TUMOR, edge_mm=uniform(4.0, 7.0))
 
 
 def drop_crumbs(canvas: Canvas) -> None:

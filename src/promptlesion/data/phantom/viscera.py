@@ -63,7 +63,7 @@ def _lay_large_vessels(canvas: Canvas, phase: _Phase) -> None:
     def tube(start: tuple[float, ...], end: tuple[float, ...], radius_mm: float, value: float) -> None:
         canvas.lay(capsule_distance(canvas.points, start, end, radius_mm), value, halo_mm=1.5)
 
-    aorta_x, cava_x = canvas.place(-9, 0, 0, 3.0)[0], canvas.place(19, 0, 0, 3.0)[0]
+    aorta_x, cava_x = canvas.place(-9.0, 0.0, 0.0, 3.0)[0], canvas.place(19.0, 0.0, 0.0, 3.0)[0]
     radius = canvas.generator.uniform(9.0, 12.0)
     tube((cava_x, -32.0, -200.0), (cava_x + 4, -22.0, 160.0), radius + 1, phase.vein - 15)
     for side, hilum in ((1.0, (42.0, -40.0, -24.0)), (-1.0, (-42.0, -40.0, -14.0))):
@@ -75,29 +75,29 @@ def _lay_large_vessels(canvas: Canvas, phase: _Phase) -> None:
 
 def _lay_spleen(torso: Torso, phase: _Phase) -> None:
     canvas = torso.canvas
-    center = canvas.place(-92, -28, 38)
-    spleen = ellipsoid_distance(canvas.points, center, canvas.vary(54, 26, 40), (0.25, 0.35, 0.9))
+    center = canvas.place(-92.0, -28.0, 38.0)
+    spleen = ellipsoid_distance(canvas.points, center, canvas.vary(54.0, 26.0, 40.0), (0.25, 0.35, 0.9))
     hilum = ellipsoid_distance(canvas.points, (center[0] + 34, center[1] + 18, center[2]), (22.0, 20.0, 34.0))
     spleen = np.maximum(np.maximum(spleen, -hilum), torso.cavity_mm + 2.5)
     spleen = np.maximum(spleen, torso.above_diaphragm_mm + 4).astype(np.float32)
-    canvas.lay(spleen, canvas.texture(phase.spleen, 3, 4), label=SPLEEN, halo_mm=2.5)
+    canvas.lay(spleen, canvas.texture(phase.spleen, 3.0, 4.0), label=SPLEEN, halo_mm=2.5)
 
 
 def _lay_kidneys(canvas: Canvas, phase: _Phase) -> Float32[np.ndarray, "x y z"]:
     kidneys = np.full(canvas.grid.shape, 99, np.float32)
     for side, height in ((1.0, -28.0), (-1.0, -14.0)):
-        center = canvas.place(side * 66, -40, height)
-        radii = canvas.vary(52, 27, 25)
+        center = canvas.place(side * 66.0, -40.0, height)
+        radii = canvas.vary(52.0, 27.0, 25.0)
         shape = ellipsoid_distance(canvas.points, center, radii, (-side * 0.22, -0.12, 1.0))
         sinus_center = (center[0] - side * 19, center[1] + 7, center[2])
         sinus = ellipsoid_distance(canvas.points, sinus_center, (15.0, 11.0, 24.0))
         kidney = canvas.lay(
-            np.maximum(shape, -sinus), canvas.texture(phase.cortex, 4, 5), label=KIDNEY, halo_mm=4.0
+            np.maximum(shape, -sinus), canvas.texture(phase.cortex, 4.0, 5.0), label=KIDNEY, halo_mm=4.0
         )
         depth, toward = canvas.lattice.to_grid(shape), canvas.lattice.to_grid(sinus)
         columns = np.float32(3.0) * np.maximum(canvas.noise(14.0), 0)
         medulla = np.maximum(np.maximum(depth + 7 + columns, kidney + 3), toward - 13)
-        paint_value = canvas.texture(phase.medulla, 4, 5)
+        paint_value = canvas.texture(phase.medulla, 4.0, 5.0)
         canvas.lay(medulla.astype(np.float32), paint_value, label=KIDNEY, edge_mm=3.5)
         pelvis = ellipsoid_distance(canvas.points, sinus_center, (9.0, 5.0, 12.0))
         canvas.lay(pelvis, canvas.generator.uniform(10, 60))
@@ -109,10 +109,10 @@ def _lay_liver(torso: Torso, phase: _Phase) -> Float32[np.ndarray, "x y z"]:
     canvas = torso.canvas
     size = canvas.generator.uniform(0.92, 1.08)
     right = ellipsoid_distance(
-        canvas.points, canvas.place(72, 0, 26), [r * size for r in canvas.vary(62, 80, 84)]
+        canvas.points, canvas.place(72.0, 0.0, 26.0), [r * size for r in canvas.vary(62.0, 80.0, 84.0)]
     )
     left = ellipsoid_distance(
-        canvas.points, canvas.place(4, 42, 48), [r * size for r in canvas.vary(62, 30, 34)]
+        canvas.points, canvas.place(4.0, 42.0, 48.0), [r * size for r in canvas.vary(62.0, 30.0, 34.0)]
     )
     liver = smooth_union([right, left], 5.0)
     spine = ellipsoid_distance(canvas.points, (0.0, -50.0, 0.0), (42.0, 40.0, 3000.0))
@@ -137,7 +137,7 @@ def _lay_liver(torso: Torso, phase: _Phase) -> Float32[np.ndarray, "x y z"]:
     portal = capsule_distance(canvas.points, (12.0, 8.0, 4.0), (44.0, 10.0, 14.0), 6.5)
     canvas.lay(portal, phase.vein)
     gallbladder = ellipsoid_distance(
-        canvas.points, canvas.place(60, 46, -20), canvas.vary(28, 14, 14), (0.3, 0.4, -0.9)
+        canvas.points, canvas.place(60.0, 46.0, -20.0), canvas.vary(28.0, 14.0, 14.0), (0.3, 0.4, -0.9)
     )
     canvas.lay(gallbladder - np.float32(1.5), 70.0)
     canvas.lay(gallbladder, 8.0)
@@ -154,7 +154,7 @@ def _lay_pancreas(canvas: Canvas, phase: _Phase) -> Float32[np.ndarray, "x y z"]
     joints = joints + shift + canvas.generator.uniform(-2.5, 2.5, joints.shape)
     radii = np.array([13.0, 13.5, 9.0, 8.5, 9.0, 9.5]) * canvas.generator.uniform(0.95, 1.2, 6)
     duodenum = capsule_distance(canvas.points, (51.0, 8.0, -2.0), (51.0, 2.0, -52.0), 13.0)
-    wall = canvas.lay(duodenum, canvas.texture(80, 4, 6), halo_mm=1.5)
+    wall = canvas.lay(duodenum, canvas.texture(80.0, 4.0, 6.0), halo_mm=1.5)
     canvas.lay(wall + np.float32(3.5), 30.0)
     parts = [
         capsule_distance(canvas.points, start.tolist(), end.tolist(), float(radius))
@@ -167,5 +167,5 @@ def _lay_pancreas(canvas: Canvas, phase: _Phase) -> Float32[np.ndarray, "x y z"]
     canvas.lay(smooth_union(vein, 1.0), phase.vein, halo_mm=1.5)
     lobules = 1.9 * np.abs(canvas.noise(9.0)) - np.float32(0.8)
     shape = canvas.lattice.to_grid(smooth_union(parts, 2.5)) + lobules
-    lobulated = canvas.texture(phase.pancreas, 4, 5) - 16 * np.clip(canvas.noise(6.0), 0, 2)
+    lobulated = canvas.texture(phase.pancreas, 4.0, 5.0) - 16 * np.clip(canvas.noise(6.0), 0, 2)
     return canvas.lay(shape, lobulated, label=PANCREAS, halo_mm=2.0)

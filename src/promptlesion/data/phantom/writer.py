@@ -10,7 +10,7 @@ from pathlib import Path
 from promptlesion.data.dataset import image_path, label_path, write_case, write_dataset_json, write_spec
 from promptlesion.data.phantom.cases import Kind, phantom_case, phantom_labels, phantom_spec
 from promptlesion.data.spec import DatasetError
-from promptlesion.data.whole_file import write_text_whole
+from promptlesion.training.atomic import write_text
 
 _MARKER = "phantom.json"
 _VERSION = 1
@@ -101,4 +101,4 @@ def _claim_folder(out: Path, kind: Kind, seed: int, names: list[str]) -> None:
         raise DatasetError(
             f"{out}: expected at most {len(names)} cases, found {len(surplus)} more ({surplus[0]}, ...)"
         )
-    write_text_whole(marker, json.dumps(wanted) + "\n")
+    write_text(marker, json.dumps(wanted) + "\n")

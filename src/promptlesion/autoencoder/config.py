@@ -1,0 +1,69 @@
+"""Settings of stage 1. The defaults are the paper's."""
+
+from typing import Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+
+class AutoencoderConfig(BaseModel):
+    """The VQGAN, its losses and its training."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    patch_voxels: int = Field(
+        96, ge=16, multiple_of=8, description="edge of the cubic training patch, voxels"
+    )
+    widths: tuple[int, ...] = Field(
+        (16, 32, 64),
+        min_length=2,
+        description="channels at each resolution; every further entry halves the resolution",
+    )
+    blocks_per_level: int = Field(1, ge=1, description="residual blocks at each resolution")
+    latent_channels: int = Field(8, ge=1, description="channels of the latent, the dimension of a code")
+    codebook_size: int = Field(16384, ge=2, description="number of codes")
+    codebook_decay: float = Field(
+        0.99, gt=0, lt=1, description="decay of the codebook's exponential moving average"
+    )
+    commitment_weight: float = Field(0.25, ge=0, description="weight of the codebook commitment loss")
+    dead_code_usage: float = Field(
+        0.1, gt=0, lt=1, description="a code used less than this share of the average code is restarted"
+    )
+    lesion_weight: float = Field(
+        20.0, ge=1, description="weight of a lesion voxel in the L1 loss; any other voxel weighs 1"
+    )
+    perceptual_weight: float = Field(0.1, ge=0, description="weight of the perceptual loss")
+    perceptual_slices: int = Field(2, ge=1, description="slices per axis and patch the perceptual loss sees")
+    adversarial_weight: float = Field(0.1, ge=0, description="weight of each of the two adversarial losses")
+    feature_matching_weight: float = Field(1.0, ge=0, description="weight of the feature matching loss")
+    adversarial_start_epoch: int = Field(100, ge=0, description="epoch at which the discriminators switch on")
+    discriminator_channels: int = Field(
+        32, ge=4, description="channels of the first layer of both discriminators"
+    )
+    discriminator_layers: int = Field(3, ge=1, description="strided layers of both discriminators")
+    num_epochs: int = Field(1000, ge=1, description="length of the training, epochs")
+    steps_per_epoch: int | None = Field(
+        None, ge=1, description="steps in an epoch; unset: as many as one patch per case takes"
+    )
+    batch_size: int = Field(4, ge=1, description="patches in a step")
+    learning_rate: float = Field(
+        3e-4, gt=0, description="learning rate of Adam, generator and discriminators alike"
+    )
+    adam_betas: tuple[float, float] = Field((0.9, 0.999), description="decay rates of Adam's moments")
+    precision: Literal["auto", "float32", "bfloat16"] = Field(
+        "auto", description="arithmetic of the networks; auto: bfloat16 where the hardware has it"
+    )
+    checkpoint_every_steps: int = Field(500, ge=1, description="steps between two saved states")
+
+    @model_validator(mode="after")
+    def _adversarial_losses_start_within_the_run(self) -> Self:
+        if self.adversarial_weight > 0 and self.adversarial_start_epoch >= self.num_epochs:
+            raise ValueError(
+                f"adversarial_start_epoch: expected less than num_epochs ({self.num_epochs}), so that the discriminators train at all; "
+                f"found {self.adversarial_start_epoch}. Set adversarial_weight = 0 to train without them"
+            )
+        return self
+
+    @property
+    def downsampling(self) -> int:
+        """Voxels of the patch per voxel of the latent, on every axis."""
+        return 2 ** (len(self.widths) - 1)

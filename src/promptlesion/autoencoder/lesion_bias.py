@@ -1,0 +1,81 @@
+"""How faithfully the autoencoder shows lesions: the bound on everything stage 2 can draw."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Int16, UInt8
+
+from promptlesion.autoencoder.autoencoder import Autoencoder
+from promptlesion.autoencoder.config import AutoencoderConfig
+from promptlesion.data.cache import CachedCase
+from promptlesion.data.crops import centered_start, crop
+from promptlesion.data.intensity import HUWindow
+from promptlesion.data.patch_sampling import AIR_HU
+from promptlesion.data.spec import DatasetSpec
+from promptlesion.training.device import autocast
+
+MAX_RELATIVE_BIAS = 0.25
+MAX_ABSOLUTE_BIAS_HU = 30.0
+
+
+@dataclass(frozen=True)
+class LesionBias:
+    """Mean HU inside the lesions of a type, real against autoencoded; voxels outside the window are clipped in both."""
+
+    lesion_type: str
+    num_lesions: int
+    real_mean_hu: float
+    autoencoded_mean_hu: float
+
+    @property
+    def is_faithful(self) -> bool:
+        """Whether the bias is within 25 % of the real mean, or 30 HU, whichever is more."""
+        allowed = max(MAX_RELATIVE_BIAS * abs(self.real_mean_hu), MAX_ABSOLUTE_BIAS_HU)
+        return abs(self.autoencoded_mean_hu - self.real_mean_hu) <= allowed
+
+    def as_json(self) -> dict[str, object]:
+        """Return the entry for a checkpoint's card."""
+        return asdict(self)
+
+
+@torch.no_grad()
+def measure_lesion_bias(
+    autoencoder: Autoencoder,
+    cases: Sequence[CachedCase],
+    *,
+    spec: DatasetSpec,
+    config: AutoencoderConfig,
+    device: torch.device,
+) -> list[LesionBias]:
+    """Reconstruct a patch around every lesion and compare the mean HU inside; types without a lesion are left out."""
+    window = HUWindow(*spec.window_hu)
+    means: dict[int, list[tuple[float, float]]] = {}
+    for type_index, image_hu, inside in _lesion_patches(cases, spec, config.patch_voxels):
+        image = torch.from_numpy(window.normalize(image_hu.astype(np.float32)))[None, None].to(device)
+        with autocast(device, config.precision):
+            decoded = autoencoder.decode(autoencoder.encode(image))
+        decoded_hu = window.to_hu(decoded[0, 0].float().cpu().numpy())
+        real = float(np.clip(image_hu[inside], window.low, window.high).mean())
+        means.setdefault(type_index, []).append((real, float(decoded_hu[inside].mean())))
+    return [
+        LesionBias(
+            spec.lesions[index].name, len(pairs), *(float(value) for value in np.mean(pairs, axis=0).round(1))
+        )
+        for index, pairs in sorted(means.items())
+    ]
+
+
+def _lesion_patches(
+    cases: Sequence[CachedCase], spec: DatasetSpec, patch_voxels: int
+) -> Iterator[tuple[int, Int16[np.ndarray, "x y z"], np.ndarray]]:
+    """Yield type, patch and mask of every lesion."""
+    size = (patch_voxels, patch_voxels, patch_voxels)
+    for case in cases:
+        for lesion in case.lesions:
+            start = centered_start(lesion.center_voxel, size)
+            labels: UInt8[np.ndarray, "x y z"] = crop(case.labels, start, size, fill=0)
+            inside = labels == spec.lesions[lesion.type_index].label
+            if inside.any():
+                yield lesion.type_index, crop(case.image, start, size, fill=AIR_HU), inside

@@ -1,0 +1,146 @@
+"""Vector quantizer whose codebook is an exponential moving average of the tokens it stands for.
+
+van den Oord et al. 2017, appendix A.1; initialisation from data and restart of dead codes after Williams et al. 2020.
+"""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+_CHUNK_DISTANCES = 16 * 2**20
+_KMEANS_ROUNDS = 4
+
+
+@dataclass(frozen=True)
+class Quantized:
+    """What the quantizer makes of a latent."""
+
+    latent: Float[Tensor, "batch channel x y z"]
+    """The nearest codes, with the gradient of the input (straight-through)."""
+    codes: Int[Tensor, "batch x y z"]
+    """Index of the code at every place."""
+    commitment: Float[Tensor, ""]
+    """Mean squared distance of the latent to its codes; the encoder is pulled by it."""
+
+
+class VectorQuantizer(nn.Module):
+    """Replaces every latent voxel by its nearest code; computes in float32 whatever the precision around it."""
+
+    codebook: Tensor
+    usage: Tensor
+    token_sum: Tensor
+    is_initialized: Tensor
+
+    def __init__(
+        self, *, codebook_size: int, dimension: int, decay: float = 0.99, dead_code_usage: float = 0.1
+    ) -> None:
+        """Build a codebook; it is filled from the first batch it sees in training mode."""
+        super().__init__()
+        self.decay = decay
+        self.dead_code_usage = dead_code_usage
+        self.register_buffer("codebook", torch.zeros(codebook_size, dimension))
+        self.register_buffer("usage", torch.zeros(codebook_size))
+        self.register_buffer("token_sum", torch.zeros(codebook_size, dimension))
+        self.register_buffer("is_initialized", torch.zeros((), dtype=torch.bool))
+
+    def forward(
+        self, latent: Float[Tensor, "batch channel x y z"], generator: torch.Generator | None = None
+    ) -> Quantized:
+        """Quantize; in training mode also move the codebook, with `generator` (CPU) choosing tokens for new codes."""
+        with torch.autocast(latent.device.type, enabled=False):
+            values = latent.float()
+            tokens = values.detach().movedim(1, -1).flatten(0, -2)
+            if self.training and not self.is_initialized:
+                self._initialize(tokens, _required(generator))
+            codes = nearest_code(tokens, self.codebook)
+            nearest = self.codebook[codes].view(*values.movedim(1, -1).shape).movedim(-1, 1)
+            commitment = F.mse_loss(values, nearest)
+            if self.training:
+                self._move(tokens, codes, _required(generator))
+            straight_through = values + (nearest - values).detach()
+        return Quantized(straight_through, codes.view(latent.shape[0], *latent.shape[2:]), commitment)
+
+    @torch.no_grad()
+    def _initialize(self, tokens: Float[Tensor, "token channel"], generator: torch.Generator) -> None:
+        """Start from drawn tokens and a few rounds of k-means."""
+        self.codebook.copy_(_draw(tokens, len(self.codebook), generator))
+        for _ in range(_KMEANS_ROUNDS):
+            count, total = _assign(tokens, nearest_code(tokens, self.codebook), len(self.codebook))
+            is_used = count > 0
+            self.codebook[is_used] = total[is_used] / count[is_used, None]
+        count, total = _assign(tokens, nearest_code(tokens, self.codebook), len(self.codebook))
+        self.usage.copy_(count)
+        self.token_sum.copy_(total)
+        self.is_initialized.fill_(value=True)
+
+    @torch.no_grad()
+    def _move(
+        self, tokens: Float[Tensor, "token channel"], codes: Int[Tensor, " token"], generator: torch.Generator
+    ) -> None:
+        """Move every code towards the mean of its tokens, and restart the codes hardly any token uses."""
+        count, total = _assign(tokens, codes, len(self.codebook))
+        self.usage.lerp_(count, 1 - self.decay)
+        self.token_sum.lerp_(total, 1 - self.decay)
+        threshold = self.dead_code_usage * len(tokens) / len(self.codebook)
+        is_dead = self.usage < threshold
+        if bool(is_dead.any()):
+            new = _draw(tokens, int(is_dead.sum()), generator)
+            # little usage: the code soon follows the tokens it wins, and soon dies again where it wins none
+            self.usage[is_dead] = 2 * threshold
+            self.token_sum[is_dead] = new * 2 * threshold
+        self.codebook.copy_(self.token_sum / self.usage[:, None])
+
+
+@torch.no_grad()
+def nearest_code(
+    tokens: Float[Tensor, "token channel"], codebook: Float[Tensor, "code channel"]
+) -> Int[Tensor, " token"]:
+    """Return the index of the nearest code of every token, a chunk of tokens at a time.
+
+    |t - c|^2 = |t|^2 - 2 t.c + |c|^2, and |t|^2 does not matter for the order.
+    """
+    half_square = 0.5 * codebook.square().sum(dim=1)
+    chunk = max(1, _CHUNK_DISTANCES // len(codebook))
+    return torch.cat(
+        [
+            torch.addmm(half_square, part, codebook.t(), alpha=-1.0).argmin(dim=1)
+            for part in tokens.split(chunk)
+        ]
+    )
+
+
+def perplexity(codes: Int[Tensor, "*shape"], codebook_size: int) -> float:
+    """Return exp of the entropy of the code usage: the number of codes used as if equally often."""
+    share = torch.bincount(codes.flatten(), minlength=codebook_size).double() / codes.numel()
+    return float(torch.special.entr(share).sum().exp())
+
+
+def _assign(
+    tokens: Float[Tensor, "token channel"], codes: Int[Tensor, " token"], codebook_size: int
+) -> tuple[Float[Tensor, " code"], Float[Tensor, "code channel"]]:
+    """Return how many tokens each code has, and their sum."""
+    count = torch.bincount(codes, minlength=codebook_size).to(tokens.dtype)
+    total = tokens.new_zeros(codebook_size, tokens.shape[1]).index_add_(0, codes, tokens)
+    return count, total
+
+
+def _draw(
+    tokens: Float[Tensor, "token channel"], number: int, generator: torch.Generator
+) -> Float[Tensor, "number channel"]:
+    """Draw tokens, without repeating any while there are enough; repeats are moved a little so that they differ."""
+    rounds = -(-number // len(tokens))
+    chosen = torch.cat([torch.randperm(len(tokens), generator=generator) for _ in range(rounds)])[:number]
+    drawn = tokens[chosen.to(tokens.device)]
+    if rounds > 1:
+        jitter = torch.randn(drawn.shape, generator=generator).to(drawn.device)
+        drawn = drawn + 1e-2 * tokens.std(dim=0) * jitter
+    return drawn
+
+
+def _required(generator: torch.Generator | None) -> torch.Generator:
+    if generator is None:
+        raise ValueError("generator: expected a CPU generator when quantizing in training mode; found none")
+    return generator

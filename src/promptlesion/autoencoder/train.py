@@ -1,0 +1,209 @@
+"""Training of stage 1: reconstruction first, the discriminators from a stated epoch on."""
+
+import math
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from promptlesion.autoencoder.autoencoder import Autoencoder, build_autoencoder
+from promptlesion.autoencoder.config import AutoencoderConfig
+from promptlesion.autoencoder.discriminator import (
+    Discriminators,
+    axis_slices,
+    discriminator_loss,
+    feature_matching_loss,
+    generator_loss,
+)
+from promptlesion.autoencoder.lesion_bias import measure_lesion_bias
+from promptlesion.autoencoder.loss import PerceptualLoss, weighted_l1
+from promptlesion.autoencoder.quantizer import perplexity
+from promptlesion.data.cache import CachedCase, data_fingerprint
+from promptlesion.data.patch_batches import PatchBatches
+from promptlesion.data.spec import DatasetSpec
+from promptlesion.training.checkpoint import save_checkpoint
+from promptlesion.training.device import autocast, place, resolve_device
+from promptlesion.training.imagenet import load_efficientnet_lite0
+from promptlesion.training.run import Report, Run
+from promptlesion.training.seeding import derive_seed, numpy_generator, torch_generator
+from promptlesion.training.state import TrainState
+
+_SCALE_BATCHES = 16
+_PERCEPTUAL_STAGES = (1, 2, 3, 4)
+
+
+def train_autoencoder(
+    *,
+    train_cases: Sequence[CachedCase],
+    validation_cases: Sequence[CachedCase],
+    spec: DatasetSpec,
+    config: AutoencoderConfig,
+    out: Path,
+    seed: int,
+    device: str = "auto",
+) -> Run:
+    """Train the VQGAN on patches of the training cases, or go on with an interrupted run.
+
+    Args:
+        train_cases: cases whose voxels the networks see.
+        validation_cases: cases on which the HU bias inside lesions is measured at the end.
+        spec: window, spacing and lesion types of the dataset.
+        config: networks and training.
+        out: the run's folder.
+        seed: of the weights and of every draw.
+        device: `auto` or a device's name.
+
+    Returns:
+        The finished run; its `checkpoint/` holds the networks and the card.
+    """
+    torch_device = resolve_device(device)
+    run = Run(
+        out,
+        stage="autoencoder",
+        config=config.model_dump(mode="json"),
+        seed=seed,
+        inputs={
+            "training cases": ", ".join(case.name for case in train_cases),
+            "data": data_fingerprint(train_cases),
+        },
+        device=torch_device,
+    )
+    if run.is_finished:
+        return run
+    batches = PatchBatches(
+        train_cases,
+        spec=spec,
+        patch_voxels=config.patch_voxels,
+        batch_size=config.batch_size,
+        seed=derive_seed(seed, "autoencoder"),
+    )
+    steps_per_epoch = config.steps_per_epoch or math.ceil(len(train_cases) / config.batch_size)
+    torch.manual_seed(derive_seed(seed, "autoencoder", "weights"))
+    autoencoder = place(build_autoencoder(config), torch_device)
+    discriminators = place(
+        Discriminators(channels=config.discriminator_channels, num_layers=config.discriminator_layers),
+        torch_device,
+    )
+    state = TrainState(
+        networks={"autoencoder": autoencoder, "discriminators": discriminators},
+        optimizers={
+            "autoencoder": torch.optim.Adam(
+                autoencoder.parameters(), lr=config.learning_rate, betas=config.adam_betas
+            ),
+            "discriminators": torch.optim.Adam(
+                discriminators.parameters(), lr=config.learning_rate, betas=config.adam_betas
+            ),
+        },
+    )
+    run.resume(state)
+    num_steps = config.num_epochs * steps_per_epoch
+    reports = _steps(
+        state,
+        batches,
+        config=config,
+        num_steps=num_steps,
+        adversarial_start_step=config.adversarial_start_epoch * steps_per_epoch,
+        seed=seed,
+        device=torch_device,
+    )
+    run.train(state, reports, num_steps=num_steps, checkpoint_every_steps=config.checkpoint_every_steps)
+    autoencoder.eval()
+    _measure_scale(autoencoder, batches, num_steps=num_steps, config=config, device=torch_device)
+    bias = measure_lesion_bias(autoencoder, validation_cases, spec=spec, config=config, device=torch_device)
+    save_checkpoint(
+        run.checkpoint_folder,
+        card={
+            "stage": "autoencoder",
+            "config": config.model_dump(mode="json"),
+            "dataset": spec.model_dump(mode="json"),
+            "training_cases": [case.name for case in train_cases],
+            "training_subjects": sorted({case.subject for case in train_cases}),
+            "seed": seed,
+            "lesion_bias": [entry.as_json() for entry in bias],
+        },
+        parts={"autoencoder": autoencoder.state_dict()},
+    )
+    run.finish()
+    return run
+
+
+def _steps(
+    state: TrainState,
+    batches: PatchBatches,
+    *,
+    config: AutoencoderConfig,
+    num_steps: int,
+    adversarial_start_step: int,
+    seed: int,
+    device: torch.device,
+) -> Iterator[Report]:
+    """Train step by step, yielding the losses of each."""
+    autoencoder, discriminators = state.networks["autoencoder"], state.networks["discriminators"]
+    assert isinstance(autoencoder, Autoencoder)
+    autoencoder.train()
+    perceptual = PerceptualLoss(load_efficientnet_lite0(_PERCEPTUAL_STAGES).to(device))
+    while state.step < num_steps:
+        patches = batches.draw(state.step)
+        image, lesion_mask = patches.image.to(device), patches.lesion_mask.to(device)
+        is_adversarial = config.adversarial_weight > 0 and state.step >= adversarial_start_step
+        positions = _slice_positions(config, numpy_generator(seed, "autoencoder", "slices", state.step))
+        generator = torch_generator(seed, "autoencoder", "codes", state.step)
+        with autocast(device, config.precision):
+            reconstruction, quantized = autoencoder.reconstruct(image, generator)
+            l1 = weighted_l1(reconstruction, image, lesion_mask, lesion_weight=config.lesion_weight)
+            image_slices, slices = axis_slices(image, positions), axis_slices(reconstruction, positions)
+            loss = l1 + config.commitment_weight * quantized.commitment
+            report = {"l1": l1.item(), "commitment": quantized.commitment.item()}
+            if config.perceptual_weight > 0:
+                distance = perceptual(slices, image_slices)
+                loss = loss + config.perceptual_weight * distance
+                report["perceptual"] = distance.item()
+            if is_adversarial:
+                real = discriminators(image, image_slices)
+                generated = discriminators(reconstruction, slices)
+                fooling, matching = generator_loss(generated), feature_matching_loss(real, generated)
+                loss = loss + config.adversarial_weight * fooling + config.feature_matching_weight * matching
+                report |= {"generator": fooling.item(), "feature_matching": matching.item()}
+        _descend(loss, autoencoder, state.optimizers["autoencoder"])
+        if is_adversarial:
+            with autocast(device, config.precision):
+                judged = discriminator_loss(real, discriminators(reconstruction.detach(), slices.detach()))
+            _descend(judged, discriminators, state.optimizers["discriminators"])
+            report["discriminator"] = judged.item()
+        report["codebook_perplexity"] = perplexity(quantized.codes, config.codebook_size)
+        state.step += 1
+        yield report
+
+
+def _descend(loss: Tensor, network: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    """Take one optimiser step for the network alone."""
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward(inputs=[p for p in network.parameters() if p.requires_grad], retain_graph=False)  # type: ignore[no-untyped-call]
+    nn.utils.clip_grad_norm_(network.parameters(), 1.0)
+    optimizer.step()
+
+
+def _slice_positions(config: AutoencoderConfig, generator: np.random.Generator) -> list[list[int]]:
+    """Draw where the slices of the perceptual loss and of the slice discriminator lie on each axis."""
+    positions = generator.integers(config.patch_voxels, size=(3, config.perceptual_slices))
+    return [[int(position) for position in axis] for axis in positions]
+
+
+@torch.no_grad()
+def _measure_scale(
+    autoencoder: Autoencoder,
+    batches: PatchBatches,
+    *,
+    num_steps: int,
+    config: AutoencoderConfig,
+    device: torch.device,
+) -> None:
+    """Set the latent's scale from patches drawn as in training."""
+    with autocast(device, config.precision):
+        raw = [
+            autoencoder.encoder(batches.draw(num_steps + index).image.to(device))
+            for index in range(_SCALE_BATCHES)
+        ]
+    autoencoder.set_latent_scale(torch.cat(raw))

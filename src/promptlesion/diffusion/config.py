@@ -1,0 +1,66 @@
+"""Settings of stage 2. The defaults are the paper's."""
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class DiffusionConfig(BaseModel):
+    """The noise schedule, the denoising network, its prompt, and its training."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    num_levels: int = Field(400, ge=2, description="T, the number of noise levels of the training schedule")
+    beta_start: float = Field(1e-4, gt=0, lt=1, description="variance added at the first level")
+    beta_end: float = Field(2e-2, gt=0, lt=1, description="variance added at the last level")
+    rescale_betas: bool = Field(
+        False,
+        description="scale both betas by 1000 / num_levels, so that the last level is nearly pure noise",
+    )
+    prediction: Literal["noise", "v"] = Field(
+        "noise", description="what the network predicts: the noise, or v (Salimans and Ho 2022)"
+    )
+    channels: tuple[int, ...] = Field(
+        (64, 128, 256, 256),
+        min_length=2,
+        description="channels at each resolution of the U-Net, the bottleneck last",
+    )
+    blocks_per_level: int = Field(2, ge=1, description="residual blocks at each resolution")
+    attention_levels: tuple[int, ...] = Field(
+        (1, 2, 3), description="resolutions with self-attention, 0 is the finest"
+    )
+    attention_head_channels: int = Field(32, ge=8, description="channels of one attention head")
+    prompt_encoder: Literal["mask-transformer", "one-hot"] = Field(
+        "mask-transformer", description="what turns the lesion type into a prompt"
+    )
+    prompt_key_value_heads: int = Field(
+        1,
+        ge=1,
+        description="key/value heads of the MaskTransformer; 1 is multi-query attention, 4 standard multi-head",
+    )
+    prompt_dropout: float = Field(
+        0.1, ge=0, lt=1, description="share of training samples without prompt, for classifier-free guidance"
+    )
+    prompt_components: int = Field(
+        8, ge=1, description="learned prompt components that a PromptGenBlock mixes"
+    )
+    blank_margin_voxels: int = Field(
+        2, ge=0, description="voxels around the lesion blanked with it in the surroundings"
+    )
+    lesion_weight: float = Field(
+        1.0, ge=1, description="weight of a latent voxel of the lesion in the loss; 1 is the plain mean"
+    )
+    patches_per_lesion: int = Field(
+        8, ge=1, description="differently placed and mirrored patches encoded for every training lesion"
+    )
+    num_steps: int = Field(60_000, ge=1, description="length of the training, steps")
+    batch_size: int = Field(4, ge=1, description="patches in a step")
+    learning_rate: float = Field(1e-4, gt=0, description="learning rate of Adam")
+    adam_betas: tuple[float, float] = Field((0.9, 0.999), description="decay rates of Adam's moments")
+    ema_decay: float = Field(
+        0.999, gt=0, lt=1, description="decay of the weights' exponential moving average, which sampling uses"
+    )
+    precision: Literal["auto", "float32", "bfloat16"] = Field(
+        "auto", description="arithmetic of the network; auto: bfloat16 where the hardware has it"
+    )
+    checkpoint_every_steps: int = Field(500, ge=1, description="steps between two saved states")

@@ -1,0 +1,121 @@
+"""The network, the prompt and the schedule together: what is under the noise?"""
+
+from typing import Literal
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from promptlesion.diffusion.conditioning import Conditioning
+from promptlesion.diffusion.config import DiffusionConfig
+from promptlesion.diffusion.network import PromptUNet
+from promptlesion.diffusion.schedule import Estimate, NoiseSchedule, build_schedule
+from promptlesion.prompt.encoders import (
+    MaskTransformerPrompt,
+    OneHotPrompt,
+    build_prompt_encoder,
+    drop_prompts,
+)
+
+
+class Denoiser(nn.Module):
+    """Predicts the noise, or v = sqrt(alpha_bar) noise - sqrt(1 - alpha_bar) clean (Salimans and Ho 2022, eq. 10)."""
+
+    def __init__(
+        self,
+        *,
+        network: PromptUNet,
+        prompt_encoder: OneHotPrompt | MaskTransformerPrompt,
+        schedule: NoiseSchedule,
+        prediction: Literal["noise", "v"],
+    ) -> None:
+        """Put the parts together."""
+        super().__init__()
+        self.network = network
+        self.prompt_encoder = prompt_encoder
+        self.schedule = schedule
+        self.prediction = prediction
+
+    def forward(
+        self,
+        noisy: Float[Tensor, "batch channel x y z"],
+        level: Int[Tensor, " batch"],
+        conditioning: Conditioning,
+        is_prompt_dropped: Bool[Tensor, " batch"],
+    ) -> Float[Tensor, "batch channel x y z"]:
+        """Return the network's prediction; where the prompt is dropped, the prediction without prompt."""
+        embedding = self.prompt_encoder(conditioning.lesion_type, conditioning.lesion_mask)
+        embedding = drop_prompts(embedding, is_prompt_dropped)
+        inputs = torch.cat([noisy, conditioning.surroundings, conditioning.lesion_mask], dim=1)
+        predicted: Tensor = self.network(inputs, level, embedding)
+        return predicted
+
+    def target(
+        self,
+        clean: Float[Tensor, "batch channel x y z"],
+        noise: Float[Tensor, "batch channel x y z"],
+        level: Int[Tensor, " batch"],
+    ) -> Float[Tensor, "batch channel x y z"]:
+        """Return what a perfect network would predict."""
+        if self.prediction == "noise":
+            return noise
+        signal, sigma = self.schedule.signal_and_noise(level, clean)
+        return signal * noise - sigma * clean
+
+    def estimate(
+        self,
+        noisy: Float[Tensor, "batch channel x y z"],
+        level: int,
+        conditioning: Conditioning,
+        *,
+        guidance_scale: float = 1.0,
+    ) -> Estimate:
+        """Split a noisy latent into its clean part and its noise.
+
+        Classifier-free guidance (Ho and Salimans 2022, eq. 6): without + scale * (with - without prompt).
+        """
+        levels = torch.full((len(noisy),), level, device=noisy.device)
+        keep = torch.zeros(len(noisy), dtype=torch.bool, device=noisy.device)
+        predicted = self(noisy, levels, conditioning, keep)
+        if guidance_scale != 1.0:
+            without = self(noisy, levels, conditioning, ~keep)
+            predicted = without + guidance_scale * (predicted - without)
+        signal, sigma = self.schedule.signal_and_noise(levels, noisy)
+        if self.prediction == "noise":
+            return Estimate(clean=(noisy - sigma * predicted) / signal, noise=predicted)
+        return Estimate(clean=signal * noisy - sigma * predicted, noise=sigma * noisy + signal * predicted)
+
+
+def build_denoiser(
+    config: DiffusionConfig, *, latent_channels: int, latent_voxels: int, num_types: int
+) -> Denoiser:
+    """Build the denoiser of a configuration, untrained.
+
+    Args:
+        config: of stage 2.
+        latent_channels: of the autoencoder.
+        latent_voxels: edge of the latent of a training patch.
+        num_types: lesion types of the dataset.
+    """
+    prompt_encoder = build_prompt_encoder(
+        config.prompt_encoder,
+        num_types=num_types,
+        mask_voxels=latent_voxels,
+        key_value_heads=config.prompt_key_value_heads,
+    )
+    network = PromptUNet(
+        in_channels=2 * latent_channels + 1,
+        out_channels=latent_channels,
+        channels=config.channels,
+        blocks_per_level=config.blocks_per_level,
+        attention_levels=config.attention_levels,
+        attention_head_channels=config.attention_head_channels,
+        embedding_dimension=prompt_encoder.embedding_dimension,
+        num_components=config.prompt_components,
+    )
+    return Denoiser(
+        network=network,
+        prompt_encoder=prompt_encoder,
+        schedule=build_schedule(config),
+        prediction=config.prediction,
+    )

@@ -1,0 +1,157 @@
+"""The training set of stage 2: lesion patches, encoded once by the frozen autoencoder and kept in a file."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from promptlesion.autoencoder.autoencoder import TrainedAutoencoder
+from promptlesion.data.cache import CachedCase
+from promptlesion.data.crops import crop
+from promptlesion.data.intensity import HUWindow
+from promptlesion.data.lesion_instances import LesionInstance
+from promptlesion.data.patch_sampling import AIR_HU
+from promptlesion.data.spec import DatasetSpec
+from promptlesion.diffusion.conditioning import Conditioning, blank_lesion, mask_on_latent_grid
+from promptlesion.training.atomic import written_whole
+from promptlesion.training.device import autocast
+from promptlesion.training.progress import progress_bar
+from promptlesion.training.seeding import numpy_generator
+
+_ENCODE_BATCH = 4
+
+
+@dataclass(frozen=True)
+class LesionLatents:
+    """Encoded lesion patches; everything the denoiser trains on."""
+
+    clean: Float[Tensor, "patch channel x y z"]
+    surroundings: Float[Tensor, "patch channel x y z"]
+    lesion_mask: Float[Tensor, "patch 1 x y z"]
+    lesion_type: Int[Tensor, " patch"]
+
+    def __len__(self) -> int:
+        return len(self.lesion_type)
+
+    def batch(self, index: Sequence[int], device: torch.device) -> tuple[Tensor, Conditioning]:
+        """Return the clean latents of some patches and their conditioning."""
+        chosen = torch.tensor(list(index))
+        conditioning = Conditioning(
+            surroundings=self.surroundings[chosen].float().to(device),
+            lesion_mask=self.lesion_mask[chosen].float().to(device),
+            lesion_type=self.lesion_type[chosen].to(device),
+        )
+        return self.clean[chosen].float().to(device), conditioning
+
+
+def encode_lesions(
+    cases: Sequence[CachedCase],
+    *,
+    spec: DatasetSpec,
+    autoencoder: TrainedAutoencoder,
+    patches_per_lesion: int,
+    blank_margin_voxels: int,
+    seed: int,
+    path: Path,
+    key: str,
+    device: torch.device,
+) -> LesionLatents:
+    """Encode differently placed and mirrored patches around every lesion, or read them if that was done already.
+
+    Args:
+        cases: training cases.
+        spec: window and lesion types.
+        autoencoder: stage 1.
+        patches_per_lesion: patches around each lesion.
+        blank_margin_voxels: margin blanked with the lesion in the surroundings.
+        seed: of the places and mirrorings.
+        path: the file that keeps the latents.
+        key: identifies what the latents depend on; a file with another key is made anew.
+        device: to encode on.
+
+    Raises:
+        ValueError: no training case has a lesion.
+    """
+    if path.is_file() and _stored_key(path) == key:
+        return LesionLatents(**load_file(path))
+    lesions = [(case, index, lesion) for case in cases for index, lesion in enumerate(case.lesions)]
+    if not lesions:
+        raise ValueError(f"expected lesions in the {len(cases)} training cases; found none")
+    window = HUWindow(*spec.window_hu)
+    patch_voxels = autoencoder.config.patch_voxels
+    encoded: list[tuple[Tensor, Tensor, Tensor]] = []
+    types: list[int] = []
+    with progress_bar("encoding lesions", len(lesions)) as bar:
+        for done, (case, index, lesion) in enumerate(lesions, start=1):
+            patches = [
+                _lesion_patch(
+                    case, lesion, spec, patch_voxels, numpy_generator(seed, case.name, index, variant)
+                )
+                for variant in range(patches_per_lesion)
+            ]
+            for start in range(0, len(patches), _ENCODE_BATCH):
+                images, masks = zip(*patches[start : start + _ENCODE_BATCH], strict=True)
+                image = torch.from_numpy(window.normalize(np.stack(images).astype(np.float32)))[:, None]
+                mask = torch.from_numpy(np.stack(masks))[:, None]
+                encoded.append(_encode(image, mask, autoencoder, blank_margin_voxels, device))
+            types += [lesion.type_index] * patches_per_lesion
+            bar.update(done)
+    clean, surroundings, masks_on_grid = (torch.cat(parts).half() for parts in zip(*encoded, strict=True))
+    latents = LesionLatents(clean, surroundings, masks_on_grid, torch.tensor(types))
+    with written_whole(path) as temporary:
+        save_file(
+            {f.name: getattr(latents, f.name) for f in fields(latents)}, temporary, metadata={"key": key}
+        )
+    return latents
+
+
+@torch.no_grad()
+def _encode(
+    image: Float[Tensor, "batch 1 x y z"],
+    mask: Tensor,
+    autoencoder: TrainedAutoencoder,
+    blank_margin_voxels: int,
+    device: torch.device,
+) -> tuple[Tensor, Tensor, Tensor]:
+    image, mask = image.to(device), mask.to(device)
+    network = autoencoder.network
+    with autocast(device, autoencoder.config.precision):
+        clean = network.encode(image)
+        surroundings = network.encode(blank_lesion(image, mask, margin_voxels=blank_margin_voxels))
+    return clean.cpu(), surroundings.cpu(), mask_on_latent_grid(mask, downsampling=network.downsampling).cpu()
+
+
+def _lesion_patch(
+    case: CachedCase,
+    lesion: LesionInstance,
+    spec: DatasetSpec,
+    patch_voxels: int,
+    generator: np.random.Generator,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Cut a patch that holds the lesion's centre in its central half; the mask is that lesion's alone."""
+    size = (patch_voxels, patch_voxels, patch_voxels)
+    offset = generator.integers(3 * patch_voxels // 8, 5 * patch_voxels // 8 + 1, size=3)
+    x, y, z = (int(c) - int(o) for c, o in zip(lesion.center_voxel, offset, strict=True))
+    labels = crop(case.labels, (x, y, z), size, fill=0)
+    inside_box = np.zeros(size, dtype=bool)
+    box = tuple(
+        slice(max(0, side.start - start), max(0, side.stop - start))
+        for side, start in zip(lesion.bounding_box, (x, y, z), strict=True)
+    )
+    inside_box[box] = True
+    mask = (labels == spec.lesions[lesion.type_index].label) & inside_box
+    image = crop(case.image, (x, y, z), size, fill=AIR_HU)
+    axes = tuple(int(axis) for axis in np.flatnonzero(generator.random(3) < 0.5))
+    return np.flip(image, axes), np.flip(mask, axes)
+
+
+def _stored_key(path: Path) -> str | None:
+    with safe_open(path, framework="pt") as file:
+        metadata: dict[str, str] | None = file.metadata()
+    return (metadata or {}).get("key")

@@ -1,0 +1,17 @@
+"""The training loss of stage 2."""
+
+from jaxtyping import Float
+from torch import Tensor
+
+
+def denoising_loss(
+    predicted: Float[Tensor, "batch channel x y z"],
+    target: Float[Tensor, "batch channel x y z"],
+    lesion_mask: Float[Tensor, "batch 1 x y z"],
+    *,
+    lesion_weight: float,
+) -> Float[Tensor, ""]:
+    """Return the mean squared error in which a latent voxel of the lesion counts `lesion_weight` times."""
+    weight = 1 + (lesion_weight - 1) * lesion_mask
+    error = (predicted.float() - target).square().mean(dim=1, keepdim=True)
+    return (weight * error).sum() / weight.sum()

@@ -1,0 +1,97 @@
+"""From noise to latent: the ancestral sampler and DDIM, each one plain walk over a list of noise levels.
+
+Knows no network: whatever splits a noisy latent into clean part and noise can be sampled from.
+"""
+
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from promptlesion.diffusion.schedule import Estimate, NoiseSchedule
+
+Denoise = Callable[[Float[Tensor, "batch channel x y z"], int], Estimate]
+"""Splits a noisy latent at a level into its clean part and its noise."""
+
+
+class NoiseSource:
+    """Standard normal noise in which every item of a batch has its own generator, so that batching changes nothing."""
+
+    def __init__(self, seeds: Sequence[int], shape: tuple[int, ...], device: torch.device) -> None:
+        """Make a generator per seed; `shape` is that of one item."""
+        self._generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+        self._shape = shape
+        self._device = device
+
+    def draw(self) -> Float[Tensor, "batch channel x y z"]:
+        """Return the next noise of every item."""
+        return torch.stack([torch.randn(self._shape, generator=g) for g in self._generators]).to(self._device)
+
+
+def sample_ancestral(
+    start: Float[Tensor, "batch channel x y z"],
+    *,
+    schedule: NoiseSchedule,
+    levels: Sequence[int],
+    denoise: Denoise,
+    noise: NoiseSource,
+    on_step: Callable[[int], None] | None = None,
+) -> Float[Tensor, "batch channel x y z"]:
+    """Draw from the posterior of each level given the next (Ho et al. 2020, eq. 6 and 7), over any list of levels.
+
+    Args:
+        start: latent at the first level.
+        schedule: gives alpha_bar.
+        levels: from noisy to clean, strictly descending; after the last comes the clean latent.
+        denoise: the denoiser with its conditioning bound.
+        noise: fresh noise for every step but the last.
+        on_step: told how many levels are done.
+    """
+    latent = start
+    for index, (level, alpha_bar, next_alpha_bar) in enumerate(_walk(schedule, levels)):
+        clean = denoise(latent, level).clean
+        alpha = alpha_bar / next_alpha_bar
+        weight_clean = next_alpha_bar**0.5 * (1 - alpha) / (1 - alpha_bar)
+        weight_latent = alpha**0.5 * (1 - next_alpha_bar) / (1 - alpha_bar)
+        latent = weight_clean * clean + weight_latent * latent
+        if next_alpha_bar < 1:
+            variance = (1 - next_alpha_bar) / (1 - alpha_bar) * (1 - alpha)
+            latent = latent + variance**0.5 * noise.draw()
+        if on_step:
+            on_step(index + 1)
+    return latent
+
+
+def sample_ddim(
+    start: Float[Tensor, "batch channel x y z"],
+    *,
+    schedule: NoiseSchedule,
+    levels: Sequence[int],
+    denoise: Denoise,
+    on_step: Callable[[int], None] | None = None,
+) -> Float[Tensor, "batch channel x y z"]:
+    """Walk the deterministic path of DDIM (Song et al. 2021, eq. 12 with sigma = 0); arguments as the ancestral sampler's."""
+    latent = start
+    for index, (level, _, next_alpha_bar) in enumerate(_walk(schedule, levels)):
+        estimate = denoise(latent, level)
+        latent = next_alpha_bar**0.5 * estimate.clean + (1 - next_alpha_bar) ** 0.5 * estimate.noise
+        if on_step:
+            on_step(index + 1)
+    return latent
+
+
+def _walk(schedule: NoiseSchedule, levels: Sequence[int]) -> list[tuple[int, float, float]]:
+    """Return each level with its alpha_bar and that of the level after it, 1 after the last.
+
+    Raises:
+        ValueError: the levels are empty, not descending, or not of the schedule.
+    """
+    is_descending = all(first > second for first, second in pairwise(levels))
+    if not levels or not is_descending or levels[0] >= schedule.num_levels or levels[-1] < 0:
+        raise ValueError(
+            f"levels: expected descending levels within 0 to {schedule.num_levels - 1}; found {list(levels)}"
+        )
+    alpha_bars = [float(schedule.alpha_bar[level]) for level in levels]
+    return list(zip(levels, alpha_bars, [*alpha_bars[1:], 1.0], strict=True))

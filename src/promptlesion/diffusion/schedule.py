@@ -1,0 +1,79 @@
+"""The noise schedule: how much of the latent is left at each level. Knows no network and no sampler."""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from promptlesion.diffusion.config import DiffusionConfig
+
+
+@dataclass(frozen=True)
+class NoiseSchedule:
+    """x_t = sqrt(alpha_bar_t) x_0 + sqrt(1 - alpha_bar_t) noise (Ho et al. 2020, eq. 4); level 0 is the least noisy."""
+
+    alpha_bar: Float[Tensor, " level"]
+
+    @property
+    def num_levels(self) -> int:
+        """T of the paper."""
+        return len(self.alpha_bar)
+
+    def signal_and_noise(
+        self, level: Int[Tensor, " batch"], like: Float[Tensor, "batch channel x y z"]
+    ) -> tuple[Float[Tensor, "batch 1 1 1 1"], Float[Tensor, "batch 1 1 1 1"]]:
+        """Return sqrt(alpha_bar) and sqrt(1 - alpha_bar) of each sample's level."""
+        alpha_bar = self.alpha_bar.to(like.device)[level].view(-1, 1, 1, 1, 1)
+        return alpha_bar.sqrt().to(like.dtype), (1 - alpha_bar).sqrt().to(like.dtype)
+
+    def add_noise(
+        self,
+        clean: Float[Tensor, "batch channel x y z"],
+        noise: Float[Tensor, "batch channel x y z"],
+        level: Int[Tensor, " batch"],
+    ) -> Float[Tensor, "batch channel x y z"]:
+        """Return the latent at the given level of noise."""
+        signal, sigma = self.signal_and_noise(level, clean)
+        return signal * clean + sigma * noise
+
+    def spaced_levels(self, num_steps: int) -> list[int]:
+        """Return `num_steps` evenly spaced levels from the noisiest to the least noisy one.
+
+        Raises:
+            ValueError: more steps than levels, or none.
+        """
+        if not 1 <= num_steps <= self.num_levels:
+            raise ValueError(
+                f"num_steps: expected 1 to {self.num_levels}, the levels of the schedule; found {num_steps}"
+            )
+        if num_steps == 1:
+            return [self.num_levels - 1]
+        return [
+            round(value)
+            for value in torch.linspace(self.num_levels - 1, 0, num_steps, dtype=torch.float64).tolist()
+        ]
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """The denoiser's view of a noisy latent; the two parts add up to it at its level of noise."""
+
+    clean: Float[Tensor, "batch channel x y z"]
+    noise: Float[Tensor, "batch channel x y z"]
+
+
+def linear_schedule(*, num_levels: int, beta_start: float, beta_end: float) -> NoiseSchedule:
+    """Return the schedule whose variances grow linearly from `beta_start` to `beta_end`."""
+    betas = torch.linspace(beta_start, beta_end, num_levels, dtype=torch.float64)
+    return NoiseSchedule(torch.cumprod(1 - betas, dim=0))
+
+
+def build_schedule(config: DiffusionConfig) -> NoiseSchedule:
+    """Build the schedule of a configuration."""
+    scale = 1000 / config.num_levels if config.rescale_betas else 1.0
+    return linear_schedule(
+        num_levels=config.num_levels,
+        beta_start=config.beta_start * scale,
+        beta_end=min(config.beta_end * scale, 0.999),
+    )

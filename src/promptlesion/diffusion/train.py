@@ -1,0 +1,230 @@
+"""Training of stage 2: learn to see lesions under noise, told their type, place and surroundings."""
+
+import json
+import logging
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from promptlesion.autoencoder.autoencoder import TrainedAutoencoder, load_autoencoder
+from promptlesion.autoencoder.lesion_bias import LesionBias
+from promptlesion.data.cache import CachedCase, data_fingerprint
+from promptlesion.data.spec import DatasetSpec
+from promptlesion.diffusion.config import DiffusionConfig
+from promptlesion.diffusion.denoiser import Denoiser, build_denoiser
+from promptlesion.diffusion.latents import LesionLatents, encode_lesions
+from promptlesion.diffusion.loss import denoising_loss
+from promptlesion.training.checkpoint import load_checkpoint, save_checkpoint
+from promptlesion.training.device import autocast, place, resolve_device
+from promptlesion.training.ema import averaged_copy, update_average
+from promptlesion.training.run import Report, Run
+from promptlesion.training.seeding import derive_seed, numpy_generator, torch_generator
+from promptlesion.training.state import TrainState
+
+logger = logging.getLogger(__name__)
+
+
+def train_diffusion(
+    *,
+    train_cases: Sequence[CachedCase],
+    spec: DatasetSpec,
+    autoencoder_run: Path,
+    config: DiffusionConfig,
+    out: Path,
+    seed: int,
+    device: str = "auto",
+) -> Run:
+    """Train the denoiser on the lesions of the training cases, or go on with an interrupted run.
+
+    Args:
+        train_cases: cases whose lesions it learns.
+        spec: window and lesion types; must be those the autoencoder was trained with.
+        autoencoder_run: finished run of stage 1.
+        config: schedule, network and training.
+        out: the run's folder.
+        seed: of the weights and of every draw.
+        device: `auto` or a device's name.
+
+    Returns:
+        The finished run; its checkpoint names the autoencoder.
+
+    Raises:
+        ValueError: the autoencoder was trained with another window, spacing or lesion types.
+    """
+    torch_device = resolve_device(device)
+    autoencoder = load_autoencoder(autoencoder_run, torch_device)
+    _check_dataset(autoencoder.card, spec, autoencoder_run)
+    _warn_of_lesion_bias(autoencoder.card)
+    autoencoder_hash = str(autoencoder.card["weights_sha256"])
+    run = Run(
+        out,
+        stage="diffusion",
+        config=config.model_dump(mode="json"),
+        seed=seed,
+        inputs={
+            "training cases": ", ".join(case.name for case in train_cases),
+            "data": data_fingerprint(train_cases),
+            "autoencoder": autoencoder_hash,
+        },
+        device=torch_device,
+    )
+    if run.is_finished:
+        return run
+    latents = encode_lesions(
+        train_cases,
+        spec=spec,
+        autoencoder=autoencoder,
+        patches_per_lesion=config.patches_per_lesion,
+        blank_margin_voxels=config.blank_margin_voxels,
+        seed=derive_seed(seed, "diffusion", "patches"),
+        path=out / "latents.safetensors",
+        key=f"{autoencoder_hash} {config.patches_per_lesion} {config.blank_margin_voxels} {seed}",
+        device=torch_device,
+    )
+    torch.manual_seed(derive_seed(seed, "diffusion", "weights"))
+    denoiser = place(_build(config, autoencoder, spec), torch_device)
+    state = TrainState(
+        networks={"denoiser": denoiser, "average": averaged_copy(denoiser)},
+        optimizers={
+            "denoiser": torch.optim.Adam(
+                denoiser.parameters(), lr=config.learning_rate, betas=config.adam_betas
+            )
+        },
+    )
+    run.resume(state)
+    reports = _steps(state, latents, config=config, seed=seed, device=torch_device)
+    run.train(
+        state, reports, num_steps=config.num_steps, checkpoint_every_steps=config.checkpoint_every_steps
+    )
+    save_checkpoint(
+        run.checkpoint_folder,
+        card={
+            "stage": "diffusion",
+            "method": "promptlesion",
+            "config": config.model_dump(mode="json"),
+            "dataset": spec.model_dump(mode="json"),
+            "training_cases": [case.name for case in train_cases],
+            "training_subjects": sorted({case.subject for case in train_cases}),
+            "seed": seed,
+            "autoencoder": os.path.relpath(autoencoder_run, out),
+            "autoencoder_sha256": autoencoder_hash,
+        },
+        parts={"denoiser": state.networks["average"].state_dict()},
+    )
+    run.finish()
+    return run
+
+
+def _steps(
+    state: TrainState, latents: LesionLatents, *, config: DiffusionConfig, seed: int, device: torch.device
+) -> Iterator[Report]:
+    """Train step by step, yielding the loss of each."""
+    denoiser, average = state.networks["denoiser"], state.networks["average"]
+    assert isinstance(denoiser, Denoiser)
+    denoiser.train()
+    patches_of_type = [
+        torch.nonzero(latents.lesion_type == index).flatten().tolist()
+        for index in sorted(set(latents.lesion_type.tolist()))
+    ]
+    while state.step < config.num_steps:
+        chooser = numpy_generator(seed, "diffusion", "choice", state.step)
+        generator = torch_generator(seed, "diffusion", "noise", state.step)
+        kinds = chooser.integers(len(patches_of_type), size=config.batch_size)
+        chosen = [patches_of_type[kind][chooser.integers(len(patches_of_type[kind]))] for kind in kinds]
+        clean, conditioning = latents.batch(chosen, device)
+        level = torch.randint(config.num_levels, (config.batch_size,), generator=generator).to(device)
+        noise = torch.randn(clean.shape, generator=generator).to(device)
+        is_dropped = (torch.rand(config.batch_size, generator=generator) < config.prompt_dropout).to(device)
+        noisy = denoiser.schedule.add_noise(clean, noise, level)
+        with autocast(device, config.precision):
+            predicted = denoiser(noisy, level, conditioning, is_dropped)
+            loss = denoising_loss(
+                predicted,
+                denoiser.target(clean, noise, level),
+                conditioning.lesion_mask,
+                lesion_weight=config.lesion_weight,
+            )
+        optimizer = state.optimizers["denoiser"]
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        nn.utils.clip_grad_norm_(denoiser.parameters(), 1.0)
+        optimizer.step()
+        update_average(average, denoiser, decay=config.ema_decay, step=state.step)
+        state.step += 1
+        yield {"loss": loss.item()}
+
+
+@dataclass(frozen=True)
+class TrainedDiffusion:
+    """A finished stage 2 together with the autoencoder its latents belong to."""
+
+    denoiser: Denoiser
+    config: DiffusionConfig
+    autoencoder: TrainedAutoencoder
+    spec: DatasetSpec
+    card: dict[str, object]
+
+
+def load_diffusion(run_folder: Path, device: torch.device) -> TrainedDiffusion:
+    """Read a finished run of stage 2 and the autoencoder it names, both frozen.
+
+    Raises:
+        CheckpointError: either run is not finished, damaged, or of another stage.
+        ValueError: the autoencoder there is not the one the denoiser was trained with.
+    """
+    checkpoint = load_checkpoint(run_folder / "checkpoint", stage="diffusion")
+    card = checkpoint.card
+    autoencoder_run = (run_folder / str(card["autoencoder"])).resolve()
+    autoencoder = load_autoencoder(autoencoder_run, device)
+    if autoencoder.card["weights_sha256"] != card["autoencoder_sha256"]:
+        raise ValueError(
+            f"{autoencoder_run}: expected the autoencoder {run_folder} was trained with; found another one"
+        )
+    config = DiffusionConfig.model_validate(card["config"])
+    spec = DatasetSpec.model_validate(card["dataset"])
+    denoiser = _build(config, autoencoder, spec)
+    denoiser.load_state_dict(checkpoint.part("denoiser"))
+    place(denoiser.requires_grad_(requires_grad=False).eval(), device)
+    return TrainedDiffusion(denoiser, config, autoencoder, spec, card)
+
+
+def _build(config: DiffusionConfig, autoencoder: TrainedAutoencoder, spec: DatasetSpec) -> Denoiser:
+    return build_denoiser(
+        config,
+        latent_channels=autoencoder.config.latent_channels,
+        latent_voxels=autoencoder.config.patch_voxels // autoencoder.config.downsampling,
+        num_types=len(spec.lesions),
+    )
+
+
+def _check_dataset(card: dict[str, object], spec: DatasetSpec, autoencoder_run: Path) -> None:
+    """Refuse an autoencoder whose latents mean something else."""
+    trained_with = card["dataset"]
+    assert isinstance(trained_with, dict)
+    asked = json.loads(spec.model_dump_json())
+    for name in ("window_hu", "spacing_mm"):
+        if trained_with[name] != asked[name]:
+            raise ValueError(
+                f"{autoencoder_run}: expected an autoencoder with {name} {asked[name]}; found {trained_with[name]}"
+            )
+
+
+def _warn_of_lesion_bias(card: dict[str, object]) -> None:
+    """Say loudly when the autoencoder cannot show the lesions that are to be drawn."""
+    entries = card["lesion_bias"]
+    assert isinstance(entries, list)
+    for entry in entries:
+        bias = LesionBias(**entry)
+        if not bias.is_faithful:
+            logger.warning(
+                "the autoencoder shows %s at %.0f HU where the real ones have %.0f (%d validation lesions); "
+                "no lesion drawn with it can be brighter or darker than it can show",
+                bias.lesion_type,
+                bias.autoencoded_mean_hu,
+                bias.real_mean_hu,
+                bias.num_lesions,
+            )

@@ -1,0 +1,122 @@
+"""Lesions cut out of a dataset folder: the real ones, or only those that synthesis has added."""
+
+import json
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Bool, Float32, UInt8
+from scipy import ndimage
+
+from promptlesion.data.dataset import Case, Dataset, DatasetError, read_case
+from promptlesion.data.lesion_instances import LesionInstance, find_lesions
+
+_CONNECTIVITY = np.ones((3, 3, 3), dtype=bool)
+
+
+@dataclass(frozen=True, eq=False)
+class LesionCrop:
+    """One lesion: the scan around it in HU, and which of these voxels are the lesion's own."""
+
+    case: str
+    subject: str
+    lesion_type: str
+    hu: Float32[np.ndarray, "x y z"]
+    mask: Bool[np.ndarray, "x y z"]
+    start_voxel: tuple[int, int, int]
+    spacing_mm: tuple[float, float, float]
+
+    @property
+    def voxels_hu(self) -> Float32[np.ndarray, " voxels"]:
+        """HU of the lesion's voxels."""
+        voxels: Float32[np.ndarray, " voxels"] = self.hu[self.mask]
+        return voxels
+
+    @property
+    def mean_hu(self) -> float:
+        """Mean HU inside the lesion."""
+        return float(self.voxels_hu.mean(dtype=np.float64))
+
+
+def collect_lesions(
+    dataset: Dataset,
+    *,
+    source: Dataset | None = None,
+    margin_voxels: int = 16,
+    min_voxels: int = 1,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> list[LesionCrop]:
+    """Cut every lesion out of every case: its bounding box and a margin around it (less at the scan's edge).
+
+    With `source`, the dataset the synthetic cases were made from, only voxels whose label differs from the
+    source case's count, so that lesions the source had already are left out; needs `provenance.jsonl`.
+    """
+    sources = read_sources(dataset.root) if source is not None else {}
+    crops: list[LesionCrop] = []
+    for done, case in enumerate(dataset.cases):
+        image, labels = read_case(dataset, case)
+        wanted = labels.array
+        if source is not None:
+            _, source_labels = read_case(source, _source_case(case, source, sources))
+            wanted = np.where(wanted == source_labels.array, np.uint8(0), wanted)
+        for instance in find_lesions(wanted, dataset.spec.lesions, image.spacing_mm):
+            if instance.num_voxels >= min_voxels:
+                box, mask = _cut(wanted, instance, dataset.lesion_labels[instance.type_index], margin_voxels)
+                crops.append(
+                    LesionCrop(
+                        case=case.name,
+                        subject=case.subject,
+                        lesion_type=dataset.spec.lesions[instance.type_index].name,
+                        hu=image.array[box].astype(np.float32),
+                        mask=mask,
+                        start_voxel=(box[0].start, box[1].start, box[2].start),
+                        spacing_mm=image.spacing_mm,
+                    )
+                )
+        if on_progress is not None:
+            on_progress(done + 1, len(dataset.cases))
+    return crops
+
+
+def by_type(lesions: Iterable[LesionCrop], lesion_types: Sequence[str]) -> dict[str, list[LesionCrop]]:
+    """Sort lesions by type, every type present, in the given order."""
+    groups: dict[str, list[LesionCrop]] = {name: [] for name in lesion_types}
+    for lesion in lesions:
+        groups[lesion.lesion_type].append(lesion)
+    return groups
+
+
+def read_sources(root: Path) -> dict[str, str]:
+    """Read from a synthetic dataset's `provenance.jsonl` which case each synthetic case was made from."""
+    path = root / "provenance.jsonl"
+    if not path.is_file():
+        raise DatasetError(f"{root}: expected the provenance.jsonl of a synthetic dataset, found none")
+    lines = (json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line)
+    return {str(line["case"]): str(line["source"]) for line in lines}
+
+
+def _source_case(case: Case, source: Dataset, sources: dict[str, str]) -> Case:
+    if case.name not in sources:
+        raise DatasetError(f"{case.name}: expected a line in provenance.jsonl, found none")
+    return source.case(sources[case.name])
+
+
+def _cut(
+    labels: UInt8[np.ndarray, "x y z"], instance: LesionInstance, label: int, margin_voxels: int
+) -> tuple[tuple[slice, slice, slice], Bool[np.ndarray, "i j k"]]:
+    x, y, z = (
+        slice(max(side.start - margin_voxels, 0), min(side.stop + margin_voxels, length))
+        for side, length in zip(instance.bounding_box, labels.shape, strict=True)
+    )
+    components, _ = ndimage.label(labels[instance.bounding_box] == label, structure=_CONNECTIVITY)
+    center = tuple(
+        at - side.start for at, side in zip(instance.center_voxel, instance.bounding_box, strict=True)
+    )
+    mask = np.zeros([side.stop - side.start for side in (x, y, z)], dtype=bool)
+    inner = tuple(
+        slice(side.start - outer.start, side.stop - outer.start)
+        for side, outer in zip(instance.bounding_box, (x, y, z), strict=True)
+    )
+    mask[inner] = components == components[center]
+    return (x, y, z), mask

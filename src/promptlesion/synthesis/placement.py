@@ -1,0 +1,206 @@
+"""Where a lesion goes: inside its host, off other lesions, off the scan's edge, as large as asked for."""
+
+import itertools
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool, Float, UInt8
+from scipy import ndimage
+
+from promptlesion.data.dataset import Dataset
+from promptlesion.data.lesion_instances import sphere_diameter_mm
+from promptlesion.data.spec import LesionType
+from promptlesion.data.volume import Volume
+from promptlesion.synthesis.shape import DeformedEllipsoid, draw_ellipsoid
+
+Box = tuple[slice, slice, slice]
+
+_MAX_TRIES = 60
+_MAX_GROWTH = 2.5
+_BISECTIONS = 7
+_MIN_VOXELS = 4
+
+
+class PlacementError(ValueError):
+    """A host cannot take the lesion that was asked for; the message says why."""
+
+
+@dataclass(frozen=True)
+class PlacedLesion:
+    """A lesion mask on the scan's grid, within a box that leaves room for the blended edge."""
+
+    type_index: int
+    box: Box
+    mask: Bool[np.ndarray, "x y z"]
+    diameter_mm: float
+    mask_origin: str = "ellipsoid"
+
+    @property
+    def center_voxel(self) -> tuple[int, int, int]:
+        """The voxel of the scan nearest to the mask's centroid."""
+        centroid = np.argwhere(self.mask).mean(axis=0)
+        x, y, z = (int(round(c)) + side.start for c, side in zip(centroid, self.box, strict=True))
+        return x, y, z
+
+
+def place_lesion(
+    labels: Volume,
+    dataset: Dataset,
+    type_index: int,
+    *,
+    generator: np.random.Generator,
+    edge_mm: float,
+    deformation: float,
+    max_extent_mm: float,
+    others: Sequence[PlacedLesion] = (),
+) -> PlacedLesion:
+    """Draw a lesion of a type and a place for it.
+
+    The diameter is that of the sphere of the volume that is left inside the host: in a thin wall the ellipsoid grows
+    along it until the asked-for volume is reached.
+
+    Args:
+        labels: label map of the scan.
+        dataset: lesion types, hosts and label values.
+        type_index: the asked-for type, in prompt order.
+        generator: of every draw.
+        edge_mm: width of the blended edge; lesions keep twice that apart, and off the scan's edge.
+        deformation: of the ellipsoid's surface.
+        max_extent_mm: the largest extent of the mask along an axis.
+        others: lesions placed in this scan already.
+
+    Raises:
+        PlacementError: no place was found; the message counts the reasons.
+    """
+    lesion_type = dataset.spec.lesions[type_index]
+    is_host = np.isin(labels.array, dataset.host_labels(lesion_type))
+    candidates = np.flatnonzero(is_host)
+    if not len(candidates):
+        raise PlacementError(f"{lesion_type.name}: expected voxels of its host ({', '.join(lesion_type.host)}); found none")
+    reasons: Counter[str] = Counter()
+    for _ in range(_MAX_TRIES):
+        center = np.array(np.unravel_index(generator.choice(candidates), labels.shape))
+        diameter_mm = float(np.exp(generator.uniform(*np.log(lesion_type.diameter_mm))))
+        ellipsoid = draw_ellipsoid(generator, deformation=deformation)
+        reach_mm = _MAX_GROWTH * diameter_mm + edge_mm
+        box = _box_around(center, labels, reach_mm)
+        mask = _grown_into_host(ellipsoid, diameter_mm, center, box, is_host[box], labels.affine)
+        reason = _why_not(mask, box, labels, dataset, lesion_type, edge_mm, max_extent_mm, others)
+        if reason is None:
+            tight = _tight_box(mask, box, labels, edge_mm)
+            inner = tuple(slice(t.start - b.start, t.stop - b.start) for t, b in zip(tight, box, strict=True))
+            return PlacedLesion(type_index, tight, mask[inner], _diameter_mm(mask, labels))
+        reasons[reason] += 1
+    counted = ", ".join(f"{reason} ({count} times)" for reason, count in reasons.most_common())
+    raise PlacementError(f"{lesion_type.name}: found no place in {', '.join(lesion_type.host)} after {_MAX_TRIES} tries: {counted}")
+
+
+def offsets_mm(box: Box, center_voxel: np.ndarray, affine: Float[np.ndarray, "4 4"]) -> Float[np.ndarray, "x y z 3"]:
+    """Return the vector in millimetres from a voxel to every voxel of a box."""
+    index = np.stack(np.meshgrid(*(np.arange(s.start, s.stop) for s in box), indexing="ij"), axis=-1)
+    return (index - center_voxel) @ affine[:3, :3].T
+
+
+def _box_around(center: np.ndarray, volume: Volume, reach_mm: float) -> Box:
+    reach = np.ceil(reach_mm / np.array(volume.spacing_mm)).astype(int)
+    x, y, z = (
+        slice(max(0, int(c - r)), min(n, int(c + r) + 1)) for c, r, n in zip(center, reach, volume.shape, strict=True)
+    )
+    return x, y, z
+
+
+def _tight_box(mask: Bool[np.ndarray, "x y z"], box: Box, volume: Volume, edge_mm: float) -> Box:
+    """Return the box around the mask and its blended edge, on the scan's grid."""
+    margin = np.ceil(edge_mm / np.array(volume.spacing_mm)).astype(int)
+    found = ndimage.find_objects(mask.astype(np.uint8))[0]
+    x, y, z = (
+        slice(max(0, b.start + f.start - int(m)), min(n, b.start + f.stop + int(m)))
+        for b, f, m, n in zip(box, found, margin, volume.shape, strict=True)
+    )
+    return x, y, z
+
+
+def _grown_into_host(
+    ellipsoid: DeformedEllipsoid,
+    diameter_mm: float,
+    center: np.ndarray,
+    box: Box,
+    is_host: Bool[np.ndarray, "x y z"],
+    affine: Float[np.ndarray, "4 4"],
+) -> Bool[np.ndarray, "x y z"]:
+    """Clip the ellipsoid to its host, enlarging it until the clipped mask has the volume of the asked-for diameter."""
+    ratio = ellipsoid.radius_ratio(offsets_mm(box, center, affine), radius_mm=diameter_mm / 2)
+    local_center = tuple(int(c) - side.start for c, side in zip(center, box, strict=True))
+    voxel_mm3 = abs(float(np.linalg.det(affine[:3, :3])))
+    target_voxels = np.pi / 6 * diameter_mm**3 / voxel_mm3
+    low, high = 1.0, _MAX_GROWTH
+    mask = _component((ratio < low) & is_host, local_center)
+    if mask.sum() >= target_voxels:
+        return mask
+    for _ in range(_BISECTIONS):
+        middle = (low + high) / 2
+        mask = _component((ratio < middle) & is_host, local_center)
+        low, high = (middle, high) if mask.sum() < target_voxels else (low, middle)
+    return mask
+
+
+def _component(mask: Bool[np.ndarray, "x y z"], voxel: tuple[int, ...]) -> Bool[np.ndarray, "x y z"]:
+    """Return the connected part of the mask that holds the voxel; the voxel alone if the mask misses it."""
+    components, _ = ndimage.label(mask)
+    part: np.ndarray = components == components[voxel] if mask[voxel] else np.zeros_like(mask)
+    part[voxel] = True
+    return part
+
+
+def _diameter_mm(mask: Bool[np.ndarray, "x y z"], volume: Volume) -> float:
+    return sphere_diameter_mm(float(mask.sum()) * abs(float(np.linalg.det(volume.affine[:3, :3]))))
+
+
+def _why_not(
+    mask: Bool[np.ndarray, "x y z"],
+    box: Box,
+    labels: Volume,
+    dataset: Dataset,
+    lesion_type: LesionType,
+    edge_mm: float,
+    max_extent_mm: float,
+    others: Sequence[PlacedLesion],
+) -> str | None:
+    """Return why a mask cannot stay where it is, or nothing."""
+    if mask.sum() < _MIN_VOXELS or _diameter_mm(mask, labels) < lesion_type.diameter_mm[0]:
+        return "too little of the host around it"
+    edge_voxels = np.ceil(edge_mm / np.array(labels.spacing_mm)).astype(int)
+    found = ndimage.find_objects(mask.astype(np.uint8))[0]
+    for side, extent, margin, length, spacing in zip(box, found, edge_voxels, labels.shape, labels.spacing_mm, strict=True):
+        if side.start + extent.start < margin or side.start + extent.stop > length - margin:
+            return "too near the edge of the scan"
+        if (extent.stop - extent.start) * spacing > max_extent_mm:
+            return "larger than the model's patch allows"
+    occupied = np.isin(labels.array[box], dataset.lesion_labels)
+    for other in others:
+        occupied |= _inside(other, box)
+    if occupied.any():
+        distance = ndimage.distance_transform_edt(~occupied, sampling=labels.spacing_mm)
+        if distance[mask].min() <= 2 * edge_mm:
+            return "too near another lesion"
+    return None
+
+
+def _inside(lesion: PlacedLesion, box: Box) -> Bool[np.ndarray, "x y z"]:
+    """Return a lesion's mask within another box."""
+    mask = np.zeros(tuple(side.stop - side.start for side in box), dtype=bool)
+    shared = [(max(a.start, b.start), min(a.stop, b.stop)) for a, b in zip(box, lesion.box, strict=True)]
+    if all(start < stop for start, stop in shared):
+        to_box = tuple(slice(s - b.start, e - b.start) for (s, e), b in zip(shared, box, strict=True))
+        from_lesion = tuple(slice(s - b.start, e - b.start) for (s, e), b in zip(shared, lesion.box, strict=True))
+        mask[to_box] = lesion.mask[from_lesion]
+    return mask
+
+
+def paint_labels(labels: UInt8[np.ndarray, "x y z"], lesion: PlacedLesion, label: int) -> None:
+    """Write a lesion over its host, in place; every other voxel keeps its label."""
+    labels[lesion.box][lesion.mask] = label
+
+

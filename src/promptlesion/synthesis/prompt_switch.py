@@ -1,0 +1,76 @@
+"""Does the prompt decide? The same masks in the same surroundings with the same noise, only the prompt switched."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float
+
+from promptlesion.data.dataset import Dataset, read_case
+from promptlesion.synthesis.blend import blend
+from promptlesion.synthesis.config import SynthesisConfig
+from promptlesion.synthesis.placement import PlacementError, place_lesion
+from promptlesion.synthesis.quality import mean_hu_inside
+from promptlesion.synthesis.synthesizer import Synthesizer
+from promptlesion.training.progress import progress_bar
+from promptlesion.training.seeding import derive_seed, numpy_generator
+
+
+@dataclass(frozen=True)
+class PromptSwitchMeasurement:
+    """Mean HU inside each mask on the blended scan, under each prompt."""
+
+    types: tuple[str, ...]
+    mean_hu: Float[np.ndarray, "lesion type"]
+
+
+def measure_prompt_switch(
+    dataset: Dataset, synthesizer: Synthesizer, *, num_lesions: int, config: SynthesisConfig, seed: int
+) -> PromptSwitchMeasurement:
+    """Paint every mask once under each prompt, without a quality filter.
+
+    Masks are drawn for all types in turn, one scan after the other; a scan without room is passed over.
+
+    Args:
+        dataset: scans to paint into.
+        synthesizer: the method to measure.
+        num_lesions: masks.
+        config: how masks are drawn.
+        seed: of masks and noise.
+
+    Raises:
+        PlacementError: too few masks found a place.
+    """
+    types = range(len(dataset.spec.lesions))
+    rows: list[list[float]] = []
+    with progress_bar("prompt switch", num_lesions) as bar:
+        for index in range(4 * num_lesions):
+            if len(rows) == num_lesions:
+                break
+            case = dataset.cases[index // len(types) % len(dataset.cases)]
+            image, labels = read_case(dataset, case)
+            try:
+                lesion = place_lesion(
+                    labels,
+                    dataset,
+                    index % len(types),
+                    generator=numpy_generator(seed, "switch", index),
+                    edge_mm=synthesizer.edge_mm,
+                    deformation=config.deformation,
+                    max_extent_mm=synthesizer.max_extent_mm,
+                )
+            except PlacementError:
+                continue
+            lesions = [lesion] * len(types)
+            noise_seed = derive_seed(seed, "switch noise", index)
+            painted = synthesizer.paint(image, lesions, types=list(types), seeds=[noise_seed] * len(types))
+            blended = [
+                blend(image.array[lesion.box], hu, lesion.mask, spacing_mm=image.spacing_mm, edge_mm=synthesizer.edge_mm)
+                for hu in painted
+            ]
+            rows.append([mean_hu_inside(box_hu, lesion.mask) for box_hu in blended])
+            bar.update(len(rows))
+    if len(rows) < num_lesions:
+        raise PlacementError(f"expected room for {num_lesions} masks in {len(dataset.cases)} scans; found it for {len(rows)}")
+    return PromptSwitchMeasurement(tuple(lesion.name for lesion in dataset.spec.lesions), np.array(rows))
+

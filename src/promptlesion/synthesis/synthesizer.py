@@ -1,0 +1,163 @@
+"""The interface all methods share, and PromptLesion behind it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float32
+from torch import Tensor
+
+from promptlesion.data.intensity import HUWindow
+from promptlesion.data.spec import DatasetSpec
+from promptlesion.data.volume import Volume
+from promptlesion.diffusion.conditioning import Conditioning, blank_lesion, mask_on_latent_grid
+from promptlesion.diffusion.sampler import Denoise, NoiseSource, sample_ancestral, sample_ddim
+from promptlesion.diffusion.schedule import Estimate
+from promptlesion.diffusion.train import TrainedDiffusion, load_diffusion
+from promptlesion.synthesis.config import SynthesisConfig
+from promptlesion.synthesis.patch_grid import PatchGrid, patch_grid, pull_image
+from promptlesion.synthesis.placement import PlacedLesion
+from promptlesion.training.device import autocast, resolve_device
+
+
+class Synthesizer(Protocol):
+    """Paints lesions of asked-for types into a scan at given masks."""
+
+    method: str
+    model_hash: str
+    spec: DatasetSpec
+    training_cases: tuple[str, ...]
+    edge_mm: float
+    max_extent_mm: float
+
+    def paint(
+        self, image: Volume, lesions: Sequence[PlacedLesion], *, types: Sequence[int], seeds: Sequence[int]
+    ) -> list[Float32[np.ndarray, "x y z"]]:
+        """Return the HU of every lesion's box as the method paints it; the scan is not changed.
+
+        Args:
+            image: the scan.
+            lesions: masks and where they lie.
+            types: the lesion type to paint into each mask, in prompt order; usually the mask's own.
+            seeds: of each lesion; an equal seed gives equal voxels.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class PromptLesionSynthesizer:
+    """Encodes a patch around each lesion, samples its latent under the prompt, and decodes it."""
+
+    model: TrainedDiffusion
+    config: SynthesisConfig
+    device: torch.device
+    method: str = "promptlesion"
+
+    @property
+    def model_hash(self) -> str:
+        """SHA-256 of the denoiser's weights."""
+        return str(self.model.card["weights_sha256"])
+
+    @property
+    def spec(self) -> DatasetSpec:
+        """Window, spacing and lesion types the model was trained with."""
+        return self.model.spec
+
+    @property
+    def training_cases(self) -> tuple[str, ...]:
+        """Cases the denoiser was trained on."""
+        names = self.model.card["training_cases"]
+        assert isinstance(names, list)
+        return tuple(names)
+
+    @property
+    def edge_mm(self) -> float:
+        """Width of the blended edge: the margin the model repaints around a lesion, and one voxel more."""
+        return (self.model.config.blank_margin_voxels + 1) * max(self.spec.spacing_mm)
+
+    @property
+    def max_extent_mm(self) -> float:
+        """Largest lesion along an axis: the patch less an eighth of it on either side."""
+        return 0.75 * self.model.autoencoder.config.patch_voxels * min(self.spec.spacing_mm)
+
+    @torch.no_grad()
+    def paint(
+        self, image: Volume, lesions: Sequence[PlacedLesion], *, types: Sequence[int], seeds: Sequence[int]
+    ) -> list[Float32[np.ndarray, "x y z"]]:
+        """Return the HU of every lesion's box; see `Synthesizer.paint`."""
+        window = HUWindow(*self.spec.window_hu)
+        patch_voxels = self.model.autoencoder.config.patch_voxels
+        grids = [
+            patch_grid(image, lesion.center_voxel, spacing_mm=self.spec.spacing_mm, patch_voxels=patch_voxels) for lesion in lesions
+        ]
+        patches = np.stack([window.normalize(pull_image(grid, image)) for grid in grids])
+        masks = np.stack([_mask_on_patch(grid, lesion, image) for grid, lesion in zip(grids, lesions, strict=True)])
+        decoded = self._sample(
+            torch.from_numpy(patches)[:, None].to(self.device),
+            torch.from_numpy(masks)[:, None].to(self.device),
+            torch.tensor(types, device=self.device),
+            seeds,
+        )
+        decoded_hu = window.to_hu(decoded[:, 0].cpu().numpy())
+        painted = []
+        for grid, lesion, hu in zip(grids, lesions, decoded_hu, strict=True):
+            box_hu = grid.push(hu, image.affine, lesion.box)
+            scan = image.array[lesion.box].astype(np.float32)
+            # what the window cuts off beside the lesion (lung, say) is not the lesion's to change
+            cut_off = np.where(lesion.mask, np.float32(0), scan - scan.clip(window.low, window.high))
+            painted.append(box_hu + cut_off)
+        return painted
+
+    def _sample(self, image: Tensor, mask: Tensor, lesion_type: Tensor, seeds: Sequence[int]) -> Tensor:
+        """Return the decoded patches, normalised."""
+        network, denoiser = self.model.autoencoder.network, self.model.denoiser
+        with autocast(self.device, self.model.config.precision):
+            surroundings = network.encode(blank_lesion(image, mask, margin_voxels=self.model.config.blank_margin_voxels))
+            conditioning = Conditioning(
+                surroundings=surroundings,
+                lesion_mask=mask_on_latent_grid(mask, downsampling=network.downsampling),
+                lesion_type=lesion_type,
+            )
+            noise = NoiseSource(seeds, tuple(surroundings.shape[1:]), self.device)
+            levels = denoiser.schedule.spaced_levels(self.config.num_steps)
+            start = noise.draw()
+            if self.config.init == "healthy":
+                first = torch.full((len(image),), levels[0], device=self.device)
+                start = denoiser.schedule.add_noise(network.encode(image), start, first)
+            latent = self._walk(start, levels, noise, self._denoise(conditioning))
+            return network.decode(latent)
+
+    def _denoise(self, conditioning: Conditioning) -> Denoise:
+        def denoise(noisy: Tensor, level: int) -> Estimate:
+            return self.model.denoiser.estimate(noisy, level, conditioning, guidance_scale=self.config.guidance_scale)
+
+        return denoise
+
+    def _walk(self, start: Tensor, levels: list[int], noise: NoiseSource, denoise: Denoise) -> Tensor:
+        schedule = self.model.denoiser.schedule
+        if self.config.sampler == "ddim":
+            return sample_ddim(start, schedule=schedule, levels=levels, denoise=denoise)
+        return sample_ancestral(start, schedule=schedule, levels=levels, denoise=denoise, noise=noise)
+
+
+def _mask_on_patch(grid: PatchGrid, lesion: PlacedLesion, image: Volume) -> Bool[np.ndarray, "i j k"]:
+    """Bring a lesion's mask to the patch; a lesion smaller than a voxel there keeps its most covered one."""
+    affine = image.affine.copy()
+    affine[:3, 3] += image.affine[:3, :3] @ np.array([side.start for side in lesion.box])
+    share = grid.pull(lesion.mask.astype(np.float32), affine, order=1, fill=0)
+    return share >= min(0.5, float(share.max()))
+
+
+def load_synthesizer(run_folder: Path, config: SynthesisConfig, *, device: str = "auto") -> PromptLesionSynthesizer:
+    """Read a finished diffusion run and the autoencoder it names.
+
+    Raises:
+        ValueError: more sampling steps than the model's schedule has levels.
+    """
+    torch_device = resolve_device(device)
+    model = load_diffusion(run_folder, torch_device)
+    model.denoiser.schedule.spaced_levels(config.num_steps)
+    return PromptLesionSynthesizer(model, config, torch_device)

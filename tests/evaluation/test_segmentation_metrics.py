@@ -1,0 +1,127 @@
+"""Segmentation metrics: against MONAI on random masks, known values, and how empty masks are counted."""
+
+import time
+
+import numpy as np
+import pytest
+import torch
+from monai.metrics import compute_hausdorff_distance, compute_surface_dice
+from scipy import ndimage
+
+from promptlesion.data.dataset import LesionType
+from promptlesion.evaluation.segmentation_metrics import (
+    LesionScore,
+    evaluate_case,
+    false_positive_rows,
+    segmentation_rows,
+)
+
+SPACING_MM = (0.7, 1.1, 2.5)
+HARD = LesionType(name="hard", label=3, host=("wall",), diameter_mm=(1, 6), hu=(130, 1300))
+SOFT = LesionType(name="soft", label=4, host=("wall",), diameter_mm=(1, 6), hu=(-50, 130))
+
+
+def _score(prediction: np.ndarray, truth: np.ndarray, tolerance_mm: float = 2.0) -> LesionScore:
+    (score,) = evaluate_case(prediction, truth, [HARD], SPACING_MM, tolerance_mm, case="a", subject="s")
+    return score
+
+
+def _blobs(seed: int, shape: tuple[int, int, int] = (23, 31, 17)) -> np.ndarray:
+    noise = np.random.default_rng(seed).normal(size=shape)
+    return (ndimage.gaussian_filter(noise, 2) > 0.03).astype(np.uint8) * np.uint8(3)
+
+
+@pytest.mark.filterwarnings("ignore")  # MONAI's own
+@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("tolerance_mm", [0.5, 1.0, 2.0])
+def test_agrees_with_monai(seed: int, tolerance_mm: float) -> None:
+    prediction, truth = _blobs(seed), _blobs(seed + 100)
+    score = _score(prediction, truth, tolerance_mm)
+    one_hot = [torch.from_numpy(array[None, None] == 3) for array in (prediction, truth)]
+    expected = compute_surface_dice(
+        *one_hot, class_thresholds=[tolerance_mm], include_background=True, spacing=SPACING_MM
+    )
+    assert score.surface_dice == pytest.approx(float(expected), abs=1e-6)
+    distance_mm = compute_hausdorff_distance(
+        *one_hot, include_background=True, percentile=95, spacing=SPACING_MM
+    )
+    assert score.hd95_mm == pytest.approx(float(distance_mm), abs=1e-4)
+
+
+def test_identity_and_translate() -> None:
+    truth = np.zeros((20, 14, 12), dtype=np.uint8)
+    truth[4:12, 3:8, 2:6] = 3
+    same = _score(truth, truth)
+    assert (same.dice, same.surface_dice, same.hd95_mm) == (1.0, 1.0, 0.0)
+    moved = _score(np.roll(truth, 2, axis=0), truth, tolerance_mm=1.5)
+    assert moved.dice == pytest.approx(6 / 8)  # two of eight layers moved out
+    assert moved.surface_dice == 1.0  # 2 voxels of 0.7 mm are within 1.5 mm
+    assert _score(np.roll(truth, 2, axis=2), truth, tolerance_mm=1.5).surface_dice < 1  # 5 mm are not
+
+
+def test_empty_masks() -> None:
+    nothing = np.zeros((9, 8, 7), dtype=np.uint8)
+    something = nothing.copy()
+    something[2:5, 2:5, 2:5] = 3
+    assert _score(nothing, nothing) == LesionScore("a", "s", "hard", None, None, None, 0, 0)
+    assert _score(nothing, something) == LesionScore("a", "s", "hard", 0.0, 0.0, None, 27, 0)
+    assert _score(something, nothing) == LesionScore("a", "s", "hard", 0.0, 0.0, None, 0, 27)
+
+
+def test_each_type_is_scored_by_its_own_label() -> None:
+    truth = np.zeros((9, 8, 7), dtype=np.uint8)
+    truth[1:4, 1:4, 1:4] = 3
+    truth[5:8, 4:7, 3:6] = 4
+    prediction = np.where(truth == 4, np.uint8(4), np.uint8(0))
+    hard, soft = evaluate_case(prediction, truth, [HARD, SOFT], SPACING_MM, case="a", subject="s")
+    assert (hard.lesion_type, hard.dice) == ("hard", 0.0)
+    assert (soft.lesion_type, soft.dice) == ("soft", 1.0)
+
+
+def test_different_shapes_are_named() -> None:
+    with pytest.raises(ValueError, match=r"case_7: prediction's shape \(3, 4, 5\) differs from the truth's"):
+        evaluate_case(
+            np.zeros((3, 4, 5), np.uint8),
+            np.zeros((3, 4, 6), np.uint8),
+            [HARD],
+            SPACING_MM,
+            case="case_7",
+            subject="s",
+        )
+
+
+def _made_up(case: str, subject: str, dice: float | None, truth: int, predicted: int = 5) -> LesionScore:
+    return LesionScore(case, subject, "hard", dice, dice, None, truth, predicted)
+
+
+def test_rows_average_over_subjects_not_cases() -> None:
+    real = [_made_up("a", "s1", 0.2, 9), _made_up("b", "s1", 0.4, 9), _made_up("c", "s2", 0.9, 9)]
+    mixed = [_made_up("a", "s1", 0.4, 9), _made_up("b", "s1", 0.6, 9), _made_up("c", "s2", 1.0, 9)]
+    dice, surface_dice = segmentation_rows(real, mixed, seed=0)
+    assert (dice.num_subjects, dice.num_cases) == (2, 3)
+    assert dice.real.value == pytest.approx(0.6)
+    assert dice.difference.value == pytest.approx(0.15)
+    assert surface_dice.metric == "surface Dice (2 mm)"
+
+
+def test_cases_without_a_lesion_count_as_false_positives_only() -> None:
+    real = [_made_up("a", "s1", 0.5, 9), _made_up("b", "s2", 0.0, 0, 4), _made_up("c", "s3", None, 0, 0)]
+    mixed = [_made_up("a", "s1", 0.7, 9), _made_up("b", "s2", None, 0, 0), _made_up("c", "s3", None, 0, 0)]
+    dice = segmentation_rows(real, mixed, seed=0)[0]
+    assert dice.num_subjects == 1 and dice.difference.value == pytest.approx(0.2)
+    (row,) = false_positive_rows(real, mixed)
+    assert (row.num_cases, row.num_real, row.num_mixed) == (2, 1, 0)
+
+
+def test_networks_scored_on_different_cases_are_refused() -> None:
+    with pytest.raises(ValueError, match="expected the same cases and lesion types from both networks"):
+        segmentation_rows([_made_up("a", "s", 0.5, 9)], [_made_up("b", "s", 0.5, 9)], seed=0)
+
+
+def test_a_whole_scan_takes_well_under_a_second() -> None:
+    truth = np.zeros((150, 120, 90), dtype=np.uint8)
+    truth[20:30, 30:45, 10:20] = 3
+    truth[100:110, 80:95, 60:70] = 3
+    started = time.perf_counter()
+    evaluate_case(np.roll(truth, 1, axis=0), truth, [HARD, SOFT], SPACING_MM, case="a", subject="s")
+    assert time.perf_counter() - started < 1.5
