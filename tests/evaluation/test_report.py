@@ -84,11 +84,13 @@ def test_unknown_picture_is_named(results: DemoResults, tmp_path: Path) -> None:
 
 def test_summary_says_what_the_interval_says(results: DemoResults) -> None:
     helped, unclear = summary_sentences(results.segmentation, 0.95)
-    assert helped.startswith("Hard plaque: ") and helped.endswith("4 held-out subjects): it helped.")
+    assert helped.startswith("Hard plaque: ") and helped.endswith(
+        "4 held-out subjects): it helped in this run."
+    )
     assert "does not show that it helps or harms" in unclear
     row = results.segmentation[0]
     worse = row.model_copy(update={"difference": Estimate(value=-0.1, low=-0.2, high=-0.05)})
-    assert summary_sentences([worse], 0.95)[0].endswith("it did harm.")
+    assert summary_sentences([worse], 0.95)[0].endswith("it did harm in this run.")
     single = row.model_copy(update={"num_subjects": 1, "difference": Estimate(value=0.3)})
     assert "one subject cannot show" in summary_sentences([single], 0.95)[0]
 

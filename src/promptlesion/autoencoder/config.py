@@ -58,12 +58,13 @@ class AutoencoderConfig(BaseModel):
     def _adversarial_losses_start_within_the_run(self) -> Self:
         if self.adversarial_weight > 0 and self.adversarial_start_epoch >= self.num_epochs:
             raise ValueError(
-                f"adversarial_start_epoch: expected less than num_epochs ({self.num_epochs}), so that the discriminators train at all; "
-                f"found {self.adversarial_start_epoch}. Set adversarial_weight = 0 to train without them"
+                f"adversarial_start_epoch: expected less than num_epochs ({self.num_epochs}), so that the "
+                f"discriminators train at all; found {self.adversarial_start_epoch}. Set adversarial_weight = 0 "
+                "to train without them"
             )
         return self
 
     @property
     def downsampling(self) -> int:
         """Voxels of the patch per voxel of the latent, on every axis."""
-        return 2 ** (len(self.widths) - 1)
+        return 1 << (len(self.widths) - 1)

@@ -60,7 +60,7 @@ def generator_loss(generated: list[list[Tensor]]) -> Float[Tensor, ""]:
 
 
 def feature_matching_loss(real: list[list[Tensor]], generated: list[list[Tensor]]) -> Float[Tensor, ""]:
-    """Return the mean absolute difference of all feature maps but the logits, the mean of both discriminators."""
+    """Return the mean absolute difference of the feature maps of both, the logits left out."""
     losses = [
         F.l1_loss(map_generated.float(), map_real.detach().float())
         for on_real, on_generated in zip(real, generated, strict=True)

@@ -22,7 +22,10 @@ MAX_ABSOLUTE_BIAS_HU = 30.0
 
 @dataclass(frozen=True)
 class LesionBias:
-    """Mean HU inside the lesions of a type, real against autoencoded; voxels outside the window are clipped in both."""
+    """Mean HU inside the lesions of a type, real against autoencoded.
+
+    Voxels outside the window are clipped in both.
+    """
 
     lesion_type: str
     num_lesions: int
@@ -49,7 +52,10 @@ def measure_lesion_bias(
     config: AutoencoderConfig,
     device: torch.device,
 ) -> list[LesionBias]:
-    """Reconstruct a patch around every lesion and compare the mean HU inside; types without a lesion are left out."""
+    """Reconstruct a patch around every lesion and compare the mean HU inside.
+
+    Types without a lesion are left out.
+    """
     window = HUWindow(*spec.window_hu)
     means: dict[int, list[tuple[float, float]]] = {}
     for type_index, image_hu, inside in _lesion_patches(cases, spec, config.patch_voxels):

@@ -54,7 +54,7 @@ class Upsample(nn.Module):
 
 
 def build_encoder(*, widths: Sequence[int], blocks_per_level: int, latent_channels: int) -> nn.Sequential:
-    """Build the encoder: CT patch with one channel -> latent, halved in size for every width after the first."""
+    """Build the encoder: one-channel CT patch -> latent, halved in size for every width after the first."""
     layers: list[nn.Module] = [nn.Conv3d(1, widths[0], 3, padding=1)]
     for level, width in enumerate(widths):
         if level > 0:

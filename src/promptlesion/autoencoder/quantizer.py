@@ -1,6 +1,7 @@
 """Vector quantizer whose codebook is an exponential moving average of the tokens it stands for.
 
-van den Oord et al. 2017, appendix A.1; initialisation from data and restart of dead codes after Williams et al. 2020.
+van den Oord et al. 2017, appendix A.1; initialisation from data and restart of dead codes after
+Williams et al. 2020.
 """
 
 from dataclasses import dataclass
@@ -27,7 +28,7 @@ class Quantized:
 
 
 class VectorQuantizer(nn.Module):
-    """Replaces every latent voxel by its nearest code; computes in float32 whatever the precision around it."""
+    """Replaces every latent voxel by its nearest code, in float32 whatever the precision around it."""
 
     codebook: Tensor
     usage: Tensor
@@ -49,7 +50,10 @@ class VectorQuantizer(nn.Module):
     def forward(
         self, latent: Float[Tensor, "batch channel x y z"], generator: torch.Generator | None = None
     ) -> Quantized:
-        """Quantize; in training mode also move the codebook, with `generator` (CPU) choosing tokens for new codes."""
+        """Quantize; in training mode also move the codebook.
+
+        `generator` (CPU) chooses the tokens that become new codes.
+        """
         with torch.autocast(latent.device.type, enabled=False):
             values = latent.float()
             tokens = values.detach().movedim(1, -1).flatten(0, -2)
@@ -107,7 +111,7 @@ def nearest_code(
     return torch.cat(
         [
             torch.addmm(half_square, part, codebook.t(), alpha=-1.0).argmin(dim=1)
-            for part in tokens.split(chunk)
+            for part in torch.split(tokens, chunk)
         ]
     )
 
@@ -130,7 +134,10 @@ def _assign(
 def _draw(
     tokens: Float[Tensor, "token channel"], number: int, generator: torch.Generator
 ) -> Float[Tensor, "number channel"]:
-    """Draw tokens, without repeating any while there are enough; repeats are moved a little so that they differ."""
+    """Draw tokens, without repeating any while there are enough.
+
+    Where some repeat, all are moved a little so that they differ.
+    """
     rounds = -(-number // len(tokens))
     chosen = torch.cat([torch.randperm(len(tokens), generator=generator) for _ in range(rounds)])[:number]
     drawn = tokens[chosen.to(tokens.device)]

@@ -36,7 +36,7 @@ class DiffusionConfig(BaseModel):
     prompt_key_value_heads: int = Field(
         1,
         ge=1,
-        description="key/value heads of the MaskTransformer; 1 is multi-query attention, 4 standard multi-head",
+        description="key/value heads of the MaskTransformer; 1 is multi-query attention, 4 multi-head",
     )
     prompt_dropout: float = Field(
         0.1, ge=0, lt=1, description="share of training samples without prompt, for classifier-free guidance"

@@ -19,7 +19,10 @@ from promptlesion.prompt.encoders import (
 
 
 class Denoiser(nn.Module):
-    """Predicts the noise, or v = sqrt(alpha_bar) noise - sqrt(1 - alpha_bar) clean (Salimans and Ho 2022, eq. 10)."""
+    """Predicts the noise, or v = sqrt(alpha_bar) noise - sqrt(1 - alpha_bar) clean.
+
+    v is that of Salimans and Ho 2022, appendix D.
+    """
 
     def __init__(
         self,

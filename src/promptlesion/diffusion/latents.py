@@ -37,6 +37,7 @@ class LesionLatents:
     lesion_type: Int[Tensor, " patch"]
 
     def __len__(self) -> int:
+        """Return the number of patches."""
         return len(self.lesion_type)
 
     def batch(self, index: Sequence[int], device: torch.device) -> tuple[Tensor, Conditioning]:
@@ -62,7 +63,7 @@ def encode_lesions(
     key: str,
     device: torch.device,
 ) -> LesionLatents:
-    """Encode differently placed and mirrored patches around every lesion, or read them if that was done already.
+    """Encode differently placed and mirrored patches around every lesion, or read what was encoded before.
 
     Args:
         cases: training cases.

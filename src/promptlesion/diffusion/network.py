@@ -1,4 +1,4 @@
-"""The PromptLesion U-Net: time-conditioned residual blocks, self-attention, and a prompt at each decoder resolution.
+"""The PromptLesion U-Net: time-conditioned residual blocks, self-attention, a prompt in the decoder.
 
 Knows neither the noise schedule nor what its output means.
 """
@@ -42,9 +42,9 @@ class TimeResidualBlock(nn.Module):
         """Return features of the same resolution."""
         hidden = self.convolution_in(F.silu(self.norm_in(features)))
         scale, shift = self.time(F.silu(time))[:, :, None, None, None].chunk(2, dim=1)
-        hidden = self.convolution_out(F.silu(self.norm_out(hidden) * (1 + scale) + shift))
+        residual: Tensor = self.convolution_out(F.silu(self.norm_out(hidden) * (1 + scale) + shift))
         shortcut: Tensor = self.shortcut(features)
-        return shortcut + hidden
+        return shortcut + residual
 
 
 class SelfAttention(nn.Module):
@@ -67,7 +67,8 @@ class SelfAttention(nn.Module):
         split = self.query_key_value(tokens).view(batch, -1, 3, self.num_heads, channels // self.num_heads)
         query, key, value = split.permute(2, 0, 3, 1, 4).unbind(0)
         attended = F.scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(2)
-        return features + self.output(attended).transpose(1, 2).reshape(batch, channels, *size)
+        residual: Tensor = self.output(attended).transpose(1, 2).reshape(batch, channels, *size)
+        return features + residual
 
 
 class Level(nn.Module):

@@ -12,7 +12,8 @@ _CHANNELS_PER_GROUP = 8
 class PromptGenBlock(nn.Module):
     """Mixes learned prompt components by weights that depend on the prompt and on the features at hand.
 
-    After PromptIR (Potlapalli et al. 2023), section 3.2, with the prompt embedding as a second input of the weights.
+    After PromptIR (Potlapalli et al. 2023), section 3.2, with the prompt embedding as a second input of the
+    weights.
     """
 
     def __init__(self, *, channels: int, embedding_dimension: int, num_components: int) -> None:

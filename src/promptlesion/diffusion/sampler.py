@@ -17,7 +17,7 @@ Denoise = Callable[[Float[Tensor, "batch channel x y z"], int], Estimate]
 
 
 class NoiseSource:
-    """Standard normal noise in which every item of a batch has its own generator, so that batching changes nothing."""
+    """Standard normal noise; every item of a batch has its own generator, so that batching changes nothing."""
 
     def __init__(self, seeds: Sequence[int], shape: tuple[int, ...], device: torch.device) -> None:
         """Make a generator per seed; `shape` is that of one item."""
@@ -39,7 +39,7 @@ def sample_ancestral(
     noise: NoiseSource,
     on_step: Callable[[int], None] | None = None,
 ) -> Float[Tensor, "batch channel x y z"]:
-    """Draw from the posterior of each level given the next (Ho et al. 2020, eq. 6 and 7), over any list of levels.
+    """Draw from the posterior of the next level given this one (Ho et al. 2020, eq. 6 and 7), level by level.
 
     Args:
         start: latent at the first level.
@@ -72,7 +72,10 @@ def sample_ddim(
     denoise: Denoise,
     on_step: Callable[[int], None] | None = None,
 ) -> Float[Tensor, "batch channel x y z"]:
-    """Walk the deterministic path of DDIM (Song et al. 2021, eq. 12 with sigma = 0); arguments as the ancestral sampler's."""
+    """Walk the deterministic path of DDIM (Song et al. 2021, eq. 12 with sigma = 0).
+
+    The arguments are those of `sample_ancestral`; no fresh noise is drawn.
+    """
     latent = start
     for index, (level, _, next_alpha_bar) in enumerate(_walk(schedule, levels)):
         estimate = denoise(latent, level)

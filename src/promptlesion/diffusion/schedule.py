@@ -11,7 +11,10 @@ from promptlesion.diffusion.config import DiffusionConfig
 
 @dataclass(frozen=True)
 class NoiseSchedule:
-    """x_t = sqrt(alpha_bar_t) x_0 + sqrt(1 - alpha_bar_t) noise (Ho et al. 2020, eq. 4); level 0 is the least noisy."""
+    """x_t = sqrt(alpha_bar_t) x_0 + sqrt(1 - alpha_bar_t) noise (Ho et al. 2020, eq. 4).
+
+    Level 0 is the least noisy.
+    """
 
     alpha_bar: Float[Tensor, " level"]
 

@@ -209,7 +209,8 @@ def _check_dataset(card: dict[str, object], spec: DatasetSpec, autoencoder_run: 
     for name in ("window_hu", "spacing_mm"):
         if trained_with[name] != asked[name]:
             raise ValueError(
-                f"{autoencoder_run}: expected an autoencoder with {name} {asked[name]}; found {trained_with[name]}"
+                f"{autoencoder_run}: expected an autoencoder with {name} {asked[name]}; "
+                f"found {trained_with[name]}"
             )
 
 

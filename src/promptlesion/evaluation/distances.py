@@ -128,7 +128,7 @@ def fidelity_rows(
     num_resamples: int = 200,
     level: float = 0.95,
 ) -> tuple[FidelityRow, ...]:
-    """Compare lesions type by type; a type without lesions on a side has no row, a single lesion no figure."""
+    """Compare lesions type by type; a type missing on a side has no row, a single lesion gives no figure."""
     rows = []
     for lesion_type, real_lesions in real.items():
         synthetic_lesions = synthetic.get(lesion_type, ())

@@ -73,9 +73,9 @@ def summary_sentences(rows: Sequence[SegmentationRow], level: float) -> list[str
         if difference.low is not None and difference.high is not None:
             interval = f"{level:.0%} interval {difference.low:+.3f} to {difference.high:+.3f}"
             if difference.low > 0:
-                verdict = "it helped"
+                verdict = "it helped in this run"
             elif difference.high < 0:
-                verdict = "it did harm"
+                verdict = "it did harm in this run"
             else:
                 verdict = "this run does not show that it helps or harms, for the interval includes zero"
         num_subjects = f"{row.num_subjects} held-out subject{'s' if row.num_subjects != 1 else ''}"

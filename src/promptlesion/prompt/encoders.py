@@ -23,7 +23,7 @@ class PromptEncoder(Protocol):
 
 
 class OneHotPrompt(nn.Module):
-    """The vector o of the paper: 1 at the lesion type, 0 elsewhere. Has no parameters and ignores the mask."""
+    """The vector o of the paper: 1 at the lesion type, 0 elsewhere. No parameters; the mask is ignored."""
 
     def __init__(self, *, num_types: int) -> None:
         """Set the number of lesion types."""

@@ -33,7 +33,7 @@ class PatchEmbedding(nn.Module):
 
 
 class TransformerBlock(nn.Module):
-    """Pre-norm attention and feed-forward without biases; key and value heads may be fewer than query heads."""
+    """Pre-norm attention and feed-forward, no biases; key/value heads may be fewer than query heads."""
 
     def __init__(self, *, dimension: int, query_heads: int, key_value_heads: int, feed_forward: int) -> None:
         """Build the projections; the norms have no parameters."""
@@ -136,7 +136,7 @@ class MaskTransformer(nn.Module):
 
 
 def sinusoidal_positions(patches_per_axis: int, dimension: int) -> Float[Tensor, "1 dimension u v w"]:
-    """Return fixed 3-D positions: a third of the channels (rounded down to pairs) for each axis, the rest zero."""
+    """Return fixed 3-D positions: a third of the channels, in pairs, for each axis; the rest is zero."""
     per_axis = dimension // 6 * 2
     frequency = torch.exp(-math.log(100.0) * torch.arange(0, per_axis, 2) / per_axis)
     angle = torch.arange(patches_per_axis)[:, None] * frequency

@@ -41,7 +41,7 @@ def file_hash(path: Path) -> str:
 def save_checkpoint(
     folder: Path, *, card: Mapping[str, object], parts: Mapping[str, Mapping[str, Tensor]]
 ) -> None:
-    """Write `weights.safetensors`, then `card.json`; the card comes last, so that its presence means completeness.
+    """Write `weights.safetensors`, then `card.json`, whose presence means that the checkpoint is complete.
 
     `card` says at least `stage`; the hash of the weights and the versions of the software are added.
     """
@@ -64,7 +64,7 @@ def load_checkpoint(folder: Path, *, stage: str) -> Checkpoint:
     """Read a checkpoint of the given stage.
 
     Raises:
-        CheckpointError: no finished checkpoint there, another stage's, or weights that do not match their card.
+        CheckpointError: no finished checkpoint, another stage's, or weights that do not match their card.
     """
     card_path, weights_path = folder / "card.json", folder / "weights.safetensors"
     if not card_path.is_file():

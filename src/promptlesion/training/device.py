@@ -54,7 +54,7 @@ def autocast(device: torch.device, precision: Precision) -> torch.autocast:
 
 
 def place(network: Network, device: torch.device) -> Network:
-    """Move a network to the device with its 3-D convolutions in channels-last order, which is up to twice as fast."""
+    """Move a network to the device, its 3-D convolutions in channels-last order: up to twice as fast."""
     moved: Network = network.to(device)
     for module in moved.modules():
         if isinstance(module, nn.Conv3d):

@@ -26,8 +26,8 @@ class RunError(ValueError):
 class Run:
     """`run.json`, `metrics.jsonl`, TensorBoard events, `state.pt` and `checkpoint/` of one training run.
 
-    Opening the folder of an interrupted run goes on with it; opening a finished one says so through `is_finished`;
-    opening one that was made from something else is an error.
+    Opening the folder of an interrupted run goes on with it; opening a finished one says so through
+    `is_finished`; opening one that was made from something else is an error.
     """
 
     def __init__(
@@ -109,7 +109,7 @@ class Run:
 
         Args:
             state: what the loop trains; an interrupted run's is loaded first, by `resume`.
-            reports: the training loop, a generator that yields after each step and ends when training is over.
+            reports: the training loop, a generator that yields after each step and ends with the training.
             num_steps: the most steps the loop can take; the length of the progress bar.
             checkpoint_every_steps: how often the state is saved.
         """

@@ -1,7 +1,7 @@
 """Random generators derived from what is drawn, never from how often something was drawn before.
 
-A generator made from (seed, "autoencoder", step) gives the same numbers whatever the batch size, the number of
-workers, or whether the run was interrupted in between.
+A generator made from (seed, "autoencoder", step) gives the same numbers whatever the batch size, the number
+of workers, or whether the run was interrupted in between.
 """
 
 import hashlib
@@ -17,7 +17,7 @@ def derive_seed(*key: int | str) -> int:
 
 
 def torch_generator(*key: int | str) -> torch.Generator:
-    """Return a CPU generator for the key; draw on the CPU and move, so that every device sees the same numbers."""
+    """Return a CPU generator for the key; draw there and move, so that every device sees the same numbers."""
     return torch.Generator().manual_seed(derive_seed(*key))
 
 

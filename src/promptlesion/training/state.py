@@ -14,8 +14,8 @@ from promptlesion.training.atomic import written_whole
 class TrainState:
     """Networks, optimisers and counters of a run after `step` steps.
 
-    An exponential moving average or the best weights so far are networks like any other here. Random state is not
-    kept: every draw comes from a generator derived from (seed, step).
+    An exponential moving average or the best weights so far are networks like any other here. Random state is
+    not kept: every draw comes from a generator derived from (seed, step).
     """
 
     networks: dict[str, nn.Module]
