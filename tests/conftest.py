@@ -1,6 +1,133 @@
-"""What every test run shares: no network, few threads, small fixed seeds."""
+"""What every test run shares: no network, one thread, and a tiny dataset to train on."""
 
 import os
+import time
+from collections.abc import Callable
+from functools import partial
+from multiprocessing import get_context
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from promptlesion.autoencoder.config import AutoencoderConfig
+    from promptlesion.data.cache import CachedCase
+    from promptlesion.data.spec import DatasetSpec
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("MPLBACKEND", "Agg")
+# the tensors are tiny: more threads would only wait for each other
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+@pytest.fixture(scope="session")
+def tiny_spec() -> "DatasetSpec":
+    """A bright and a dark lesion type in one organ."""
+    from promptlesion.data.spec import DatasetSpec, LesionType
+
+    return DatasetSpec(
+        window_hu=(-200.0, 800.0),
+        spacing_mm=(1.0, 1.0, 1.5),
+        lesions=(
+            LesionType(name="bright", label=2, host=("organ",), diameter_mm=(3.0, 8.0), hu=(400.0, 700.0)),
+            LesionType(name="dark", label=3, host=("organ",), diameter_mm=(3.0, 8.0), hu=(-100.0, 50.0)),
+        ),
+    )
+
+
+@pytest.fixture(scope="session")
+def tiny_cases(tmp_path_factory: pytest.TempPathFactory, tiny_spec: "DatasetSpec") -> "list[CachedCase]":
+    """Four prepared cases with a ball of either lesion type in a noisy organ; sides 30, 26, 34."""
+    import numpy as np
+
+    from promptlesion.data.cache import build_cache
+    from promptlesion.data.dataset import open_dataset, write_case, write_dataset_json, write_spec
+    from promptlesion.data.volume import Volume
+
+    root = tmp_path_factory.mktemp("tiny")
+    affine = np.diag([*tiny_spec.spacing_mm, 1.0])
+    for index in range(4):
+        generator = np.random.default_rng(index)
+        labels = np.zeros((30, 26, 34), dtype=np.uint8)
+        labels[3:27, 3:23, 3:31] = 1
+        for label, z in ((2, 10), (3, 23)):
+            center = generator.integers((9, 9, z - 2), (21, 17, z + 3))
+            distance = np.linalg.norm(np.indices(labels.shape).T - center, axis=-1).T
+            labels[distance <= generator.uniform(1.5, 3.5)] = label
+        image = np.array([-100, 150, 550, 0])[labels] + generator.normal(0, 20, labels.shape)
+        write_case(
+            root / "data", f"tiny_{index}", Volume(image.astype(np.int16), affine), Volume(labels, affine)
+        )
+    names = {"background": 0, "organ": 1, "bright": 2, "dark": 3}
+    write_dataset_json(root / "data", labels=names, num_training=4, extra={})
+    write_spec(tiny_spec, root / "data" / "lesions.toml")
+    return build_cache(open_dataset(root / "data"), root / "cache")
+
+
+@pytest.fixture(scope="session")
+def tiny_autoencoder_config() -> "AutoencoderConfig":
+    """Twenty steps; the codebook comes in at the fifth, the discriminators at the ninth."""
+    from promptlesion.autoencoder.config import AutoencoderConfig
+
+    return AutoencoderConfig(
+        patch_voxels=24,
+        widths=(4, 8, 8),
+        latent_channels=4,
+        codebook_size=64,
+        perceptual_slices=1,
+        quantizer_start_epoch=1,
+        adversarial_start_epoch=2,
+        discriminator_channels=4,
+        discriminator_layers=1,
+        num_epochs=5,
+        steps_per_epoch=4,
+        batch_size=2,
+        learning_rate_decay="cosine",
+        precision="float32",
+        checkpoint_every_steps=3,
+    )
+
+
+@pytest.fixture(scope="session")
+def tiny_autoencoder_run(
+    tmp_path_factory: pytest.TempPathFactory,
+    tiny_cases: "list[CachedCase]",
+    tiny_spec: "DatasetSpec",
+    tiny_autoencoder_config: "AutoencoderConfig",
+) -> Path:
+    """A finished run of stage 1, trained without a break."""
+    from promptlesion.autoencoder.train import train_autoencoder
+
+    out = tmp_path_factory.mktemp("runs") / "autoencoder"
+    train_autoencoder(
+        train_cases=tiny_cases[:3],
+        validation_cases=tiny_cases[3:],
+        spec=tiny_spec,
+        config=tiny_autoencoder_config,
+        out=out,
+        seed=7,
+        device="cpu",
+    )
+    return out
+
+
+@pytest.fixture(scope="session")
+def kill_in_the_middle() -> Callable[..., None]:
+    """Start a training in a process of its own and end it with SIGKILL once it has logged some steps."""
+    context = get_context("forkserver")
+    context.set_forkserver_preload(["promptlesion.autoencoder.train", "promptlesion.diffusion.train"])
+
+    def run(train: partial[object], *, out: Path, after_steps: int) -> None:
+        process = context.Process(target=train)
+        process.start()
+        metrics, deadline = out / "metrics.jsonl", time.monotonic() + 120
+        while not (metrics.is_file() and metrics.read_bytes().count(b"\n") >= after_steps):
+            assert process.is_alive(), f"the training ended by itself, exit code {process.exitcode}"
+            assert time.monotonic() < deadline, "the training did not get going"
+            time.sleep(0.001)
+        process.kill()
+        process.join()
+        assert process.exitcode == -9
+
+    return run

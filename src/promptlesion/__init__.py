@@ -1,1 +1,19 @@
-"""PromptLesion."""
+"""PromptLesion: lesions of an asked-for type, painted into healthy CT scans.
+
+The data flow, one folder of the package a step:
+
+    data            CT files -> volumes in millimetres and HU -> cached training patches
+    autoencoder     stage 1: CT patch <-> latent a quarter of its size (VQGAN)
+    prompt          lesion type, drawn mask -> prompt embedding
+    diffusion       stage 2: noise + surroundings + mask + prompt -> lesion latent
+    synthesis       mask drawn in its host -> latent sampled -> lesion blended into the full scan, in HU
+    segmentation    stage 3: real and synthetic scans, 1 : 1 -> label maps
+    evaluation      does it help? Dice, lesion FID and KID, HU bias, report
+
+`promptlesion demo` runs all of it; `promptlesion.demo.run_demo` is that command as a function.
+"""
+
+from importlib.metadata import version
+
+__version__ = version("promptlesion")
+__all__ = ["__version__"]

@@ -5,7 +5,7 @@ import tomllib
 from collections.abc import Iterable, Mapping
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -19,13 +19,36 @@ class ConfigError(ValueError):
     """A configuration that is not as it should be; the message names every field at fault."""
 
 
+class SplitOptions(TypedDict):
+    """What `dataset_split` wants to know."""
+
+    validation_fraction: float
+    test_fraction: float
+    seed: int
+
+
 class DataConfig(BaseModel):
     """Which cases train, validate and test when the dataset folder does not say it itself."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    validation_fraction: float = Field(0.15, gt=0, lt=1, description="share of subjects that stop and select models")
-    test_fraction: float = Field(0.3, gt=0, lt=1, description="share of subjects no stage sees before the evaluation")
+    validation_fraction: float = Field(
+        0.15, gt=0, lt=1, description="share of subjects that stop and select models"
+    )
+    test_fraction: float = Field(
+        0.3, gt=0, lt=1, description="share of subjects no stage sees before the evaluation"
+    )
+    split_seed: int = Field(
+        0, ge=0, description="seed of the split; the same for every stage, whatever seed the stage has"
+    )
+
+    def split_options(self) -> SplitOptions:
+        """Return the fields as keyword arguments."""
+        return {
+            "validation_fraction": self.validation_fraction,
+            "test_fraction": self.test_fraction,
+            "seed": self.split_seed,
+        }
 
 
 class DemoConfig(BaseModel):
@@ -34,8 +57,12 @@ class DemoConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     phantom_cases: int = Field(36, ge=3, description="made-up subjects when no --data is given")
-    synthetic_cases: int = Field(0, ge=0, description="synthetic cases; 0 makes as many as there are real training cases")
-    prompt_switch_lesions: int = Field(40, ge=2, description="masks painted under every prompt to measure what the prompt does")
+    synthetic_cases: int = Field(
+        0, ge=0, description="synthetic cases; 0 makes as many as there are real training cases"
+    )
+    prompt_switch_lesions: int = Field(
+        40, ge=2, description="masks painted under every prompt to measure what the prompt does"
+    )
 
 
 class EvaluationConfig(BaseModel):
@@ -45,7 +72,9 @@ class EvaluationConfig(BaseModel):
 
     surface_tolerance_mm: float = Field(2.0, gt=0, description="tolerance of the surface Dice")
     num_resamples: int = Field(2000, ge=100, description="bootstrap resamples behind every interval")
-    feature_margin_voxels: int = Field(16, ge=0, description="voxels around a lesion's bounding box that the lesion FID crops")
+    feature_margin_voxels: int = Field(
+        16, ge=0, description="voxels around a lesion's bounding box that the lesion FID crops"
+    )
 
 
 class Config(BaseModel):
@@ -64,7 +93,11 @@ class Config(BaseModel):
 
 def preset_names() -> list[str]:
     """Return the presets that come with the package."""
-    return sorted(entry.name.removesuffix(".toml") for entry in resources.files("promptlesion.presets").iterdir() if entry.name.endswith(".toml"))
+    return sorted(
+        entry.name.removesuffix(".toml")
+        for entry in resources.files("promptlesion.presets").iterdir()
+        if entry.name.endswith(".toml")
+    )
 
 
 def resolve_config(*, preset: str, file: Path | None = None, settings: Iterable[str] = ()) -> Config:
@@ -80,7 +113,9 @@ def resolve_config(*, preset: str, file: Path | None = None, settings: Iterable[
     """
     if preset not in preset_names():
         raise ConfigError(f"--preset: expected one of {', '.join(preset_names())}; found {preset!r}")
-    content = tomllib.loads(resources.files("promptlesion.presets").joinpath(f"{preset}.toml").read_text(encoding="utf-8"))
+    content = tomllib.loads(
+        resources.files("promptlesion.presets").joinpath(f"{preset}.toml").read_text(encoding="utf-8")
+    )
     if file is not None:
         content = _merged(content, _read_toml(file))
     for setting in settings:
@@ -88,7 +123,10 @@ def resolve_config(*, preset: str, file: Path | None = None, settings: Iterable[
     try:
         return Config.model_validate(content)
     except ValidationError as error:
-        lines = [f"{'.'.join(str(part) for part in e['loc'])}: {e['msg']}; found {_short(e['input'])}" for e in error.errors()]
+        lines = [
+            f"{'.'.join(str(part) for part in e['loc'])}: {e['msg']}; found {_short(e['input'])}"
+            for e in error.errors()
+        ]
         raise ConfigError("configuration: " + "\n".join(lines)) from error
 
 
@@ -100,7 +138,9 @@ def as_toml(config: Config) -> str:
         lines.append(f"[{section}]")
         for name, value in model.model_dump(mode="json").items():
             comment = fields[name].description
-            lines.append(f"# {name}: {comment}" if value is None else f"{name} = {json.dumps(value)}  # {comment}")
+            lines.append(
+                f"# {name}: {comment}" if value is None else f"{name} = {json.dumps(value)}  # {comment}"
+            )
         lines.append("")
     return "\n".join(lines)
 
@@ -118,7 +158,9 @@ def _parse_setting(setting: str) -> dict[str, Any]:
     key, separator, value = setting.partition("=")
     parts = key.strip().split(".")
     if not separator or len(parts) != 2 or not all(parts):
-        raise ConfigError(f"--set {setting}: expected SECTION.FIELD=VALUE, for example diffusion.num_steps=400")
+        raise ConfigError(
+            f"--set {setting}: expected SECTION.FIELD=VALUE, for example diffusion.num_steps=400"
+        )
     try:
         parsed = tomllib.loads(f"value = {value}")["value"]
     except tomllib.TOMLDecodeError:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from promptlesion.autoencoder.config import AutoencoderConfig
 from promptlesion.autoencoder.network import build_decoder, build_encoder
-from promptlesion.autoencoder.quantizer import Quantized, VectorQuantizer
+from promptlesion.autoencoder.quantizer import Quantized, VectorQuantizer, unquantized
 from promptlesion.training.checkpoint import load_checkpoint
 from promptlesion.training.device import place
 
@@ -50,10 +50,15 @@ class Autoencoder(nn.Module):
         self.downsampling = 2 ** (len(widths) - 1)
 
     def reconstruct(
-        self, image: Float[Tensor, "batch 1 x y z"], generator: torch.Generator | None = None
+        self,
+        image: Float[Tensor, "batch 1 x y z"],
+        generator: torch.Generator | None = None,
+        *,
+        is_quantized: bool = True,
     ) -> tuple[Float[Tensor, "batch 1 x y z"], Quantized]:
-        """Encode, quantize and decode a normalised patch, as training does."""
-        quantized: Quantized = self.quantizer(self.encoder(image), generator)
+        """Encode, quantize (unless training is not that far yet) and decode a normalised patch."""
+        raw: Tensor = self.encoder(image)
+        quantized = self.quantizer(raw, generator) if is_quantized else unquantized(raw)
         reconstruction: Tensor = self.decoder(quantized.latent)
         return reconstruction, quantized
 

@@ -1,6 +1,6 @@
 """Settings of stage 1. The defaults are the paper's."""
 
-from typing import Literal, Self
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -23,6 +23,12 @@ class AutoencoderConfig(BaseModel):
     codebook_size: int = Field(16384, ge=2, description="number of codes")
     codebook_decay: float = Field(
         0.99, gt=0, lt=1, description="decay of the codebook's exponential moving average"
+    )
+    quantizer_start_epoch: int = Field(
+        0,
+        ge=0,
+        description="epoch from which the latent is quantized; before it there is no codebook, and then it "
+        "starts from latents that already mean something",
     )
     commitment_weight: float = Field(0.25, ge=0, description="weight of the codebook commitment loss")
     dead_code_usage: float = Field(
@@ -48,6 +54,9 @@ class AutoencoderConfig(BaseModel):
     learning_rate: float = Field(
         3e-4, gt=0, description="learning rate of Adam, generator and discriminators alike"
     )
+    learning_rate_decay: Literal["none", "cosine"] = Field(
+        "none", description="course of the learning rate: constant, or to zero along half a cosine"
+    )
     adam_betas: tuple[float, float] = Field((0.9, 0.999), description="decay rates of Adam's moments")
     precision: Literal["auto", "float32", "bfloat16"] = Field(
         "auto", description="arithmetic of the networks; auto: bfloat16 where the hardware has it"
@@ -55,12 +64,26 @@ class AutoencoderConfig(BaseModel):
     checkpoint_every_steps: int = Field(500, ge=1, description="steps between two saved states")
 
     @model_validator(mode="after")
-    def _adversarial_losses_start_within_the_run(self) -> Self:
+    def _everything_starts_within_the_run(self) -> "AutoencoderConfig":
+        if self.quantizer_start_epoch >= self.num_epochs:
+            raise ValueError(
+                f"quantizer_start_epoch: expected less than num_epochs ({self.num_epochs}), so that there is "
+                f"a codebook; found {self.quantizer_start_epoch}"
+            )
         if self.adversarial_weight > 0 and self.adversarial_start_epoch >= self.num_epochs:
             raise ValueError(
                 f"adversarial_start_epoch: expected less than num_epochs ({self.num_epochs}), so that the "
-                f"discriminators train at all; found {self.adversarial_start_epoch}. Set adversarial_weight = 0 "
-                "to train without them"
+                f"discriminators train at all; found {self.adversarial_start_epoch}. "
+                "Set adversarial_weight = 0 to train without them"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _patch_divides(self) -> "AutoencoderConfig":
+        if self.patch_voxels % self.downsampling:
+            raise ValueError(
+                f"patch_voxels: expected a multiple of {self.downsampling}, which {len(self.widths)} widths "
+                f"reduce it by; found {self.patch_voxels}"
             )
         return self
 

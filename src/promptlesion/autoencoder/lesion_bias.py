@@ -5,16 +5,15 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Int16, UInt8
+from jaxtyping import Float64, Int16, UInt8
 
 from promptlesion.autoencoder.autoencoder import Autoencoder
-from promptlesion.autoencoder.config import AutoencoderConfig
 from promptlesion.data.cache import CachedCase
 from promptlesion.data.crops import centered_start, crop
 from promptlesion.data.intensity import HUWindow
 from promptlesion.data.patch_sampling import AIR_HU
 from promptlesion.data.spec import DatasetSpec
-from promptlesion.training.device import autocast
+from promptlesion.training.device import Precision, autocast
 
 MAX_RELATIVE_BIAS = 0.25
 MAX_ABSOLUTE_BIAS_HU = 30.0
@@ -44,32 +43,44 @@ class LesionBias:
 
 
 @torch.no_grad()
+def autoencoded_mean_hu(
+    autoencoder: Autoencoder,
+    cases: Sequence[CachedCase],
+    *,
+    spec: DatasetSpec,
+    patch_voxels: int,
+    precision: Precision,
+    device: torch.device,
+) -> dict[str, Float64[np.ndarray, "_ 2"]]:
+    """Reconstruct a patch around every lesion; per type, the mean HU inside each lesion before and after."""
+    window = HUWindow(*spec.window_hu)
+    means: dict[str, list[tuple[float, float]]] = {}
+    for type_index, image_hu, inside in _lesion_patches(cases, spec, patch_voxels):
+        image = torch.from_numpy(window.normalize(image_hu.astype(np.float32)))[None, None].to(device)
+        with autocast(device, precision):
+            decoded = autoencoder.decode(autoencoder.encode(image))
+        decoded_hu = window.to_hu(decoded[0, 0].float().cpu().numpy())
+        real = float(np.clip(image_hu[inside], window.low, window.high).mean())
+        means.setdefault(spec.lesions[type_index].name, []).append((real, float(decoded_hu[inside].mean())))
+    return {name: np.array(pairs) for name, pairs in means.items()}
+
+
 def measure_lesion_bias(
     autoencoder: Autoencoder,
     cases: Sequence[CachedCase],
     *,
     spec: DatasetSpec,
-    config: AutoencoderConfig,
+    patch_voxels: int,
+    precision: Precision,
     device: torch.device,
 ) -> list[LesionBias]:
-    """Reconstruct a patch around every lesion and compare the mean HU inside.
-
-    Types without a lesion are left out.
-    """
-    window = HUWindow(*spec.window_hu)
-    means: dict[int, list[tuple[float, float]]] = {}
-    for type_index, image_hu, inside in _lesion_patches(cases, spec, config.patch_voxels):
-        image = torch.from_numpy(window.normalize(image_hu.astype(np.float32)))[None, None].to(device)
-        with autocast(device, config.precision):
-            decoded = autoencoder.decode(autoencoder.encode(image))
-        decoded_hu = window.to_hu(decoded[0, 0].float().cpu().numpy())
-        real = float(np.clip(image_hu[inside], window.low, window.high).mean())
-        means.setdefault(type_index, []).append((real, float(decoded_hu[inside].mean())))
+    """Sum up `autoencoded_mean_hu` by type; types without a lesion are left out."""
+    found = autoencoded_mean_hu(
+        autoencoder, cases, spec=spec, patch_voxels=patch_voxels, precision=precision, device=device
+    )
     return [
-        LesionBias(
-            spec.lesions[index].name, len(pairs), *(float(value) for value in np.mean(pairs, axis=0).round(1))
-        )
-        for index, pairs in sorted(means.items())
+        LesionBias(name, len(pairs), *(float(value) for value in pairs.mean(axis=0).round(1)))
+        for name, pairs in found.items()
     ]
 
 

@@ -7,9 +7,22 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 
-def group_norm(channels: int) -> nn.GroupNorm:
-    """Return a group norm with about eight channels a group."""
-    return nn.GroupNorm(max(1, channels // 8), channels)
+class ChannelNorm(nn.Module):
+    """Layer norm over the channels of each voxel.
+
+    Unlike a group norm it takes no statistics over space: a voxel is encoded and decoded alike in a patch of any
+    size, and a lesion is as bright in a large patch as in the small ones the network was trained on.
+    """
+
+    def __init__(self, channels: int) -> None:
+        """Build the norm with a learned scale and shift per channel."""
+        super().__init__()
+        self.norm = nn.LayerNorm(channels)
+
+    def forward(self, features: Float[Tensor, "batch channel x y z"]) -> Float[Tensor, "batch channel x y z"]:
+        """Return the features with zero mean and unit variance over the channels of each voxel."""
+        normalized: Tensor = self.norm(features.movedim(1, -1))
+        return normalized.movedim(-1, 1)
 
 
 class ResidualBlock(nn.Module):
@@ -19,10 +32,10 @@ class ResidualBlock(nn.Module):
         """Build the block; the shortcut is a 1x1x1 convolution where the channels differ."""
         super().__init__()
         self.first = nn.Sequential(
-            group_norm(in_channels), nn.SiLU(), nn.Conv3d(in_channels, out_channels, 3, padding=1)
+            ChannelNorm(in_channels), nn.SiLU(), nn.Conv3d(in_channels, out_channels, 3, padding=1)
         )
         self.second = nn.Sequential(
-            group_norm(out_channels), nn.SiLU(), nn.Conv3d(out_channels, out_channels, 3, padding=1)
+            ChannelNorm(out_channels), nn.SiLU(), nn.Conv3d(out_channels, out_channels, 3, padding=1)
         )
         self.shortcut = (
             nn.Identity() if in_channels == out_channels else nn.Conv3d(in_channels, out_channels, 1)
@@ -60,7 +73,7 @@ def build_encoder(*, widths: Sequence[int], blocks_per_level: int, latent_channe
         if level > 0:
             layers.append(nn.Conv3d(widths[level - 1], width, 4, stride=2, padding=1))
         layers += [ResidualBlock(in_channels=width, out_channels=width) for _ in range(blocks_per_level)]
-    layers += [group_norm(widths[-1]), nn.SiLU(), nn.Conv3d(widths[-1], latent_channels, 1)]
+    layers += [ChannelNorm(widths[-1]), nn.SiLU(), nn.Conv3d(widths[-1], latent_channels, 1)]
     return nn.Sequential(*layers)
 
 
@@ -74,5 +87,5 @@ def build_decoder(*, widths: Sequence[int], blocks_per_level: int, latent_channe
         ]
         if level > 0:
             layers.append(Upsample(in_channels=widths[level], out_channels=widths[level - 1]))
-    layers += [group_norm(widths[0]), nn.SiLU(), nn.Conv3d(widths[0], 1, 3, padding=1)]
+    layers += [ChannelNorm(widths[0]), nn.SiLU(), nn.Conv3d(widths[0], 1, 3, padding=1)]
     return nn.Sequential(*layers)

@@ -98,6 +98,12 @@ class VectorQuantizer(nn.Module):
         self.codebook.copy_(self.token_sum / self.usage[:, None])
 
 
+def unquantized(latent: Float[Tensor, "batch channel x y z"]) -> Quantized:
+    """Return a latent as it is, for the time before there is a codebook."""
+    codes = torch.zeros(latent.shape[0], *latent.shape[2:], dtype=torch.int64, device=latent.device)
+    return Quantized(latent.float(), codes, latent.new_zeros((), dtype=torch.float32))
+
+
 @torch.no_grad()
 def nearest_code(
     tokens: Float[Tensor, "token channel"], codebook: Float[Tensor, "code channel"]

@@ -26,6 +26,7 @@ from promptlesion.data.spec import DatasetSpec
 from promptlesion.training.checkpoint import save_checkpoint
 from promptlesion.training.device import autocast, place, resolve_device
 from promptlesion.training.imagenet import load_efficientnet_lite0
+from promptlesion.training.learning_rate import set_learning_rate
 from promptlesion.training.run import Report, Run
 from promptlesion.training.seeding import derive_seed, numpy_generator, torch_generator
 from promptlesion.training.state import TrainState
@@ -105,13 +106,21 @@ def train_autoencoder(
         config=config,
         num_steps=num_steps,
         adversarial_start_step=config.adversarial_start_epoch * steps_per_epoch,
+        quantizer_start_step=config.quantizer_start_epoch * steps_per_epoch,
         seed=seed,
         device=torch_device,
     )
     run.train(state, reports, num_steps=num_steps, checkpoint_every_steps=config.checkpoint_every_steps)
     autoencoder.eval()
     _measure_scale(autoencoder, batches, num_steps=num_steps, config=config, device=torch_device)
-    bias = measure_lesion_bias(autoencoder, validation_cases, spec=spec, config=config, device=torch_device)
+    bias = measure_lesion_bias(
+        autoencoder,
+        validation_cases,
+        spec=spec,
+        patch_voxels=config.patch_voxels,
+        precision=config.precision,
+        device=torch_device,
+    )
     save_checkpoint(
         run.checkpoint_folder,
         card={
@@ -136,6 +145,7 @@ def _steps(
     config: AutoencoderConfig,
     num_steps: int,
     adversarial_start_step: int,
+    quantizer_start_step: int,
     seed: int,
     device: torch.device,
 ) -> Iterator[Report]:
@@ -148,10 +158,19 @@ def _steps(
         patches = batches.draw(state.step)
         image, lesion_mask = patches.image.to(device), patches.lesion_mask.to(device)
         is_adversarial = config.adversarial_weight > 0 and state.step >= adversarial_start_step
+        is_quantized = state.step >= quantizer_start_step
+        for optimizer in state.optimizers.values():
+            set_learning_rate(
+                optimizer,
+                start=config.learning_rate,
+                step=state.step,
+                num_steps=num_steps,
+                decay=config.learning_rate_decay,
+            )
         positions = _slice_positions(config, numpy_generator(seed, "autoencoder", "slices", state.step))
         generator = torch_generator(seed, "autoencoder", "codes", state.step)
         with autocast(device, config.precision):
-            reconstruction, quantized = autoencoder.reconstruct(image, generator)
+            reconstruction, quantized = autoencoder.reconstruct(image, generator, is_quantized=is_quantized)
             l1 = weighted_l1(reconstruction, image, lesion_mask, lesion_weight=config.lesion_weight)
             image_slices, slices = axis_slices(image, positions), axis_slices(reconstruction, positions)
             loss = l1 + config.commitment_weight * quantized.commitment
@@ -172,7 +191,8 @@ def _steps(
                 judged = discriminator_loss(real, discriminators(reconstruction.detach(), slices.detach()))
             _descend(judged, discriminators, state.optimizers["discriminators"])
             report["discriminator"] = judged.item()
-        report["codebook_perplexity"] = perplexity(quantized.codes, config.codebook_size)
+        if is_quantized:
+            report["codebook_perplexity"] = perplexity(quantized.codes, config.codebook_size)
         state.step += 1
         yield report
 

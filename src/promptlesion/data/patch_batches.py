@@ -55,7 +55,9 @@ class PatchBatches:
         lesion_labels = [lesion.label for lesion in spec.lesions]
         size = (patch_voxels, patch_voxels, patch_voxels)
         self._samplers = [
-            PatchSampler(group, patch_voxels=size, class_labels=[0, *lesion_labels]) for group in (cases, extra_cases) if group
+            PatchSampler(group, patch_voxels=size, class_labels=[0, *lesion_labels])
+            for group in (cases, extra_cases)
+            if group
         ]
         self._extra_share = extra_share if extra_cases else 0.0
         self._window = HUWindow(*spec.window_hu)
@@ -65,7 +67,10 @@ class PatchBatches:
 
     def draw(self, step: int) -> PatchBatch:
         """Return batch number `step`."""
-        items = [self._draw_item(numpy_generator(self._seed, "patch", step, item)) for item in range(self._batch_size)]
+        items = [
+            self._draw_item(numpy_generator(self._seed, "patch", step, item))
+            for item in range(self._batch_size)
+        ]
         image = np.stack([item[0] for item in items])[:, None]
         labels = np.stack([item[1] for item in items])[:, None]
         return PatchBatch(

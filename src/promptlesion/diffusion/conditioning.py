@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 
-import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
@@ -39,10 +38,3 @@ def mask_on_latent_grid(
 ) -> Float[Tensor, "batch 1 u v w"]:
     """Bring a mask to the latent grid by max pooling: a lesion of a few voxels does not vanish."""
     return F.max_pool3d(lesion_mask.float(), downsampling)
-
-
-def mirror(
-    values: Float[Tensor, "batch channel x y z"], axes: list[int]
-) -> Float[Tensor, "batch channel x y z"]:
-    """Mirror along the given spatial axes, 0 is x."""
-    return torch.flip(values, [axis + 2 for axis in axes]) if axes else values

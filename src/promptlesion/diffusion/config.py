@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 
 class DiffusionConfig(BaseModel):
@@ -10,6 +10,9 @@ class DiffusionConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    patch_voxels: int = Field(
+        96, ge=16, multiple_of=8, description="edge of the cubic patch around a lesion, voxels"
+    )
     num_levels: int = Field(400, ge=2, description="T, the number of noise levels of the training schedule")
     beta_start: float = Field(1e-4, gt=0, lt=1, description="variance added at the first level")
     beta_end: float = Field(2e-2, gt=0, lt=1, description="variance added at the last level")
@@ -56,6 +59,9 @@ class DiffusionConfig(BaseModel):
     num_steps: int = Field(60_000, ge=1, description="length of the training, steps")
     batch_size: int = Field(4, ge=1, description="patches in a step")
     learning_rate: float = Field(1e-4, gt=0, description="learning rate of Adam")
+    learning_rate_decay: Literal["none", "cosine"] = Field(
+        "none", description="course of the learning rate: constant, or to zero along half a cosine"
+    )
     adam_betas: tuple[float, float] = Field((0.9, 0.999), description="decay rates of Adam's moments")
     ema_decay: float = Field(
         0.999, gt=0, lt=1, description="decay of the weights' exponential moving average, which sampling uses"
@@ -64,3 +70,21 @@ class DiffusionConfig(BaseModel):
         "auto", description="arithmetic of the network; auto: bfloat16 where the hardware has it"
     )
     checkpoint_every_steps: int = Field(500, ge=1, description="steps between two saved states")
+
+    @model_validator(mode="after")
+    def _network_can_be_built(self) -> "DiffusionConfig":
+        if not all(0 <= level < len(self.channels) for level in self.attention_levels):
+            raise ValueError(
+                f"attention_levels: expected levels from 0 to {len(self.channels) - 1}, one for each entry "
+                f"of channels; found {list(self.attention_levels)}"
+            )
+        if any(width < 8 or width % 8 for width in self.channels):
+            raise ValueError(f"channels: expected multiples of 8; found {list(self.channels)}")
+        for level in self.attention_levels:
+            num_heads = max(1, self.channels[level] // self.attention_head_channels)
+            if self.channels[level] % num_heads:
+                raise ValueError(
+                    f"attention_head_channels: expected {self.channels[level]} channels of level {level} "
+                    f"to divide into {num_heads} heads; found {self.attention_head_channels}"
+                )
+        return self

@@ -56,6 +56,7 @@ def encode_lesions(
     *,
     spec: DatasetSpec,
     autoencoder: TrainedAutoencoder,
+    patch_voxels: int,
     patches_per_lesion: int,
     blank_margin_voxels: int,
     seed: int,
@@ -69,6 +70,7 @@ def encode_lesions(
         cases: training cases.
         spec: window and lesion types.
         autoencoder: stage 1.
+        patch_voxels: edge of a patch.
         patches_per_lesion: patches around each lesion.
         blank_margin_voxels: margin blanked with the lesion in the surroundings.
         seed: of the places and mirrorings.
@@ -85,7 +87,6 @@ def encode_lesions(
     if not lesions:
         raise ValueError(f"expected lesions in the {len(cases)} training cases; found none")
     window = HUWindow(*spec.window_hu)
-    patch_voxels = autoencoder.config.patch_voxels
     encoded: list[tuple[Tensor, Tensor, Tensor]] = []
     types: list[int] = []
     with progress_bar("encoding lesions", len(lesions)) as bar:

@@ -17,7 +17,7 @@ Denoise = Callable[[Float[Tensor, "batch channel x y z"], int], Estimate]
 
 
 class NoiseSource:
-    """Standard normal noise; every item of a batch has its own generator, so that batching changes nothing."""
+    """Standard normal noise, each item of a batch from its own generator: batching changes nothing."""
 
     def __init__(self, seeds: Sequence[int], shape: tuple[int, ...], device: torch.device) -> None:
         """Make a generator per seed; `shape` is that of one item."""

@@ -27,8 +27,11 @@ class NoiseSchedule:
         self, level: Int[Tensor, " batch"], like: Float[Tensor, "batch channel x y z"]
     ) -> tuple[Float[Tensor, "batch 1 1 1 1"], Float[Tensor, "batch 1 1 1 1"]]:
         """Return sqrt(alpha_bar) and sqrt(1 - alpha_bar) of each sample's level."""
-        alpha_bar = self.alpha_bar.to(like.device)[level].view(-1, 1, 1, 1, 1)
-        return alpha_bar.sqrt().to(like.dtype), (1 - alpha_bar).sqrt().to(like.dtype)
+        # rounded before it is moved: not every accelerator has float64
+        signal, sigma = (
+            part.sqrt().to(like.dtype).to(like.device) for part in (self.alpha_bar, 1 - self.alpha_bar)
+        )
+        return signal[level].view(-1, 1, 1, 1, 1), sigma[level].view(-1, 1, 1, 1, 1)
 
     def add_noise(
         self,

@@ -21,6 +21,7 @@ from promptlesion.diffusion.loss import denoising_loss
 from promptlesion.training.checkpoint import load_checkpoint, save_checkpoint
 from promptlesion.training.device import autocast, place, resolve_device
 from promptlesion.training.ema import averaged_copy, update_average
+from promptlesion.training.learning_rate import set_learning_rate
 from promptlesion.training.run import Report, Run
 from promptlesion.training.seeding import derive_seed, numpy_generator, torch_generator
 from promptlesion.training.state import TrainState
@@ -42,7 +43,7 @@ def train_diffusion(
 
     Args:
         train_cases: cases whose lesions it learns.
-        spec: window and lesion types; must be those the autoencoder was trained with.
+        spec: lesion types, and the window and spacing the autoencoder was trained with.
         autoencoder_run: finished run of stage 1.
         config: schedule, network and training.
         out: the run's folder.
@@ -53,7 +54,7 @@ def train_diffusion(
         The finished run; its checkpoint names the autoencoder.
 
     Raises:
-        ValueError: the autoencoder was trained with another window, spacing or lesion types.
+        ValueError: the autoencoder was trained with another window or spacing.
     """
     torch_device = resolve_device(device)
     autoencoder = load_autoencoder(autoencoder_run, torch_device)
@@ -78,11 +79,13 @@ def train_diffusion(
         train_cases,
         spec=spec,
         autoencoder=autoencoder,
+        patch_voxels=config.patch_voxels,
         patches_per_lesion=config.patches_per_lesion,
         blank_margin_voxels=config.blank_margin_voxels,
         seed=derive_seed(seed, "diffusion", "patches"),
         path=out / "latents.safetensors",
-        key=f"{autoencoder_hash} {config.patches_per_lesion} {config.blank_margin_voxels} {seed}",
+        key=f"{autoencoder_hash} {data_fingerprint(train_cases)} {config.patch_voxels} "
+        f"{config.patches_per_lesion} {config.blank_margin_voxels} {seed}",
         device=torch_device,
     )
     torch.manual_seed(derive_seed(seed, "diffusion", "weights"))
@@ -149,6 +152,13 @@ def _steps(
                 lesion_weight=config.lesion_weight,
             )
         optimizer = state.optimizers["denoiser"]
+        set_learning_rate(
+            optimizer,
+            start=config.learning_rate,
+            step=state.step,
+            num_steps=config.num_steps,
+            decay=config.learning_rate_decay,
+        )
         optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(denoiser.parameters(), 1.0)
@@ -196,7 +206,7 @@ def _build(config: DiffusionConfig, autoencoder: TrainedAutoencoder, spec: Datas
     return build_denoiser(
         config,
         latent_channels=autoencoder.config.latent_channels,
-        latent_voxels=autoencoder.config.patch_voxels // autoencoder.config.downsampling,
+        latent_voxels=config.patch_voxels // autoencoder.config.downsampling,
         num_types=len(spec.lesions),
     )
 

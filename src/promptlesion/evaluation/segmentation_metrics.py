@@ -9,13 +9,15 @@ beside it.
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
 from jaxtyping import Bool, Float64, UInt8
 from scipy import ndimage
 
-from promptlesion.data.dataset import LesionType
+from promptlesion.data.dataset import Dataset, LesionType
+from promptlesion.data.volume import read_volume
 from promptlesion.evaluation.bootstrap import bootstrap_interval, paired_bootstrap
 from promptlesion.evaluation.results import CaseScoreRow, FalsePositiveRow, SegmentationRow
 
@@ -77,6 +79,31 @@ def evaluate_case(
                 num_truth_voxels=num_true,
                 num_predicted_voxels=num_predicted,
             )
+        )
+    return scores
+
+
+def evaluate_folder(dataset: Dataset, predictions: Path, *, tolerance_mm: float) -> list[LesionScore]:
+    """Score the label maps of a folder against a dataset's own, case by case."""
+    scores: list[LesionScore] = []
+    for case in dataset.cases:
+        truth = read_volume(case.label_path)
+        path = predictions / f"{case.name}.nii.gz"
+        prediction = read_volume(path)
+        if prediction.shape != truth.shape or not np.allclose(
+            prediction.affine, truth.affine, rtol=0, atol=1e-3
+        ):
+            raise ValueError(
+                f"{path}: expected the grid of {case.label_path}, {truth.shape}; found {prediction.shape}"
+            )
+        scores += evaluate_case(
+            prediction.array.astype(np.uint8),
+            truth.array.astype(np.uint8),
+            dataset.spec.lesions,
+            truth.spacing_mm,
+            tolerance_mm,
+            case=case.name,
+            subject=case.subject,
         )
     return scores
 

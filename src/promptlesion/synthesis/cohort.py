@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from promptlesion.data.dataset import Case, Dataset, read_case, write_case, write_dataset_json, write_spec
+from promptlesion.data.splits import Split
 from promptlesion.data.volume import Volume
 from promptlesion.synthesis.blend import blend
 from promptlesion.synthesis.config import SynthesisConfig
@@ -35,7 +36,42 @@ class PlannedCase:
     types: tuple[int, ...]
 
 
-def plan_cohort(dataset: Dataset, counts: Mapping[str, int], *, lesions_per_case: int, seed: int) -> list[PlannedCase]:
+def parse_counts(texts: Sequence[str]) -> dict[str, int]:
+    """Read `TYPE=N` texts.
+
+    Raises:
+        ValueError: a text of another form, or a type named twice.
+    """
+    counts: dict[str, int] = {}
+    for text in texts:
+        name, separator, number = text.partition("=")
+        if not separator or not number.isdigit() or name in counts:
+            raise ValueError(
+                f"--count {text}: expected TYPE=N, every type once; for example calcified_plaque=20"
+            )
+        counts[name] = int(number)
+    return counts
+
+
+def source_scans(dataset: Dataset, synthesizer: Synthesizer, held_out: Split) -> Dataset:
+    """Return the scans a cohort may be painted into: never those of validation or test subjects.
+
+    A dataset the model was not trained on has none of its training cases; there the dataset's own split decides.
+
+    Raises:
+        ValueError: the model was trained with other lesion types, or no scan is left.
+    """
+    asked, known = ([lesion.name for lesion in spec.lesions] for spec in (dataset.spec, synthesizer.spec))
+    if asked != known:
+        raise ValueError(
+            f"{dataset.root}: expected the lesion types of the model, {', '.join(known)}; found {', '.join(asked)}"
+        )
+    return dataset.select(held_out.train)
+
+
+def plan_cohort(
+    dataset: Dataset, counts: Mapping[str, int], *, lesions_per_case: int, seed: int
+) -> list[PlannedCase]:
     """Spread the asked-for lesions over as few cases as hold them, types mixed.
 
     Args:
@@ -50,13 +86,17 @@ def plan_cohort(dataset: Dataset, counts: Mapping[str, int], *, lesions_per_case
     names = [lesion.name for lesion in dataset.spec.lesions]
     for name, count in counts.items():
         if name not in names:
-            raise ValueError(f"--count {name}={count}: expected one of the lesion types {', '.join(names)}; found {name!r}")
+            raise ValueError(
+                f"--count {name}={count}: expected one of the lesion types {', '.join(names)}; found {name!r}"
+            )
     types = [index for index, name in enumerate(names) for _ in range(counts.get(name, 0))]
     if not types:
         raise ValueError(f"--count: expected at least one lesion of {', '.join(names)}; found none")
     shuffled = [int(index) for index in numpy_generator(seed, "plan").permutation(types)]
     num_cases = -(-len(shuffled) // lesions_per_case)
-    return [PlannedCase(f"synthetic_{k:04d}", k, tuple(sorted(shuffled[k::num_cases]))) for k in range(num_cases)]
+    return [
+        PlannedCase(f"synthetic_{k:04d}", k, tuple(sorted(shuffled[k::num_cases]))) for k in range(num_cases)
+    ]
 
 
 def synthesize_cohort(
@@ -67,8 +107,7 @@ def synthesize_cohort(
     config: SynthesisConfig,
     out: Path,
     seed: int,
-    run: Run,
-) -> None:
+) -> Run:
     """Paint the asked-for lesions into the dataset's scans and write them as a dataset folder.
 
     A case that is already there whole is kept; `provenance.jsonl` and `dataset.json` are written last.
@@ -80,34 +119,70 @@ def synthesize_cohort(
         config: how lesions are drawn.
         out: the dataset folder to write.
         seed: of every case; a case's voxels depend on the seed and its number alone.
-        run: the record of this run in the same folder.
+
+    Returns:
+        The finished run; its record lies in the dataset folder.
 
     Raises:
         PlacementError: no scan has room for a lesion that was asked for.
+        RunError: the folder holds a cohort made from something else.
     """
+    run = Run(
+        out,
+        stage="synthesis",
+        config={**config.model_dump(mode="json"), "counts": dict(counts)},
+        seed=seed,
+        inputs={"model": synthesizer.model_hash, "cases": ", ".join(case.name for case in dataset.cases)},
+        device=synthesizer.device,
+    )
+    if run.is_finished:
+        return run
     planned = plan_cohort(dataset, counts, lesions_per_case=config.lesions_per_case, seed=seed)
     records = [out / _RECORDS_FOLDER / f"{case.name}.json" for case in planned]
     with progress_bar("synthesis", len(planned), done=sum(path.is_file() for path in records)) as bar:
         for done, (case, record) in enumerate(zip(planned, records, strict=True), start=1):
             if not record.is_file():
-                write_json(record, _make_case(case, dataset, synthesizer, config, out, derive_seed(seed, "case", case.index)))
+                write_json(
+                    record,
+                    _make_case(
+                        case, dataset, synthesizer, config, out, derive_seed(seed, "case", case.index)
+                    ),
+                )
             bar.update(done)
     lines = [json.dumps(json.loads(path.read_text(encoding="utf-8"))) for path in records]
     rejected = sum(not lesion["is_accepted"] for line in lines for lesion in json.loads(line)["lesions"])
     if rejected:
-        logger.warning("%d of %d lesions were not plausible after %d attempts and were left out", rejected, sum(counts.values()), config.max_attempts)
+        logger.warning(
+            "%d of %d lesions were not plausible after %d attempts and were left out",
+            rejected,
+            sum(counts.values()),
+            config.max_attempts,
+        )
     write_text(out / PROVENANCE_FILE, "".join(line + "\n" for line in lines))
     write_spec(dataset.spec, out / "lesions.toml")
-    write_dataset_json(out, labels=dataset.labels, num_training=len(planned), extra={"is_synthetic": True, "method": synthesizer.method})
+    write_dataset_json(
+        out,
+        labels=dataset.labels,
+        num_training=len(planned),
+        extra={"is_synthetic": True, "method": synthesizer.method},
+    )
     run.finish()
+    return run
 
 
 def _make_case(
-    planned: PlannedCase, dataset: Dataset, synthesizer: Synthesizer, config: SynthesisConfig, out: Path, seed: int
+    planned: PlannedCase,
+    dataset: Dataset,
+    synthesizer: Synthesizer,
+    config: SynthesisConfig,
+    out: Path,
+    seed: int,
 ) -> dict[str, object]:
     """Paint one case, write it, and return its line of provenance."""
     source, image, labels, lesions = _place_all(planned, dataset, synthesizer, config, seed)
-    painted_image, painted_labels, entries = _paint_all(image, labels, lesions, dataset, synthesizer, config, seed)
+    painted_image, painted_labels, entries = _paint_all(
+        image, labels, lesions, dataset, synthesizer, config, seed
+    )
     write_case(out, planned.name, painted_image, painted_labels)
     return {
         "case": planned.name,
@@ -183,17 +258,27 @@ def _paint_all(
             is_accepted = is_plausible(mean_hu, lesion_type)
             if is_accepted:
                 hu[lesion.box] = blend(
-                    hu[lesion.box], box_hu, lesion.mask, spacing_mm=image.spacing_mm, edge_mm=synthesizer.edge_mm
+                    hu[lesion.box],
+                    box_hu,
+                    lesion.mask,
+                    spacing_mm=image.spacing_mm,
+                    edge_mm=synthesizer.edge_mm,
                 )
                 paint_labels(label_map, lesion, lesion_type.label)
                 mean_hu = mean_hu_inside(hu[lesion.box], lesion.mask)
             else:
                 failed.append(index)
-            entries[index] = _entry(lesion, lesion_type.name, image, mean_hu, attempt, is_accepted=is_accepted)
+            entries[index] = _entry(
+                lesion, lesion_type.name, image, mean_hu, attempt, is_accepted=is_accepted
+            )
         waiting = failed
         if not waiting:
             break
-    return image.with_array(hu), labels.with_array(label_map), [entries[index] for index in range(len(lesions))]
+    return (
+        image.with_array(hu),
+        labels.with_array(label_map),
+        [entries[index] for index in range(len(lesions))],
+    )
 
 
 def _entry(
@@ -222,4 +307,3 @@ def read_provenance(root: Path) -> list[dict[str, object]]:
     if not path.is_file():
         raise ValueError(f"{path}: expected the provenance of a synthetic dataset; found none")
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-

@@ -10,10 +10,23 @@ class SynthesisConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    sampler: Literal["ancestral", "ddim"] = Field("ancestral", description="the reference sampler, or the deterministic DDIM")
-    num_steps: int = Field(400, ge=1, description="noise levels visited when sampling, at most the schedule's")
-    init: Literal["healthy", "noise"] = Field("healthy", description="start from the noised healthy latent, or from noise alone")
+    sampler: Literal["ancestral", "ddim"] = Field(
+        "ancestral", description="the reference sampler, or the deterministic DDIM"
+    )
+    num_steps: int = Field(
+        400, ge=1, description="noise levels visited when sampling, at most the schedule's"
+    )
+    init: Literal["healthy", "noise"] = Field(
+        "healthy", description="start from the noised healthy latent, or from noise alone"
+    )
     guidance_scale: float = Field(1.0, ge=0, description="classifier-free guidance; 1 is off")
     lesions_per_case: int = Field(3, ge=1, description="lesions painted into one scan at most")
-    deformation: float = Field(0.25, ge=0, lt=1, description="amplitude of an ellipsoid's surface deformation, as a share of its radius")
-    max_attempts: int = Field(3, ge=1, description="times a lesion is sampled until its mean HU is plausible for its type")
+    deformation: float = Field(
+        0.25,
+        ge=0,
+        lt=1,
+        description="amplitude of an ellipsoid's surface deformation, as a share of its radius",
+    )
+    max_attempts: int = Field(
+        3, ge=1, description="times a lesion is sampled until its mean HU is plausible for its type"
+    )

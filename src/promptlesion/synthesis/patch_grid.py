@@ -24,22 +24,33 @@ class PatchGrid:
         self, array: Shaped[np.ndarray, "x y z"], affine: Float[np.ndarray, "4 4"], *, order: int, fill: float
     ) -> Shaped[np.ndarray, "i j k"]:
         """Bring a scan's array to the patch; touches only the part of the scan around it."""
-        corners = np.stack(np.meshgrid(*((0, n - 1) for n in self.size), indexing="ij"), axis=-1).reshape(-1, 3)
+        corners = np.stack(np.meshgrid(*((0, n - 1) for n in self.size), indexing="ij"), axis=-1).reshape(
+            -1, 3
+        )
         in_scan = _apply(np.linalg.inv(affine) @ self.affine, corners)
         low = np.floor(in_scan.min(axis=0)).astype(int) - _SMOOTHING_MARGIN_VOXELS
         high = np.ceil(in_scan.max(axis=0)).astype(int) + _SMOOTHING_MARGIN_VOXELS + 1
-        near = tuple(slice(min(max(0, a), n - 1), max(1, min(b, n))) for a, b, n in zip(low, high, array.shape, strict=True))
+        near = tuple(
+            slice(min(max(0, a), n - 1), max(1, min(b, n)))
+            for a, b, n in zip(low, high, array.shape, strict=True)
+        )
         part = array[near]
         return resample_array(part, _shifted(affine, near), self.affine, self.size, order, fill)
 
-    def push(self, patch: Float32[np.ndarray, "i j k"], affine: Float[np.ndarray, "4 4"], box: Box) -> Float32[np.ndarray, "x y z"]:
+    def push(
+        self, patch: Float32[np.ndarray, "i j k"], affine: Float[np.ndarray, "4 4"], box: Box
+    ) -> Float32[np.ndarray, "x y z"]:
         """Bring a patch to a box of the scan's grid."""
         x, y, z = (side.stop - side.start for side in box)
         return resample_array(patch, self.affine, _shifted(affine, box), (x, y, z), 1, None)
 
 
 def patch_grid(
-    volume: Volume, center_voxel: tuple[int, int, int], *, spacing_mm: tuple[float, float, float], patch_voxels: int
+    volume: Volume,
+    center_voxel: tuple[int, int, int],
+    *,
+    spacing_mm: tuple[float, float, float],
+    patch_voxels: int,
 ) -> PatchGrid:
     """Return the patch whose middle voxel lies on a voxel of the scan."""
     directions = volume.affine[:3, :3] / np.array(volume.spacing_mm)
@@ -48,7 +59,9 @@ def patch_grid(
     middle = np.full(3, patch_voxels // 2)
     affine[:3, 3] = _apply(volume.affine, np.array(center_voxel)[None])[0] - affine[:3, :3] @ middle
     if np.allclose(volume.spacing_mm, spacing_mm, rtol=0, atol=1e-3):
-        box = tuple(slice(int(c - m), int(c - m) + patch_voxels) for c, m in zip(center_voxel, middle, strict=True))
+        box = tuple(
+            slice(int(c - m), int(c - m) + patch_voxels) for c, m in zip(center_voxel, middle, strict=True)
+        )
         affine = _shifted(volume.affine, box)
     return PatchGrid(affine, (patch_voxels, patch_voxels, patch_voxels))
 

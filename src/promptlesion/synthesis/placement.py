@@ -1,6 +1,5 @@
 """Where a lesion goes: inside its host, off other lesions, off the scan's edge, as large as asked for."""
 
-import itertools
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -41,7 +40,7 @@ class PlacedLesion:
     def center_voxel(self) -> tuple[int, int, int]:
         """The voxel of the scan nearest to the mask's centroid."""
         centroid = np.argwhere(self.mask).mean(axis=0)
-        x, y, z = (int(round(c)) + side.start for c, side in zip(centroid, self.box, strict=True))
+        x, y, z = (round(float(c)) + side.start for c, side in zip(centroid, self.box, strict=True))
         return x, y, z
 
 
@@ -78,7 +77,9 @@ def place_lesion(
     is_host = np.isin(labels.array, dataset.host_labels(lesion_type))
     candidates = np.flatnonzero(is_host)
     if not len(candidates):
-        raise PlacementError(f"{lesion_type.name}: expected voxels of its host ({', '.join(lesion_type.host)}); found none")
+        raise PlacementError(
+            f"{lesion_type.name}: expected voxels of its host ({', '.join(lesion_type.host)}); found none"
+        )
     reasons: Counter[str] = Counter()
     for _ in range(_MAX_TRIES):
         center = np.array(np.unravel_index(generator.choice(candidates), labels.shape))
@@ -94,10 +95,14 @@ def place_lesion(
             return PlacedLesion(type_index, tight, mask[inner], _diameter_mm(mask, labels))
         reasons[reason] += 1
     counted = ", ".join(f"{reason} ({count} times)" for reason, count in reasons.most_common())
-    raise PlacementError(f"{lesion_type.name}: found no place in {', '.join(lesion_type.host)} after {_MAX_TRIES} tries: {counted}")
+    raise PlacementError(
+        f"{lesion_type.name}: found no place in {', '.join(lesion_type.host)} after {_MAX_TRIES} tries: {counted}"
+    )
 
 
-def offsets_mm(box: Box, center_voxel: np.ndarray, affine: Float[np.ndarray, "4 4"]) -> Float[np.ndarray, "x y z 3"]:
+def offsets_mm(
+    box: Box, center_voxel: np.ndarray, affine: Float[np.ndarray, "4 4"]
+) -> Float[np.ndarray, "x y z 3"]:
     """Return the vector in millimetres from a voxel to every voxel of a box."""
     index = np.stack(np.meshgrid(*(np.arange(s.start, s.stop) for s in box), indexing="ij"), axis=-1)
     return (index - center_voxel) @ affine[:3, :3].T
@@ -106,7 +111,8 @@ def offsets_mm(box: Box, center_voxel: np.ndarray, affine: Float[np.ndarray, "4 
 def _box_around(center: np.ndarray, volume: Volume, reach_mm: float) -> Box:
     reach = np.ceil(reach_mm / np.array(volume.spacing_mm)).astype(int)
     x, y, z = (
-        slice(max(0, int(c - r)), min(n, int(c + r) + 1)) for c, r, n in zip(center, reach, volume.shape, strict=True)
+        slice(max(0, int(c - r)), min(n, int(c + r) + 1))
+        for c, r, n in zip(center, reach, volume.shape, strict=True)
     )
     return x, y, z
 
@@ -173,7 +179,9 @@ def _why_not(
         return "too little of the host around it"
     edge_voxels = np.ceil(edge_mm / np.array(labels.spacing_mm)).astype(int)
     found = ndimage.find_objects(mask.astype(np.uint8))[0]
-    for side, extent, margin, length, spacing in zip(box, found, edge_voxels, labels.shape, labels.spacing_mm, strict=True):
+    for side, extent, margin, length, spacing in zip(
+        box, found, edge_voxels, labels.shape, labels.spacing_mm, strict=True
+    ):
         if side.start + extent.start < margin or side.start + extent.stop > length - margin:
             return "too near the edge of the scan"
         if (extent.stop - extent.start) * spacing > max_extent_mm:
@@ -194,7 +202,9 @@ def _inside(lesion: PlacedLesion, box: Box) -> Bool[np.ndarray, "x y z"]:
     shared = [(max(a.start, b.start), min(a.stop, b.stop)) for a, b in zip(box, lesion.box, strict=True)]
     if all(start < stop for start, stop in shared):
         to_box = tuple(slice(s - b.start, e - b.start) for (s, e), b in zip(shared, box, strict=True))
-        from_lesion = tuple(slice(s - b.start, e - b.start) for (s, e), b in zip(shared, lesion.box, strict=True))
+        from_lesion = tuple(
+            slice(s - b.start, e - b.start) for (s, e), b in zip(shared, lesion.box, strict=True)
+        )
         mask[to_box] = lesion.mask[from_lesion]
     return mask
 
@@ -202,5 +212,3 @@ def _inside(lesion: PlacedLesion, box: Box) -> Bool[np.ndarray, "x y z"]:
 def paint_labels(labels: UInt8[np.ndarray, "x y z"], lesion: PlacedLesion, label: int) -> None:
     """Write a lesion over its host, in place; every other voxel keeps its label."""
     labels[lesion.box][lesion.mask] = label
-
-

@@ -1,6 +1,5 @@
 """Does the prompt decide? The same masks in the same surroundings with the same noise, only the prompt switched."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -65,12 +64,19 @@ def measure_prompt_switch(
             noise_seed = derive_seed(seed, "switch noise", index)
             painted = synthesizer.paint(image, lesions, types=list(types), seeds=[noise_seed] * len(types))
             blended = [
-                blend(image.array[lesion.box], hu, lesion.mask, spacing_mm=image.spacing_mm, edge_mm=synthesizer.edge_mm)
+                blend(
+                    image.array[lesion.box],
+                    hu,
+                    lesion.mask,
+                    spacing_mm=image.spacing_mm,
+                    edge_mm=synthesizer.edge_mm,
+                )
                 for hu in painted
             ]
             rows.append([mean_hu_inside(box_hu, lesion.mask) for box_hu in blended])
             bar.update(len(rows))
     if len(rows) < num_lesions:
-        raise PlacementError(f"expected room for {num_lesions} masks in {len(dataset.cases)} scans; found it for {len(rows)}")
+        raise PlacementError(
+            f"expected room for {num_lesions} masks in {len(dataset.cases)} scans; found it for {len(rows)}"
+        )
     return PromptSwitchMeasurement(tuple(lesion.name for lesion in dataset.spec.lesions), np.array(rows))
-

@@ -20,13 +20,17 @@ class DeformedEllipsoid:
     wave_phases: Float[np.ndarray, " wave"]
     deformation: float
 
-    def radius_ratio(self, offset_mm: Float[np.ndarray, "*shape 3"], *, radius_mm: float) -> Float[np.ndarray, "*shape"]:
+    def radius_ratio(
+        self, offset_mm: Float[np.ndarray, "*shape 3"], *, radius_mm: float
+    ) -> Float[np.ndarray, "*shape"]:
         """Return the distance from the centre as a share of the surface's distance in that direction; inside is < 1."""
         local = offset_mm @ self.rotation / self.axis_ratios
         distance = np.linalg.norm(local, axis=-1)
         direction = local / np.maximum(distance, 1e-6)[..., None]
         waves = np.cos(direction @ self.wave_vectors.T + self.wave_phases).mean(axis=-1)
-        ratio: np.ndarray = distance / (radius_mm * (1 + self.deformation * np.sqrt(2 * _NUM_WAVES) * waves).clip(0.3))
+        ratio: np.ndarray = distance / (
+            radius_mm * (1 + self.deformation * np.sqrt(2 * _NUM_WAVES) * waves).clip(0.3)
+        )
         return ratio
 
 

@@ -26,12 +26,35 @@ from promptlesion.training.device import autocast, resolve_device
 class Synthesizer(Protocol):
     """Paints lesions of asked-for types into a scan at given masks."""
 
-    method: str
-    model_hash: str
-    spec: DatasetSpec
-    training_cases: tuple[str, ...]
-    edge_mm: float
-    max_extent_mm: float
+    @property
+    def method(self) -> str:
+        """Name of the method, for the provenance."""
+        ...
+
+    @property
+    def model_hash(self) -> str:
+        """SHA-256 of the trained weights."""
+        ...
+
+    @property
+    def spec(self) -> DatasetSpec:
+        """Window, spacing and lesion types the method was trained with."""
+        ...
+
+    @property
+    def device(self) -> torch.device:
+        """What it computes on."""
+        ...
+
+    @property
+    def edge_mm(self) -> float:
+        """Width of the blended edge; nothing farther from a lesion changes."""
+        ...
+
+    @property
+    def max_extent_mm(self) -> float:
+        """The largest lesion it can paint, along an axis."""
+        ...
 
     def paint(
         self, image: Volume, lesions: Sequence[PlacedLesion], *, types: Sequence[int], seeds: Sequence[int]
@@ -67,13 +90,6 @@ class PromptLesionSynthesizer:
         return self.model.spec
 
     @property
-    def training_cases(self) -> tuple[str, ...]:
-        """Cases the denoiser was trained on."""
-        names = self.model.card["training_cases"]
-        assert isinstance(names, list)
-        return tuple(names)
-
-    @property
     def edge_mm(self) -> float:
         """Width of the blended edge: the margin the model repaints around a lesion, and one voxel more."""
         return (self.model.config.blank_margin_voxels + 1) * max(self.spec.spacing_mm)
@@ -81,7 +97,7 @@ class PromptLesionSynthesizer:
     @property
     def max_extent_mm(self) -> float:
         """Largest lesion along an axis: the patch less an eighth of it on either side."""
-        return 0.75 * self.model.autoencoder.config.patch_voxels * min(self.spec.spacing_mm)
+        return 0.75 * self.model.config.patch_voxels * min(self.spec.spacing_mm)
 
     @torch.no_grad()
     def paint(
@@ -89,12 +105,15 @@ class PromptLesionSynthesizer:
     ) -> list[Float32[np.ndarray, "x y z"]]:
         """Return the HU of every lesion's box; see `Synthesizer.paint`."""
         window = HUWindow(*self.spec.window_hu)
-        patch_voxels = self.model.autoencoder.config.patch_voxels
+        patch_voxels = self.model.config.patch_voxels
         grids = [
-            patch_grid(image, lesion.center_voxel, spacing_mm=self.spec.spacing_mm, patch_voxels=patch_voxels) for lesion in lesions
+            patch_grid(image, lesion.center_voxel, spacing_mm=self.spec.spacing_mm, patch_voxels=patch_voxels)
+            for lesion in lesions
         ]
         patches = np.stack([window.normalize(pull_image(grid, image)) for grid in grids])
-        masks = np.stack([_mask_on_patch(grid, lesion, image) for grid, lesion in zip(grids, lesions, strict=True)])
+        masks = np.stack(
+            [_mask_on_patch(grid, lesion, image) for grid, lesion in zip(grids, lesions, strict=True)]
+        )
         decoded = self._sample(
             torch.from_numpy(patches)[:, None].to(self.device),
             torch.from_numpy(masks)[:, None].to(self.device),
@@ -115,7 +134,9 @@ class PromptLesionSynthesizer:
         """Return the decoded patches, normalised."""
         network, denoiser = self.model.autoencoder.network, self.model.denoiser
         with autocast(self.device, self.model.config.precision):
-            surroundings = network.encode(blank_lesion(image, mask, margin_voxels=self.model.config.blank_margin_voxels))
+            surroundings = network.encode(
+                blank_lesion(image, mask, margin_voxels=self.model.config.blank_margin_voxels)
+            )
             conditioning = Conditioning(
                 surroundings=surroundings,
                 lesion_mask=mask_on_latent_grid(mask, downsampling=network.downsampling),
@@ -132,7 +153,9 @@ class PromptLesionSynthesizer:
 
     def _denoise(self, conditioning: Conditioning) -> Denoise:
         def denoise(noisy: Tensor, level: int) -> Estimate:
-            return self.model.denoiser.estimate(noisy, level, conditioning, guidance_scale=self.config.guidance_scale)
+            return self.model.denoiser.estimate(
+                noisy, level, conditioning, guidance_scale=self.config.guidance_scale
+            )
 
         return denoise
 
@@ -151,7 +174,9 @@ def _mask_on_patch(grid: PatchGrid, lesion: PlacedLesion, image: Volume) -> Bool
     return share >= min(0.5, float(share.max()))
 
 
-def load_synthesizer(run_folder: Path, config: SynthesisConfig, *, device: str = "auto") -> PromptLesionSynthesizer:
+def load_synthesizer(
+    run_folder: Path, config: SynthesisConfig, *, device: str = "auto"
+) -> PromptLesionSynthesizer:
     """Read a finished diffusion run and the autoencoder it names.
 
     Raises:

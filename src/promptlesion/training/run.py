@@ -7,7 +7,6 @@ from collections.abc import Iterable, Mapping
 from importlib.metadata import version
 from pathlib import Path
 from types import TracebackType
-from typing import Self
 
 import torch
 from torch.utils.tensorboard import SummaryWriter
@@ -78,7 +77,8 @@ class Run:
             self.is_finished = bool(record["is_finished"])
         self._device = device
         self._started = time.perf_counter()
-        self._write_record()
+        if not self.is_finished:
+            self._write_record()
 
     @property
     def seconds(self) -> float:
@@ -138,10 +138,6 @@ class Run:
         self.is_finished, self._seconds_before = True, seconds
         self._write_record()
 
-    def metrics(self) -> list[dict[str, float]]:
-        """Return every logged line, in order of steps."""
-        return read_metrics(self.folder)
-
 
 def read_metrics(folder: Path) -> list[dict[str, float]]:
     """Return the lines of a run's `metrics.jsonl`; a line cut short by a crash is left out."""
@@ -149,7 +145,11 @@ def read_metrics(folder: Path) -> list[dict[str, float]]:
     if not path.is_file():
         return []
     lines = path.read_text(encoding="utf-8").splitlines()
-    return [json.loads(line) for line in lines if line.endswith("}")]
+    return [
+        {name: float(value) for name, value in json.loads(line).items()}
+        for line in lines
+        if line.endswith("}")
+    ]
 
 
 class _MetricsLog:
@@ -158,11 +158,11 @@ class _MetricsLog:
     def __init__(self, folder: Path, *, after_step: int) -> None:
         kept = [line for line in read_metrics(folder) if line["step"] <= after_step]
         path = folder / "metrics.jsonl"
-        write_text(path, "".join(json.dumps(line) + "\n" for line in kept))
+        write_text(path, "".join(json.dumps({**line, "step": int(line["step"])}) + "\n" for line in kept))
         self._file = path.open("a", encoding="utf-8", buffering=1)
         self._tensorboard = SummaryWriter(str(folder / "tensorboard"), purge_step=after_step + 1)
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "_MetricsLog":
         return self
 
     def write(self, step: int, report: Report) -> None:

@@ -1,0 +1,562 @@
+"""The command line: verbs in pipeline order. Parses, resolves the configuration, calls one function.
+
+Nothing that imports torch is imported before a verb needs it: `promptlesion --help` answers at once.
+"""
+
+import logging
+import sys
+from collections.abc import Sequence
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.logging import RichHandler
+from rich.table import Table
+
+from promptlesion import __version__
+
+if TYPE_CHECKING:
+    from promptlesion.evaluation.results import DemoResults, FidelityRow
+    from promptlesion.evaluation.segmentation_metrics import LesionScore
+
+app = typer.Typer(
+    name="promptlesion",
+    help="Paint lesions of an asked-for type into healthy CT scans, and train segmentation on the lot.",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+prepare_app = typer.Typer(no_args_is_help=True, help="Turn scans of another layout into a dataset folder.")
+train_app = typer.Typer(
+    no_args_is_help=True, help="Train one of the three stages, or go on with an interrupted run."
+)
+evaluate_app = typer.Typer(no_args_is_help=True, help="Measure synthetic lesions or segmentations.")
+config_app = typer.Typer(no_args_is_help=True, help="Show or check a configuration.")
+app.add_typer(prepare_app, name="prepare")
+app.add_typer(train_app, name="train")
+app.add_typer(evaluate_app, name="evaluate")
+app.add_typer(config_app, name="config")
+
+_console = Console()
+
+BAD_INPUT = 2
+UNFINISHED = 1
+
+
+class PhantomKind(StrEnum):
+    """Anatomies of the built-in phantom."""
+
+    CCTA = "ccta"
+    ABDOMEN = "abdomen"
+
+
+OutOption = Annotated[
+    Path, typer.Option("--out", help="Folder to write; run again to go on where it stopped.", file_okay=False)
+]
+SeedOption = Annotated[int, typer.Option("--seed", min=0, help="Seed of everything random but the split.")]
+DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1 or mps.")]
+DataOption = Annotated[
+    Path, typer.Option("--data", help="Dataset folder: nnU-Net v2 raw, with a lesions.toml.", file_okay=False)
+]
+LesionsOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--lesions", help="A lesions.toml elsewhere, for a folder one may not write to.", dir_okay=False
+    ),
+]
+PresetOption = Annotated[str, typer.Option("--preset", help="paper or demo.")]
+ConfigOption = Annotated[
+    Path | None, typer.Option("--config", help="TOML file over the preset.", dir_okay=False)
+]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="One setting over both, as in --set diffusion.num_steps=400; repeatable."),
+]
+CacheOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--cache", help="Folder of prepared scans; by default `cache` beside --out.", file_okay=False
+    ),
+]
+
+
+@app.callback(invoke_without_command=True)
+def _main(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version and exit.", is_eager=True)
+    ] = False,
+) -> None:
+    if version:
+        _console.print(__version__)
+        raise typer.Exit
+
+
+@app.command()
+def demo(
+    out: OutOption = Path("runs/demo"),
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            "--data", help="A real dataset folder; without one, the built-in phantom.", file_okay=False
+        ),
+    ] = None,
+    lesions: LesionsOption = None,
+    seed: SeedOption = 0,
+    device: DeviceOption = "auto",
+    preset: PresetOption = "demo",
+    config: ConfigOption = None,
+    settings: SetOption = None,
+) -> None:
+    """Run the whole loop, small: three stages, synthesis, with and without synthetic data, report.
+
+    [bold]Examples[/bold]
+
+    promptlesion demo
+
+    promptlesion demo --data Dataset101_Sarcoma --lesions examples/sarcoma.toml --out runs/sarcoma
+
+    promptlesion demo --set diffusion.prompt_encoder=one-hot --out runs/demo-one-hot
+    """
+    from promptlesion.config import resolve_config
+    from promptlesion.demo import run_demo
+
+    resolved = resolve_config(preset=preset, file=config, settings=settings or ())
+    results, was_work = run_demo(
+        out=out, config=resolved, seed=seed, device=device, command=_command(), data=data, lesions=lesions
+    )
+    if not was_work:
+        _say(f"{out} is finished; there is nothing to do.")
+    _print_results(results)
+    _say(f"Report: {out / 'report.html'}")
+
+
+@prepare_app.command("phantom")
+def prepare_phantom(
+    out: OutOption,
+    kind: Annotated[
+        PhantomKind, typer.Option("--kind", help="Coronary CT angiography, or abdomen.")
+    ] = PhantomKind.CCTA,
+    cases: Annotated[int, typer.Option("--cases", min=1, help="Made-up subjects.")] = 36,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the subjects.")] = 0,
+    workers: Annotated[int, typer.Option("--workers", min=1, help="Processes that draw cases.")] = 1,
+) -> None:
+    """Draw procedural CT phantoms with the paper's five lesion types.
+
+    [bold]Example[/bold]
+
+    promptlesion prepare phantom --kind abdomen --cases 20 --seed 1 --out data/abdomen
+    """
+    from promptlesion.data.phantom import write_phantom_dataset
+    from promptlesion.training.progress import progress_bar
+
+    with progress_bar("phantom", cases) as bar:
+        write_phantom_dataset(
+            kind.value,
+            num_cases=cases,
+            seed=seed,
+            out=out,
+            num_workers=workers,
+            on_progress=lambda done, _: bar.update(done),
+        )
+    _say(f"{cases} {kind.value} cases in {out}")
+
+
+@train_app.command("autoencoder")
+def train_autoencoder_verb(
+    data: DataOption,
+    out: OutOption,
+    lesions: LesionsOption = None,
+    seed: SeedOption = 0,
+    device: DeviceOption = "auto",
+    preset: PresetOption = "paper",
+    config: ConfigOption = None,
+    settings: SetOption = None,
+    cache: CacheOption = None,
+) -> None:
+    """Stage 1: the VQGAN, on patches of the training subjects.
+
+    [bold]Example[/bold]
+
+    promptlesion train autoencoder --data data/ccta --preset demo --out runs/mine/autoencoder
+    """
+    from promptlesion.autoencoder.train import train_autoencoder
+    from promptlesion.config import resolve_config
+    from promptlesion.data.prepared import prepare_dataset
+
+    resolved = resolve_config(preset=preset, file=config, settings=settings or ())
+    prepared = prepare_dataset(
+        data, cache=cache or out.parent / "cache", lesions=lesions, **resolved.data.split_options()
+    )
+    run = train_autoencoder(
+        train_cases=prepared.train,
+        validation_cases=prepared.validation,
+        spec=prepared.dataset.spec,
+        config=resolved.autoencoder,
+        out=out,
+        seed=seed,
+        device=device,
+    )
+    _say_finished(out, run.seconds)
+
+
+@train_app.command("diffusion")
+def train_diffusion_verb(
+    data: DataOption,
+    autoencoder: Annotated[
+        Path, typer.Option("--autoencoder", help="Finished run of stage 1.", file_okay=False)
+    ],
+    out: OutOption,
+    lesions: LesionsOption = None,
+    seed: SeedOption = 0,
+    device: DeviceOption = "auto",
+    preset: PresetOption = "paper",
+    config: ConfigOption = None,
+    settings: SetOption = None,
+    cache: CacheOption = None,
+) -> None:
+    """Stage 2: the prompt-conditioned denoiser, on the lesions of the training subjects.
+
+    [bold]Example[/bold]
+
+    promptlesion train diffusion --data data/ccta --preset demo
+    --autoencoder runs/mine/autoencoder --out runs/mine/diffusion
+    """
+    from promptlesion.config import resolve_config
+    from promptlesion.data.prepared import prepare_dataset
+    from promptlesion.diffusion.train import train_diffusion
+
+    resolved = resolve_config(preset=preset, file=config, settings=settings or ())
+    prepared = prepare_dataset(
+        data, cache=cache or out.parent / "cache", lesions=lesions, **resolved.data.split_options()
+    )
+    run = train_diffusion(
+        train_cases=prepared.train,
+        spec=prepared.dataset.spec,
+        autoencoder_run=autoencoder,
+        config=resolved.diffusion,
+        out=out,
+        seed=seed,
+        device=device,
+    )
+    _say_finished(out, run.seconds)
+
+
+@train_app.command("segmentation")
+def train_segmentation_verb(
+    data: DataOption,
+    out: OutOption,
+    synthetic: Annotated[
+        Path | None,
+        typer.Option(
+            "--synthetic", help="Dataset folder that `synthesize` wrote; mixed in.", file_okay=False
+        ),
+    ] = None,
+    lesions: LesionsOption = None,
+    seed: SeedOption = 0,
+    device: DeviceOption = "auto",
+    preset: PresetOption = "paper",
+    config: ConfigOption = None,
+    settings: SetOption = None,
+    cache: CacheOption = None,
+) -> None:
+    """Stage 3: the segmentation network, on real scans or on real and synthetic ones.
+
+    [bold]Example[/bold]
+
+    promptlesion train segmentation --data data/ccta --synthetic data/ccta-synthetic --preset demo --out runs/mine/mixed
+    """
+    from promptlesion.config import resolve_config
+    from promptlesion.data.dataset import open_dataset
+    from promptlesion.data.prepared import cached_cases, prepare_dataset
+    from promptlesion.segmentation.train import train_segmentation
+
+    resolved = resolve_config(preset=preset, file=config, settings=settings or ())
+    cache = cache or out.parent / "cache"
+    prepared = prepare_dataset(data, cache=cache, lesions=lesions, **resolved.data.split_options())
+    run = train_segmentation(
+        real_cases=prepared.train,
+        synthetic_cases=cached_cases(open_dataset(synthetic), cache) if synthetic else [],
+        validation_cases=prepared.validation,
+        spec=prepared.dataset.spec,
+        labels=prepared.dataset.labels,
+        config=resolved.segmentation,
+        out=out,
+        seed=seed,
+        device=device,
+    )
+    _say_finished(out, run.seconds)
+
+
+@app.command()
+def synthesize(
+    data: DataOption,
+    model: Annotated[
+        Path,
+        typer.Option("--model", help="Finished diffusion run; it names its autoencoder.", file_okay=False),
+    ],
+    out: OutOption,
+    count: Annotated[list[str], typer.Option("--count", help="Lesions to paint, TYPE=N; repeatable.")],
+    lesions: LesionsOption = None,
+    seed: SeedOption = 0,
+    device: DeviceOption = "auto",
+    preset: PresetOption = "paper",
+    config: ConfigOption = None,
+    settings: SetOption = None,
+) -> None:
+    """Paint lesions into the scans of the training subjects and write them as a dataset folder.
+
+    [bold]Example[/bold]
+
+    promptlesion synthesize --data data/ccta --model runs/mine/diffusion --preset demo
+    --count calcified_plaque=20 --count non_calcified_plaque=20 --out data/ccta-synthetic
+    """
+    from promptlesion.config import resolve_config
+    from promptlesion.data.dataset import open_dataset
+    from promptlesion.data.splits import dataset_split
+    from promptlesion.synthesis.cohort import parse_counts, source_scans, synthesize_cohort
+    from promptlesion.synthesis.synthesizer import load_synthesizer
+
+    resolved = resolve_config(preset=preset, file=config, settings=settings or ())
+    counts = parse_counts(count)
+    synthesizer = load_synthesizer(model, resolved.synthesis, device=device)
+    dataset = open_dataset(data, lesions)
+    sources = source_scans(dataset, synthesizer, dataset_split(dataset, **resolved.data.split_options()))
+    run = synthesize_cohort(
+        sources, synthesizer, counts=counts, config=resolved.synthesis, out=out, seed=seed
+    )
+    _say_finished(out, run.seconds)
+
+
+@app.command()
+def segment(
+    model: Annotated[Path, typer.Option("--model", help="Finished segmentation run.", file_okay=False)],
+    data: DataOption,
+    out: OutOption,
+    lesions: LesionsOption = None,
+    device: DeviceOption = "auto",
+) -> None:
+    """Write a label map for every scan of a dataset folder, on the scan's own grid.
+
+    [bold]Example[/bold]
+
+    promptlesion segment --model runs/mine/mixed --data data/ccta --out runs/mine/predictions
+    """
+    from promptlesion.data.dataset import open_dataset
+    from promptlesion.segmentation.predict import segment_dataset
+    from promptlesion.training.progress import progress_bar
+
+    dataset = open_dataset(data, lesions)
+    with progress_bar("segmenting", len(dataset.cases)) as bar:
+        segment_dataset(model, dataset, out, device=device, on_progress=lambda done, _: bar.update(done))
+    _say(f"{len(dataset.cases)} label maps in {out}")
+
+
+@evaluate_app.command("segmentation")
+def evaluate_segmentation(
+    data: DataOption,
+    predictions: Annotated[
+        Path, typer.Option("--predictions", help="Folder that `segment` wrote.", file_okay=False)
+    ],
+    out: Annotated[
+        Path | None, typer.Option("--out", help="JSON file for every figure.", dir_okay=False)
+    ] = None,
+    lesions: LesionsOption = None,
+    preset: PresetOption = "paper",
+    config: ConfigOption = None,
+    settings: SetOption = None,
+) -> None:
+    """Dice, surface Dice and HD95 of every case that has a prediction, per lesion type.
+
+    [bold]Example[/bold]
+
+    promptlesion evaluate segmentation --data data/ccta --predictions runs/mine/predictions --out runs/mine/scores.json
+    """
+    from dataclasses import asdict
+
+    from promptlesion.config import resolve_config
+    from promptlesion.data.dataset import open_dataset
+    from promptlesion.evaluation.segmentation_metrics import evaluate_folder
+    from promptlesion.training.atomic import write_json
+
+    resolved = resolve_config(preset=preset, file=config, settings=settings or ())
+    dataset = open_dataset(data, lesions)
+    predicted = [case.name for case in dataset.cases if (predictions / f"{case.name}.nii.gz").is_file()]
+    if not predicted:
+        raise ValueError(f"{predictions}: expected label maps of cases of {data}, CASE.nii.gz; found none")
+    tolerance_mm = resolved.evaluation.surface_tolerance_mm
+    scores = evaluate_folder(dataset.select(predicted), predictions, tolerance_mm=tolerance_mm)
+    if out:
+        write_json(out, {"surface_tolerance_mm": tolerance_mm, "scores": [asdict(score) for score in scores]})
+    _print_scores(scores, tolerance_mm)
+
+
+@evaluate_app.command("fidelity")
+def evaluate_fidelity(
+    real: Annotated[Path, typer.Option("--real", help="Dataset folder with real lesions.", file_okay=False)],
+    synthetic: Annotated[
+        Path, typer.Option("--synthetic", help="Dataset folder that `synthesize` wrote.", file_okay=False)
+    ],
+    out: Annotated[
+        Path | None, typer.Option("--out", help="JSON file for every figure.", dir_okay=False)
+    ] = None,
+    lesions: LesionsOption = None,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the intervals.")] = 0,
+    preset: PresetOption = "paper",
+    config: ConfigOption = None,
+    settings: SetOption = None,
+) -> None:
+    """Lesion FID and KID of the painted lesions against the real ones, per lesion type.
+
+    [bold]Example[/bold]
+
+    promptlesion evaluate fidelity --real data/ccta --synthetic data/ccta-synthetic --out runs/mine/fidelity.json
+    """
+    from promptlesion.config import resolve_config
+    from promptlesion.data.dataset import open_dataset
+    from promptlesion.evaluation.distances import fidelity_rows
+    from promptlesion.evaluation.features import ImageNetSliceFeatures
+    from promptlesion.evaluation.lesions import by_type, collect_lesions
+    from promptlesion.training.atomic import write_json
+
+    resolved = resolve_config(preset=preset, file=config, settings=settings or ())
+    dataset = open_dataset(real, lesions)
+    names = [lesion.name for lesion in dataset.spec.lesions]
+    margin = resolved.evaluation.feature_margin_voxels
+    rows = fidelity_rows(
+        ImageNetSliceFeatures(window=dataset.window),
+        by_type(collect_lesions(dataset, margin_voxels=margin), names),
+        by_type(collect_lesions(open_dataset(synthetic), source=dataset, margin_voxels=margin), names),
+        seed=seed,
+    )
+    if not rows:
+        raise ValueError(f"{synthetic}: expected painted lesions of a type that {real} has; found none")
+    if out:
+        write_json(out, {"fidelity": [row.model_dump(mode="json") for row in rows]})
+    _print_fidelity(rows)
+
+
+@config_app.command("show")
+def config_show(
+    preset: PresetOption = "paper", config: ConfigOption = None, settings: SetOption = None
+) -> None:
+    """Print every setting with its value and meaning, as a TOML file that --config reads.
+
+    [bold]Example[/bold]
+
+    promptlesion config show --preset demo --set diffusion.num_steps=2000 > mine.toml
+    """
+    from promptlesion.config import as_toml, resolve_config
+
+    sys.stdout.write(as_toml(resolve_config(preset=preset, file=config, settings=settings or ())))
+
+
+@config_app.command("check")
+def config_check(
+    preset: PresetOption = "paper", config: ConfigOption = None, settings: SetOption = None
+) -> None:
+    """Say whether a configuration is valid, and if not, why.
+
+    [bold]Example[/bold]
+
+    promptlesion config check --config mine.toml
+    """
+    from promptlesion.config import resolve_config
+
+    resolve_config(preset=preset, file=config, settings=settings or ())
+    _say("The configuration is valid.")
+
+
+def main() -> None:
+    """Run the command line: exit 0 when it ended well, 2 for bad input, 1 for work that could not be finished."""
+    logging.basicConfig(
+        level=logging.INFO,
+        format="%(message)s",
+        handlers=[RichHandler(console=Console(stderr=True), show_path=False, show_time=False)],
+    )
+    try:
+        app()
+    except ValueError as error:
+        _fail(str(error), BAD_INPUT)
+    except (OSError, RuntimeError) as error:
+        _fail(f"{type(error).__name__}: {error}", UNFINISHED)
+    except KeyboardInterrupt:
+        _fail("Interrupted. The same command goes on where it stopped.", UNFINISHED)
+
+
+def _fail(message: str, code: int) -> None:
+    sys.stderr.write(message.rstrip() + "\n")
+    sys.exit(code)
+
+
+def _say(text: str) -> None:
+    _console.print(text, highlight=False, soft_wrap=True)
+
+
+def _say_finished(out: Path, seconds: float) -> None:
+    _say(f"{out} is finished ({seconds:.0f} s of work); run again, there is nothing to do.")
+
+
+def _command() -> str:
+    return " ".join(["promptlesion", *sys.argv[1:]])
+
+
+def _text(value: float | None, decimals: int = 3) -> str:
+    return "-" if value is None else f"{value:.{decimals}f}"
+
+
+def _print_results(results: "DemoResults") -> None:
+    """Print what the synthetic data did, and whether the painted lesions are right."""
+    table = Table(
+        title=f"Held-out subjects, {results.interval_level:.0%} bootstrap intervals", title_justify="left"
+    )
+    for column in (
+        "lesion type",
+        "metric",
+        "subjects",
+        "real only",
+        "real + synthetic",
+        "difference",
+        "interval",
+    ):
+        table.add_column(column)
+    for row in results.segmentation:
+        interval = f"{_text(row.difference.low)} to {_text(row.difference.high)}"
+        figures = (_text(estimate.value) for estimate in (row.real, row.mixed, row.difference))
+        table.add_row(row.lesion_type, row.metric, str(row.num_subjects), *figures, interval)
+    _console.print(table)
+    bias = Table(title="Mean HU inside lesions", title_justify="left")
+    for column in ("lesion type", "compared", "real", "compared HU", "bias", "allowed", "within"):
+        bias.add_column(column)
+    for entry in results.intensity:
+        figures = (
+            f"{v:.0f}"
+            for v in (entry.real_mean_hu, entry.compared_mean_hu, entry.bias_hu, entry.tolerance_hu)
+        )
+        bias.add_row(
+            entry.lesion_type, entry.compared, *figures, "yes" if entry.is_within_tolerance else "NO"
+        )
+    _console.print(bias)
+    _print_fidelity(results.fidelity)
+
+
+def _print_fidelity(rows: "Sequence[FidelityRow]") -> None:
+    table = Table(title=f"Lesion FID and KID, {rows[0].network}" if rows else None, title_justify="left")
+    for column in ("lesion type", "compared", "N", "FID", "KID"):
+        table.add_column(column)
+    for row in rows:
+        count = f"{row.num_real} and {row.num_synthetic}"
+        table.add_row(row.lesion_type, row.compared, count, _text(row.fid.value, 2), _text(row.kid.value, 2))
+    _console.print(table)
+
+
+def _print_scores(scores: "Sequence[LesionScore]", tolerance_mm: float) -> None:
+    table = Table()
+    for column in ("case", "lesion type", "Dice", f"surface Dice ({tolerance_mm:g} mm)", "HD95 mm"):
+        table.add_column(column)
+    for score in scores:
+        figures = (_text(score.dice), _text(score.surface_dice), _text(score.hd95_mm, 1))
+        table.add_row(score.case, score.lesion_type, *figures)
+    _console.print(table)

@@ -1,0 +1,67 @@
+"""A dataset folder made ready for training: opened, cached at the networks' spacing, and split by subject."""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+from promptlesion.data.cache import CachedCase, build_cache
+from promptlesion.data.dataset import Dataset, open_dataset
+from promptlesion.data.splits import Split, dataset_split
+from promptlesion.training.progress import progress_bar
+
+
+@dataclass(frozen=True)
+class PreparedDataset:
+    """The folder, its prepared cases, and which of them train, validate and test."""
+
+    dataset: Dataset
+    split: Split
+    train: tuple[CachedCase, ...]
+    validation: tuple[CachedCase, ...]
+    test: tuple[CachedCase, ...]
+
+    def part(self, name: str) -> Dataset:
+        """Return the dataset with the cases of one part alone: `train`, `validation` or `test`."""
+        names: tuple[str, ...] = getattr(self.split, name)
+        return self.dataset.select(names)
+
+
+def prepare_dataset(
+    root: Path,
+    *,
+    cache: Path,
+    lesions: Path | None = None,
+    validation_fraction: float,
+    test_fraction: float,
+    seed: int,
+) -> PreparedDataset:
+    """Open a dataset folder, cache its cases and split them by subject.
+
+    Args:
+        root: the dataset folder.
+        cache: folder that holds the caches of all datasets.
+        lesions: another `lesions.toml` than the folder's own.
+        validation_fraction: share of subjects, where the folder has no splits.
+        test_fraction: likewise.
+        seed: of the split, likewise.
+
+    Raises:
+        DatasetError: the folder or one of its cases is not as it should be.
+    """
+    dataset = open_dataset(root, lesions)
+    split = dataset_split(
+        dataset, seed=seed, validation_fraction=validation_fraction, test_fraction=test_fraction
+    )
+    by_name = {case.name: case for case in cached_cases(dataset, cache)}
+    train, validation, test = (
+        tuple(by_name[name] for name in names) for names in (split.train, split.validation, split.test)
+    )
+    return PreparedDataset(dataset, split, train, validation, test)
+
+
+def cached_cases(dataset: Dataset, cache: Path) -> list[CachedCase]:
+    """Cache every case of a dataset, each dataset in a folder of its own."""
+    identity = hashlib.sha256(str(dataset.root.resolve()).encode()).hexdigest()[:8]
+    folder = cache / f"{dataset.root.resolve().name}-{identity}"
+    with progress_bar(f"preparing {dataset.root.name}", len(dataset.cases)) as bar:
+        return build_cache(dataset, folder, on_progress=lambda done, _: bar.update(done))

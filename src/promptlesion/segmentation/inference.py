@@ -1,0 +1,160 @@
+"""The trained network on whole scans: sliding windows at its spacing, results on the scan's own grid."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int, Num, UInt8
+from monai.inferers.utils import sliding_window_inference
+from torch import Tensor, nn
+
+from promptlesion.data.intensity import HUWindow
+from promptlesion.data.resampling import resample_array, resample_to_spacing
+from promptlesion.data.spec import DatasetSpec
+from promptlesion.data.volume import Volume
+from promptlesion.segmentation.config import SegmentationConfig
+from promptlesion.segmentation.label_classes import LabelClasses
+from promptlesion.segmentation.network import build_segmentation_network
+from promptlesion.training.checkpoint import load_checkpoint
+from promptlesion.training.device import Precision, autocast, place
+
+_WINDOWS_AT_ONCE = 4
+_AIR = -1.0
+"""What the windows see beyond the scan: the low end of the HU window."""
+
+
+@dataclass(frozen=True)
+class TrainedSegmentation:
+    """A finished stage 3: the network with the best validation Dice, and all that is needed to use it."""
+
+    network: nn.Module
+    config: SegmentationConfig
+    spec: DatasetSpec
+    classes: LabelClasses
+    model_hash: str
+    card: dict[str, object]
+
+
+def load_segmentation(run_folder: Path, device: torch.device) -> TrainedSegmentation:
+    """Read a finished run of stage 3, frozen and in evaluation mode.
+
+    Raises:
+        CheckpointError: the run is not finished, damaged, or of another stage.
+    """
+    checkpoint = load_checkpoint(run_folder / "checkpoint", stage="segmentation")
+    config = SegmentationConfig.model_validate(checkpoint.card["config"])
+    labels = checkpoint.card["labels"]
+    assert isinstance(labels, dict)
+    classes = LabelClasses.of_labels(labels)
+    network = build_segmentation_network(config, classes.num_classes)
+    network.load_state_dict(checkpoint.part("segmentation"))
+    return TrainedSegmentation(
+        network=place(network.requires_grad_(requires_grad=False).eval(), device),
+        config=config,
+        spec=DatasetSpec.model_validate(checkpoint.card["dataset"]),
+        classes=classes,
+        model_hash=str(checkpoint.card["weights_sha256"]),
+        card=checkpoint.card,
+    )
+
+
+@torch.no_grad()
+def predict_scores(
+    network: nn.Module,
+    image_hu: Num[np.ndarray, "x y z"],
+    *,
+    spec: DatasetSpec,
+    patch_voxels: int,
+    overlap: float,
+    device: torch.device,
+    precision: Precision,
+) -> Float[Tensor, "label x y z"]:
+    """Return the network's scores (logits) for a scan at the model's spacing, on the CPU.
+
+    Windows overlap and are blended with Gaussian weights; the stitched scores stay in main memory, so that
+    the accelerator holds a few windows only, however large the scan.
+    """
+    normalized = HUWindow(*spec.window_hu).normalize(image_hu.astype(np.float32))
+
+    def predictor(windows: Float[Tensor, "batch 1 x y z"]) -> Float[Tensor, "batch label x y z"]:
+        with autocast(device, precision):
+            scores: Tensor = network(windows)
+        return scores.float()
+
+    stitched: Tensor = sliding_window_inference(
+        torch.from_numpy(normalized)[None, None],
+        roi_size=(patch_voxels,) * 3,
+        sw_batch_size=_WINDOWS_AT_ONCE,
+        predictor=predictor,
+        overlap=overlap,
+        mode="gaussian",
+        cval=_AIR,
+        sw_device=device,
+        device="cpu",
+    )
+    return stitched[0]
+
+
+def predict_labels(
+    network: nn.Module,
+    image_hu: Num[np.ndarray, "x y z"],
+    *,
+    spec: DatasetSpec,
+    patch_voxels: int,
+    overlap: float,
+    label_values: tuple[int, ...],
+    device: torch.device,
+    precision: Precision,
+) -> UInt8[np.ndarray, "x y z"]:
+    """Return the label map of a scan that is at the model's spacing already.
+
+    Args:
+        network: in evaluation mode.
+        image_hu: the scan, HU.
+        spec: window of the dataset the network was trained on.
+        patch_voxels: edge of the sliding window.
+        overlap: of neighbouring windows, as a share of their edge.
+        label_values: values of the dataset's labels, background included.
+        device: what to compute on.
+        precision: arithmetic of the network.
+    """
+    scores = predict_scores(
+        network,
+        image_hu,
+        spec=spec,
+        patch_voxels=patch_voxels,
+        overlap=overlap,
+        device=device,
+        precision=precision,
+    )
+    return LabelClasses(label_values).to_values(scores.argmax(dim=0).numpy())
+
+
+def predict_case(model: TrainedSegmentation, scan: Volume, device: torch.device) -> Volume:
+    """Return the label map of a scan of any spacing and orientation, on the scan's own grid."""
+    prepared = resample_to_spacing(scan, model.spec.spacing_mm, order=1)
+    scores = predict_scores(
+        model.network,
+        prepared.array,
+        spec=model.spec,
+        patch_voxels=model.config.patch_voxels,
+        overlap=model.config.window_overlap,
+        device=device,
+        precision=model.config.precision,
+    )
+    classes = scores.argmax(dim=0).numpy() if prepared is scan else _classes_on_grid(scores, prepared, scan)
+    return scan.with_array(model.classes.to_values(classes))
+
+
+def _classes_on_grid(scores: Float[Tensor, "label x y z"], prepared: Volume, scan: Volume) -> Int[np.ndarray, "i j k"]:
+    """Interpolate the probability of each label on the scan's grid, one at a time, and keep the likeliest."""
+    probabilities = scores.softmax(dim=0).numpy()
+    classes = np.zeros(scan.shape, dtype=np.int64)
+    highest = np.zeros(scan.shape, dtype=np.float32)
+    for index, probability in enumerate(probabilities):
+        resampled = resample_array(probability, prepared.affine, scan.affine, scan.shape, order=1, fill=None)
+        is_higher = resampled > highest
+        classes[is_higher] = index
+        np.maximum(highest, resampled, out=highest)
+    return classes

@@ -1,0 +1,108 @@
+"""Label maps for the scans of a dataset folder, one file a case, resumable."""
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from promptlesion.data.case_check import check_hounsfield
+from promptlesion.data.dataset import Case, Dataset
+from promptlesion.data.volume import read_volume, write_volume
+from promptlesion.segmentation.inference import (
+    TrainedSegmentation,
+    load_segmentation,
+    predict_case,
+    predict_labels,
+)
+from promptlesion.training.atomic import write_json
+from promptlesion.training.device import resolve_device
+
+__all__ = [
+    "TrainedSegmentation",
+    "load_segmentation",
+    "predict_case",
+    "predict_labels",
+    "prediction_path",
+    "segment_dataset",
+]
+
+RECORD_FILE = "segmentation.json"
+"""Beside the predictions: which model made them, from which scans."""
+
+
+def prediction_path(folder: Path, case_name: str) -> Path:
+    """Where the predicted label map of a case lies."""
+    return folder / f"{case_name}.nii.gz"
+
+
+def segment_dataset(
+    run_folder: Path,
+    dataset: Dataset,
+    out_folder: Path,
+    *,
+    device: str = "auto",
+    on_progress: Callable[[int, int], None] | None = None,
+) -> None:
+    """Write `CASE.nii.gz` for every case: the dataset's label values, on the grid of the scan.
+
+    Label maps that the same model has made from the same scan are kept; those of another model go. The label
+    maps of the dataset are not read.
+
+    Args:
+        run_folder: a finished segmentation run.
+        dataset: the scans; its labels must be those the network was trained on.
+        out_folder: where the predictions go.
+        device: `auto` or a device's name.
+        on_progress: called with (done, total) after each case.
+
+    Raises:
+        ValueError: other labels than the network's, or label maps in the folder that are not ours to replace.
+    """
+    torch_device = resolve_device(device)
+    model = load_segmentation(run_folder, torch_device)
+    if dataset.labels != model.card["labels"]:
+        raise ValueError(
+            f"{dataset.root}: expected the labels the network was trained on, {model.card['labels']}; "
+            f"found {dataset.labels}"
+        )
+    scans = _take_up(out_folder, model.model_hash, dataset.cases)
+    for done, case in enumerate(dataset.cases, start=1):
+        path, scan = prediction_path(out_folder, case.name), _fingerprint(case.image_path)
+        if scans.get(case.name) != scan or not path.is_file():
+            image = read_volume(case.image_path)
+            check_hounsfield(case.name, image.array)
+            write_volume(predict_case(model, image, torch_device), path)
+            scans[case.name] = scan
+            _write_record(out_folder, model.model_hash, scans)
+        if on_progress is not None:
+            on_progress(done, len(dataset.cases))
+
+
+def _take_up(out_folder: Path, model_hash: str, cases: Sequence[Case]) -> dict[str, list[int]]:
+    """Return the scans that this model has done in the folder; remove what another model did."""
+    record_path = out_folder / RECORD_FILE
+    if not record_path.is_file():
+        foreign = [path for case in cases if (path := prediction_path(out_folder, case.name)).exists()]
+        if foreign:
+            raise ValueError(
+                f"{foreign[0]}: expected a folder without label maps of other origin; "
+                f"found one and no {RECORD_FILE} that says what made it. Choose another --out"
+            )
+        _write_record(out_folder, model_hash, {})
+        return {}
+    record = json.loads(record_path.read_text(encoding="utf-8"))
+    if record["weights_sha256"] == model_hash:
+        return dict(record["scans"])
+    for name in record["scans"]:
+        prediction_path(out_folder, name).unlink(missing_ok=True)
+    _write_record(out_folder, model_hash, {})
+    return {}
+
+
+def _write_record(out_folder: Path, model_hash: str, scans: dict[str, list[int]]) -> None:
+    write_json(out_folder / RECORD_FILE, {"weights_sha256": model_hash, "scans": scans})
+
+
+def _fingerprint(path: Path) -> list[int]:
+    """Size and time of change: what tells whether a scan is still the same file."""
+    status = path.stat()
+    return [status.st_size, status.st_mtime_ns]

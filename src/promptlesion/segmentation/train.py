@@ -1,0 +1,187 @@
+"""Training of stage 3, on real scans or on real and synthetic ones; validation selects the weights."""
+
+import copy
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from promptlesion.data.cache import CachedCase, data_fingerprint
+from promptlesion.data.patch_batches import PatchBatches
+from promptlesion.data.spec import DatasetSpec
+from promptlesion.segmentation.config import SegmentationConfig
+from promptlesion.segmentation.label_classes import LabelClasses
+from promptlesion.segmentation.loss import SegmentationLoss
+from promptlesion.segmentation.mixing import check_subjects_apart, mixed_batches
+from promptlesion.segmentation.network import build_segmentation_network
+from promptlesion.segmentation.validation import check_validation_lesions, mean_over_types, validation_dice
+from promptlesion.training.checkpoint import save_checkpoint
+from promptlesion.training.device import autocast, place, resolve_device
+from promptlesion.training.learning_rate import set_learning_rate
+from promptlesion.training.run import Report, Run
+from promptlesion.training.seeding import derive_seed
+from promptlesion.training.state import TrainState
+
+
+def train_segmentation(
+    *,
+    real_cases: Sequence[CachedCase],
+    synthetic_cases: Sequence[CachedCase],
+    validation_cases: Sequence[CachedCase],
+    spec: DatasetSpec,
+    labels: dict[str, int],
+    config: SegmentationConfig,
+    out: Path,
+    seed: int,
+    device: str = "auto",
+) -> Run:
+    """Train the U-Net, or go on with an interrupted run.
+
+    Args:
+        real_cases: real training cases.
+        synthetic_cases: synthetic training cases, mixed in as `synthetic_ratio` asks; may be empty.
+        validation_cases: whole scans by whose lesion Dice the best weights are selected.
+        spec: window, spacing and lesion types of the dataset.
+        labels: every label of the dataset by name, background included.
+        config: network and training.
+        out: the run's folder.
+        seed: of the weights and of every draw.
+        device: `auto` or a device's name.
+
+    Returns:
+        The finished run; its `checkpoint/` holds the best weights and the card.
+
+    Raises:
+        ValueError: a training case of a validation subject, or no lesion in any validation case.
+    """
+    check_subjects_apart(real_cases=real_cases, synthetic_cases=synthetic_cases, validation_cases=validation_cases)
+    check_validation_lesions(validation_cases, spec)
+    torch_device = resolve_device(device)
+    run = Run(
+        out,
+        stage="segmentation",
+        config=config.model_dump(mode="json"),
+        seed=seed,
+        inputs={
+            "training cases": _names(real_cases),
+            "synthetic cases": _names(synthetic_cases),
+            "validation cases": _names(validation_cases),
+            "data": data_fingerprint([*real_cases, *synthetic_cases, *validation_cases]),
+            "labels": json.dumps(labels),
+            "dataset": spec.model_dump_json(),
+        },
+        device=torch_device,
+    )
+    if run.is_finished:
+        return run
+    classes = LabelClasses.of_labels(labels)
+    torch.manual_seed(derive_seed(seed, "segmentation", "weights"))
+    network = place(build_segmentation_network(config, classes.num_classes), torch_device)
+    state = TrainState(
+        networks={"segmentation": network, "best": copy.deepcopy(network)},
+        optimizers={
+            "segmentation": torch.optim.Adam(network.parameters(), lr=config.learning_rate, betas=config.adam_betas)
+        },
+        counters={"best_dice": -1.0, "best_epoch": 0, "epochs_since_best": 0},
+    )
+    run.resume(state)
+    steps_per_epoch = config.steps_per_epoch or math.ceil(len(real_cases) / config.batch_size)
+    reports = _steps(
+        state,
+        mixed_batches(real_cases=real_cases, synthetic_cases=synthetic_cases, spec=spec, config=config, seed=seed),
+        validation_cases,
+        spec=spec,
+        config=config,
+        steps_per_epoch=steps_per_epoch,
+        classes=classes,
+        device=torch_device,
+    )
+    run.train(state, reports, num_steps=config.num_epochs * steps_per_epoch, checkpoint_every_steps=steps_per_epoch)
+    save_checkpoint(
+        run.checkpoint_folder,
+        card={
+            "stage": "segmentation",
+            "config": config.model_dump(mode="json"),
+            "dataset": spec.model_dump(mode="json"),
+            "labels": labels,
+            "training_cases": [case.name for case in real_cases],
+            "synthetic_cases": [case.name for case in synthetic_cases],
+            "training_subjects": sorted({case.subject for case in (*real_cases, *synthetic_cases)}),
+            "validation_cases": [case.name for case in validation_cases],
+            "seed": seed,
+            "best_dice": state.counters["best_dice"],
+            "best_epoch": int(state.counters["best_epoch"]),
+            "num_epochs": state.step // steps_per_epoch,
+        },
+        parts={"segmentation": state.networks["best"].state_dict()},
+    )
+    run.finish()
+    return run
+
+
+def _steps(
+    state: TrainState,
+    batches: PatchBatches,
+    validation_cases: Sequence[CachedCase],
+    *,
+    spec: DatasetSpec,
+    config: SegmentationConfig,
+    steps_per_epoch: int,
+    classes: LabelClasses,
+    device: torch.device,
+) -> Iterator[Report]:
+    """Train step by step, yielding the loss and, after an epoch, the Dice; end early without progress."""
+    network, optimizer = state.networks["segmentation"], state.optimizers["segmentation"]
+    lesion_labels = [lesion.label for lesion in spec.lesions]
+    loss_of = SegmentationLoss(classes, lesion_labels=lesion_labels, lesion_weight=config.lesion_weight).to(device)
+    num_steps = config.num_epochs * steps_per_epoch
+    while state.step < num_steps and state.counters["epochs_since_best"] < config.patience_epochs:
+        patches = batches.draw(state.step)
+        image, truth = patches.image.to(device), classes.to_classes(patches.labels).to(device)
+        network.train()
+        with autocast(device, config.precision):
+            scores = network(image)
+        loss = loss_of(scores, truth)
+        set_learning_rate(
+            optimizer,
+            start=config.learning_rate,
+            step=state.step,
+            num_steps=num_steps,
+            decay=config.learning_rate_decay,
+        )
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_(network.parameters(), 1.0)
+        optimizer.step()
+        state.step += 1
+        report = {"loss": loss.item()}
+        epoch, step_in_epoch = divmod(state.step, steps_per_epoch)
+        if step_in_epoch == 0 and (epoch % config.validate_every_epochs == 0 or epoch == config.num_epochs):
+            dice = validation_dice(
+                network,
+                validation_cases,
+                spec=spec,
+                config=config,
+                label_values=classes.values,
+                device=device,
+            )
+            report["validation_dice"] = _keep_best(state, dice, epoch)
+            report |= {f"validation_dice_{name}": value for name, value in dice.items()}
+        yield report
+
+
+def _keep_best(state: TrainState, dice: Mapping[str, float], epoch: int) -> float:
+    """Take over the weights where their mean Dice is higher than ever; return that mean."""
+    mean_dice = mean_over_types(dice)
+    if mean_dice > state.counters["best_dice"]:
+        state.counters |= {"best_dice": mean_dice, "best_epoch": epoch}
+        state.networks["best"].load_state_dict(state.networks["segmentation"].state_dict())
+    state.counters["epochs_since_best"] = epoch - state.counters["best_epoch"]
+    return mean_dice
+
+
+def _names(cases: Sequence[CachedCase]) -> str:
+    return ", ".join(case.name for case in cases)

@@ -1,0 +1,44 @@
+"""The settings of stage 2 are the paper's unless said otherwise, and refuse what cannot work."""
+
+import pytest
+from pydantic import ValidationError
+
+from promptlesion.diffusion.config import DiffusionConfig
+from promptlesion.diffusion.denoiser import build_denoiser
+
+
+def test_the_defaults_are_the_papers() -> None:
+    config = DiffusionConfig()
+    assert (config.num_levels, config.num_steps, config.batch_size) == (400, 60_000, 4)
+    assert (config.learning_rate, config.adam_betas, config.prediction) == (1e-4, (0.9, 0.999), "noise")
+    assert (config.beta_start, config.beta_end, config.rescale_betas) == (1e-4, 2e-2, False)
+
+
+def test_attention_where_there_is_no_level_is_refused() -> None:
+    with pytest.raises(
+        ValidationError, match=r"attention_levels: expected levels from 0 to 1.*found \[1, 2, 3\]"
+    ):
+        DiffusionConfig(channels=(16, 16))
+
+
+def test_channels_that_make_no_groups_are_refused() -> None:
+    with pytest.raises(ValidationError, match=r"channels: expected multiples of 8; found \[16, 44\]"):
+        DiffusionConfig(channels=(16, 44), attention_levels=())
+
+
+def test_channels_that_make_no_heads_are_refused() -> None:
+    with pytest.raises(
+        ValidationError, match="expected 112 channels of level 1 to divide into 3 heads; found 32"
+    ):
+        DiffusionConfig(channels=(16, 112), attention_levels=(1,))
+
+
+@pytest.mark.parametrize("channels", [(8, 8), (24, 40, 56), (48, 64, 96, 96)])
+def test_what_is_accepted_can_be_built(channels: tuple[int, ...]) -> None:
+    config = DiffusionConfig(channels=channels, attention_levels=(1,), attention_head_channels=8)
+    build_denoiser(config, latent_channels=4, latent_voxels=6, num_types=2)
+
+
+def test_unknown_keys_are_refused() -> None:
+    with pytest.raises(ValidationError, match="num_setps"):
+        DiffusionConfig.model_validate({"num_setps": 12})

@@ -1,0 +1,166 @@
+"""The denoiser's two parametrisations, guidance, and that it can learn."""
+
+from typing import Literal
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from promptlesion.diffusion.conditioning import Conditioning
+from promptlesion.diffusion.config import DiffusionConfig
+from promptlesion.diffusion.denoiser import Denoiser, build_denoiser
+from promptlesion.diffusion.loss import denoising_loss
+
+PREDICTIONS: tuple[Literal["noise", "v"], ...] = ("noise", "v")
+
+
+def tiny_config(prediction: Literal["noise", "v"], encoder: str = "mask-transformer") -> DiffusionConfig:
+    return DiffusionConfig.model_validate(
+        {
+            "num_levels": 40,
+            "rescale_betas": True,
+            "prediction": prediction,
+            "prompt_encoder": encoder,
+            "channels": (16, 16),
+            "blocks_per_level": 1,
+            "attention_levels": (1,),
+            "attention_head_channels": 8,
+        }
+    )
+
+
+def tiny_denoiser(prediction: Literal["noise", "v"], encoder: str = "mask-transformer") -> Denoiser:
+    torch.manual_seed(0)
+    return build_denoiser(tiny_config(prediction, encoder), latent_channels=3, latent_voxels=6, num_types=2)
+
+
+def randomized(denoiser: Denoiser) -> Denoiser:
+    """Fill the layers that start at zero, so that the output depends on every input."""
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for parameter in denoiser.parameters():
+            if not parameter.any():
+                parameter.copy_(0.3 * torch.randn(parameter.shape, generator=generator))
+        for injection in denoiser.network.injections:
+            injection.prompt.weigh.weight.mul_(10.0)
+    return denoiser
+
+
+@pytest.fixture
+def conditioning() -> Conditioning:
+    generator = torch.Generator().manual_seed(2)
+    return Conditioning(
+        surroundings=torch.randn(3, 3, 6, 6, 6, generator=generator),
+        lesion_mask=(torch.rand(3, 1, 6, 6, 6, generator=generator) > 0.8).float(),
+        lesion_type=torch.tensor([0, 1, 0]),
+    )
+
+
+class Answering(nn.Module):
+    """Stands where the network stands, and answers with what it was given."""
+
+    def __init__(self, answer: Tensor) -> None:
+        super().__init__()
+        self.answer = answer
+
+    def forward(self, inputs: Tensor, level: Tensor, embedding: Tensor) -> Tensor:
+        return self.answer
+
+
+@pytest.mark.parametrize("prediction", PREDICTIONS)
+@pytest.mark.parametrize("level", [0, 20, 39])
+def test_the_target_gives_back_the_clean_latent_and_the_noise(
+    prediction: Literal["noise", "v"], level: int, conditioning: Conditioning
+) -> None:
+    denoiser = tiny_denoiser(prediction)
+    clean, noise = torch.randn(2, 3, 3, 6, 6, 6, generator=torch.Generator().manual_seed(3))
+    levels = torch.full((3,), level)
+    noisy = denoiser.schedule.add_noise(clean, noise, levels)
+    denoiser.network = Answering(denoiser.target(clean, noise, levels))
+    estimate = denoiser.estimate(noisy, level, conditioning)
+    torch.testing.assert_close(estimate.clean, clean, rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(estimate.noise, noise, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("prediction", PREDICTIONS)
+@torch.no_grad()
+def test_an_estimates_parts_add_up_to_the_noisy_latent(
+    prediction: Literal["noise", "v"], conditioning: Conditioning
+) -> None:
+    denoiser = randomized(tiny_denoiser(prediction))
+    noisy = torch.randn(3, 3, 6, 6, 6)
+    estimate = denoiser.estimate(noisy, 25, conditioning, guidance_scale=2.0)
+    again = denoiser.schedule.add_noise(estimate.clean, estimate.noise, torch.full((3,), 25))
+    torch.testing.assert_close(again, noisy, rtol=1e-3, atol=1e-3)
+
+
+def test_v_is_noise_error_weighted_by_the_signal() -> None:
+    """|v - v'|^2 = |noise - noise'|^2 / alpha_bar for estimates of one noisy latent."""
+    denoiser = tiny_denoiser("v")
+    level = torch.tensor([5, 30])
+    clean, noise, other = torch.randn(3, 2, 3, 6, 6, 6)
+    noisy = denoiser.schedule.add_noise(clean, noise, level)
+    signal, sigma = denoiser.schedule.signal_and_noise(level, noisy)
+    other_clean = (noisy - sigma * other) / signal
+    error = (denoiser.target(clean, noise, level) - denoiser.target(other_clean, other, level)).square()
+    torch.testing.assert_close(error, (noise - other).square() / signal**2, rtol=1e-3, atol=1e-4)
+
+
+@torch.no_grad()
+def test_guidance_is_off_at_one_and_linear_in_its_scale(conditioning: Conditioning) -> None:
+    denoiser = randomized(tiny_denoiser("noise"))
+    noisy, level = torch.randn(3, 3, 6, 6, 6), torch.full((3,), 12)
+    keep, drop = torch.zeros(3, dtype=torch.bool), torch.ones(3, dtype=torch.bool)
+    plain, without = denoiser(noisy, level, conditioning, keep), denoiser(noisy, level, conditioning, drop)
+    assert (plain - without).abs().max() > 1e-3
+
+    def guided(scale: float) -> Tensor:
+        return denoiser.estimate(noisy, 12, conditioning, guidance_scale=scale).noise
+
+    assert torch.equal(guided(1.0), plain)
+    torch.testing.assert_close(guided(0.0), without)
+    torch.testing.assert_close(guided(3.0), without + 3 * (plain - without))
+
+
+@pytest.mark.parametrize("encoder", ["mask-transformer", "one-hot"])
+@torch.no_grad()
+def test_a_dropped_prompt_does_not_tell_the_type(encoder: str, conditioning: Conditioning) -> None:
+    denoiser = randomized(tiny_denoiser("noise", encoder))
+    noisy, level = torch.randn(3, 3, 6, 6, 6), torch.full((3,), 12)
+    other = Conditioning(conditioning.surroundings, conditioning.lesion_mask, 1 - conditioning.lesion_type)
+    drop = torch.tensor([True, False, True])
+    first, second = denoiser(noisy, level, conditioning, drop), denoiser(noisy, level, other, drop)
+    assert torch.equal(first[drop], second[drop])
+    assert (first[1] - second[1]).abs().max() > 1e-4
+
+
+@torch.no_grad()
+def test_surroundings_and_mask_reach_the_network(conditioning: Conditioning) -> None:
+    denoiser = randomized(tiny_denoiser("noise", "one-hot"))
+    noisy, level, keep = torch.randn(3, 3, 6, 6, 6), torch.full((3,), 12), torch.zeros(3, dtype=torch.bool)
+    plain = denoiser(noisy, level, conditioning, keep)
+    others = (
+        Conditioning(-conditioning.surroundings, conditioning.lesion_mask, conditioning.lesion_type),
+        Conditioning(conditioning.surroundings, 1 - conditioning.lesion_mask, conditioning.lesion_type),
+    )
+    for other in others:
+        assert (denoiser(noisy, level, other, keep) - plain).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("prediction", PREDICTIONS)
+def test_one_batch_is_overfitted(prediction: Literal["noise", "v"], conditioning: Conditioning) -> None:
+    denoiser = tiny_denoiser(prediction)
+    clean, noise = torch.randn(2, 3, 3, 6, 6, 6, generator=torch.Generator().manual_seed(4))
+    level, keep = torch.tensor([3, 20, 38]), torch.zeros(3, dtype=torch.bool)
+    noisy, target = denoiser.schedule.add_noise(clean, noise, level), denoiser.target(clean, noise, level)
+    optimizer = torch.optim.Adam(denoiser.parameters(), lr=3e-3)
+    losses = []
+    for _ in range(100):
+        predicted = denoiser(noisy, level, conditioning, keep)
+        loss = denoising_loss(predicted, target, conditioning.lesion_mask, lesion_weight=1.0)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[0] == pytest.approx(target.square().mean().item(), rel=1e-4)
+    assert losses[-1] < 0.2 * losses[0]

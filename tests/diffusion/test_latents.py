@@ -1,0 +1,108 @@
+"""The encoded lesions: what they show, and that they are encoded once."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from promptlesion.autoencoder.autoencoder import TrainedAutoencoder, load_autoencoder
+from promptlesion.data.cache import CachedCase
+from promptlesion.data.spec import DatasetSpec
+from promptlesion.diffusion.latents import LesionLatents, encode_lesions
+
+CPU = torch.device("cpu")
+Encode = Callable[..., LesionLatents]
+
+
+@pytest.fixture(scope="module")
+def autoencoder(tiny_autoencoder_run: Path) -> TrainedAutoencoder:
+    return load_autoencoder(tiny_autoencoder_run, CPU)
+
+
+@pytest.fixture
+def encode(tiny_spec: DatasetSpec, autoencoder: TrainedAutoencoder, tmp_path: Path) -> Encode:
+    def run(
+        cases: list[CachedCase], *, key: str = "a", seed: int = 0, margin: int = 2, patches: int = 3
+    ) -> LesionLatents:
+        return encode_lesions(
+            cases,
+            spec=tiny_spec,
+            autoencoder=autoencoder,
+            patch_voxels=24,
+            patches_per_lesion=patches,
+            blank_margin_voxels=margin,
+            seed=seed,
+            path=tmp_path / "latents.safetensors",
+            key=key,
+            device=CPU,
+        )
+
+    return run
+
+
+def test_every_lesion_gives_its_patches(encode: Encode, tiny_cases: list[CachedCase]) -> None:
+    latents = encode(tiny_cases)
+    assert len(latents) == 4 * 2 * 3
+    assert latents.lesion_type.tolist() == [0, 0, 0, 1, 1, 1] * 4
+    assert latents.clean.shape == latents.surroundings.shape == (24, 4, 6, 6, 6)
+    assert latents.lesion_mask.shape == (24, 1, 6, 6, 6)
+    assert set(latents.lesion_mask.unique().tolist()) == {0.0, 1.0}
+    assert bool(latents.lesion_mask.flatten(1).any(dim=1).all())
+
+
+def test_the_lesion_is_in_the_latent_and_not_in_its_surroundings(
+    encode: Encode, tiny_cases: list[CachedCase]
+) -> None:
+    latents = encode(tiny_cases)
+    difference = (latents.clean - latents.surroundings).float().abs().sum(dim=1, keepdim=True)
+    inside = latents.lesion_mask > 0
+    assert difference[inside].mean() > 2 * difference[~inside].mean()
+    assert bool((difference.flatten(1).max(dim=1).values > 0).all())
+
+
+def test_patches_of_one_lesion_differ_and_their_seed_decides(
+    encode: Encode, tiny_cases: list[CachedCase]
+) -> None:
+    first = encode(tiny_cases[:1])
+    assert not torch.equal(first.clean[0], first.clean[1])
+    again, other = encode(tiny_cases[:1], key="b"), encode(tiny_cases[:1], key="c", seed=1)
+    assert torch.equal(first.clean, again.clean)
+    assert not torch.equal(first.clean, other.clean)
+
+
+def test_a_case_gives_the_same_patches_whatever_else_is_encoded(
+    encode: Encode, tiny_cases: list[CachedCase]
+) -> None:
+    alone, among_others = encode(tiny_cases[2:3]), encode(tiny_cases, key="b")
+    torch.testing.assert_close(among_others.clean[12:18], alone.clean, rtol=1e-2, atol=1e-2)
+    assert torch.equal(among_others.lesion_mask[12:18], alone.lesion_mask)
+
+
+def test_what_is_there_is_read_and_another_key_encodes_anew(
+    encode: Encode, tiny_cases: list[CachedCase], tmp_path: Path
+) -> None:
+    path = tmp_path / "latents.safetensors"
+    first = encode(tiny_cases[:2])
+    written = path.stat().st_mtime_ns
+    second = encode(tiny_cases[:2])
+    assert path.stat().st_mtime_ns == written
+    for name in ("clean", "surroundings", "lesion_mask", "lesion_type"):
+        assert torch.equal(getattr(first, name), getattr(second, name))
+    assert len(encode(tiny_cases[:1], key="b")) == 6
+    assert [entry.name for entry in tmp_path.iterdir()] == ["latents.safetensors"]
+
+
+def test_a_batch_is_single_precision_and_in_the_asked_for_order(
+    encode: Encode, tiny_cases: list[CachedCase]
+) -> None:
+    latents = encode(tiny_cases[:1])
+    clean, conditioning = latents.batch([4, 0], CPU)
+    assert clean.dtype is conditioning.surroundings.dtype is conditioning.lesion_mask.dtype is torch.float32
+    assert torch.equal(clean, latents.clean[[4, 0]].float())
+    assert conditioning.lesion_type.tolist() == [1, 0]
+
+
+def test_cases_without_lesions_are_refused(encode: Encode) -> None:
+    with pytest.raises(ValueError, match="expected lesions in the 0 training cases; found none"):
+        encode([])

@@ -1,0 +1,212 @@
+"""Samplers against a data distribution whose ideal denoiser is known, and against MONAI.
+
+For data x_0 ~ N(m, s^2) and x_t = a x_0 + b noise, the ideal denoiser is the conditional mean
+E[x_0 | x_t] = m + a s^2 / (a^2 s^2 + b^2) (x_t - a m), and every sampler is linear in x_t.
+"""
+
+import math
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+from monai.networks.schedulers import DDIMScheduler, DDPMScheduler
+from torch import Tensor
+
+from promptlesion.diffusion.sampler import Denoise, NoiseSource, sample_ancestral, sample_ddim
+from promptlesion.diffusion.schedule import Estimate, NoiseSchedule, linear_schedule
+
+MEAN, STD = 1.5, 0.4
+SHAPE = (3, 9, 7, 8)
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def schedule() -> NoiseSchedule:
+    """The paper's 400 levels, rescaled so that the last is nearly pure noise."""
+    return linear_schedule(num_levels=400, beta_start=2.5e-4, beta_end=5e-2)
+
+
+def ideal_denoiser(schedule: NoiseSchedule) -> Denoise:
+    def denoise(noisy: Tensor, level: int) -> Estimate:
+        alpha_bar = float(schedule.alpha_bar[level])
+        a, b = math.sqrt(alpha_bar), math.sqrt(1 - alpha_bar)
+        clean = MEAN + a * STD**2 / (a**2 * STD**2 + b**2) * (noisy - a * MEAN)
+        return Estimate(clean=clean, noise=(noisy - a * clean) / b)
+
+    return denoise
+
+
+def start_of(schedule: NoiseSchedule, noise: Tensor) -> Tensor:
+    """Bring standard noise to the distribution of the data at the last level."""
+    alpha_bar = float(schedule.alpha_bar[-1])
+    return math.sqrt(alpha_bar) * MEAN + math.sqrt(alpha_bar * STD**2 + 1 - alpha_bar) * noise
+
+
+def crooked_denoiser(schedule: NoiseSchedule) -> Denoise:
+    """A nonlinear network of no meaning, to compare two implementations with."""
+
+    def denoise(noisy: Tensor, level: int) -> Estimate:
+        alpha_bar = float(schedule.alpha_bar[level])
+        noise = torch.tanh(noisy) + 0.3 * noisy.roll(1, dims=2) + 0.1 * math.cos(level)
+        return Estimate(clean=(noisy - math.sqrt(1 - alpha_bar) * noise) / math.sqrt(alpha_bar), noise=noise)
+
+    return denoise
+
+
+def test_ancestral_sampling_has_the_closed_form_mean_and_variance(schedule: NoiseSchedule) -> None:
+    source = NoiseSource(range(40), SHAPE, CPU)
+    samples = sample_ancestral(
+        start_of(schedule, source.draw()),
+        schedule=schedule,
+        levels=schedule.spaced_levels(400),
+        denoise=ideal_denoiser(schedule),
+        noise=source,
+    )
+    standard_error = STD / math.sqrt(samples.numel())
+    assert samples.mean().item() == pytest.approx(MEAN, abs=4 * standard_error)
+    # the posterior's variance of equation 7 is a little small for data that vary: 4 % over 400 levels
+    assert samples.var().item() == pytest.approx(_ancestral_variance(schedule), rel=0.03)
+    assert samples.var().item() == pytest.approx(STD**2, rel=0.1)
+
+
+def _ancestral_variance(schedule: NoiseSchedule) -> float:
+    """Carry the variance through the linear recursion of the ideal denoiser."""
+    alpha_bar = schedule.alpha_bar.tolist()
+    variance = alpha_bar[-1] * STD**2 + 1 - alpha_bar[-1]
+    for level in reversed(range(len(alpha_bar))):
+        now, after = alpha_bar[level], alpha_bar[level - 1] if level else 1.0
+        slope = math.sqrt(now) * STD**2 / (now * STD**2 + 1 - now)
+        alpha = now / after
+        gain = math.sqrt(after) * (1 - alpha) / (1 - now) * slope + math.sqrt(alpha) * (1 - after) / (1 - now)
+        variance = gain**2 * variance + (1 - after) / (1 - now) * (1 - alpha)
+    return variance
+
+
+def test_ddim_maps_standard_noise_onto_the_data(schedule: NoiseSchedule) -> None:
+    noise = NoiseSource([7, 8], SHAPE, CPU).draw()
+    samples = sample_ddim(
+        start_of(schedule, noise),
+        schedule=schedule,
+        levels=schedule.spaced_levels(400),
+        denoise=ideal_denoiser(schedule),
+    )
+    torch.testing.assert_close(samples, MEAN + STD * noise, rtol=0, atol=0.02)
+
+
+def test_ddim_converges_with_first_order() -> None:
+    schedule = linear_schedule(num_levels=2000, beta_start=5e-5, beta_end=1e-2)
+    noise = NoiseSource([7], SHAPE, CPU).draw().double()
+    errors = [
+        float(
+            (
+                sample_ddim(
+                    start_of(schedule, noise),
+                    schedule=schedule,
+                    levels=schedule.spaced_levels(num_steps),
+                    denoise=ideal_denoiser(schedule),
+                )
+                - (MEAN + STD * noise)
+            )
+            .abs()
+            .max()
+        )
+        for num_steps in (20, 40, 80, 160)
+    ]
+    orders = np.log2(np.array(errors[:-1]) / errors[1:])
+    assert np.all(np.abs(orders - 1) < 0.25), orders
+
+
+@pytest.mark.parametrize("num_steps", [1, 2, 10, 399])
+def test_a_perfect_estimate_is_returned_whatever_the_levels(schedule: NoiseSchedule, num_steps: int) -> None:
+    clean = torch.randn(2, *SHAPE, generator=torch.Generator().manual_seed(1))
+    source = NoiseSource([1, 2], SHAPE, CPU)
+
+    def denoise(noisy: Tensor, level: int) -> Estimate:
+        alpha_bar = float(schedule.alpha_bar[level])
+        return Estimate(clean=clean, noise=(noisy - math.sqrt(alpha_bar) * clean) / math.sqrt(1 - alpha_bar))
+
+    levels = schedule.spaced_levels(num_steps)
+    start = source.draw()
+    ancestral = sample_ancestral(start, schedule=schedule, levels=levels, denoise=denoise, noise=source)
+    torch.testing.assert_close(ancestral, clean, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(
+        sample_ddim(start, schedule=schedule, levels=levels, denoise=denoise), clean, rtol=1e-5, atol=1e-5
+    )
+
+
+def test_ancestral_equals_monai_step_by_step() -> None:
+    schedule = linear_schedule(num_levels=50, beta_start=1e-3, beta_end=0.2)
+    monai = DDPMScheduler(
+        num_train_timesteps=50,
+        schedule="linear_beta",
+        beta_start=1e-3,
+        beta_end=0.2,
+        variance_type="fixed_small",
+        clip_sample=False,
+    )
+    denoise, source = crooked_denoiser(schedule), NoiseSource([11], SHAPE, CPU)
+    ours: list[Tensor] = []
+
+    def recorded(noisy: Tensor, level: int) -> Estimate:
+        ours.append(noisy)
+        return denoise(noisy, level)
+
+    start = torch.randn(1, *SHAPE, generator=torch.Generator().manual_seed(0))
+    levels = schedule.spaced_levels(50)
+    ours.append(sample_ancestral(start, schedule=schedule, levels=levels, denoise=recorded, noise=source))
+    latent, generator = start, torch.Generator().manual_seed(11)
+    for level, (before, after) in zip(levels, pairwise(ours), strict=True):
+        torch.testing.assert_close(latent, before, rtol=1e-4, atol=1e-4)
+        latent, _ = monai.step(denoise(before, level).noise, level, before, generator=generator)
+        torch.testing.assert_close(latent, after, rtol=1e-4, atol=1e-4)
+
+
+def test_ddim_equals_monai_over_all_levels() -> None:
+    schedule = linear_schedule(num_levels=50, beta_start=1e-3, beta_end=0.2)
+    monai = DDIMScheduler(
+        num_train_timesteps=50, schedule="linear_beta", beta_start=1e-3, beta_end=0.2, clip_sample=False
+    )
+    monai.set_timesteps(50)
+    denoise = ideal_denoiser(schedule)
+    start = torch.randn(2, *SHAPE, generator=torch.Generator().manual_seed(0))
+    latent = start
+    for level in schedule.spaced_levels(50):
+        latent, _ = monai.step(denoise(latent, level).noise, level, latent)
+    ours = sample_ddim(start, schedule=schedule, levels=schedule.spaced_levels(50), denoise=denoise)
+    torch.testing.assert_close(ours, latent, rtol=1e-4, atol=1e-4)
+
+
+def test_an_items_noise_does_not_depend_on_its_batch(schedule: NoiseSchedule) -> None:
+    def sample(seeds: list[int]) -> Tensor:
+        source = NoiseSource(seeds, SHAPE, CPU)
+        return sample_ancestral(
+            source.draw(),
+            schedule=schedule,
+            levels=schedule.spaced_levels(5),
+            denoise=ideal_denoiser(schedule),
+            noise=source,
+        )
+
+    together = sample([4, 9, 2])
+    assert torch.equal(together[1:2], sample([9]))
+    assert torch.equal(together.flip(0), sample([2, 9, 4]))
+    assert not torch.equal(together[0], together[1])
+
+
+def test_steps_are_reported(schedule: NoiseSchedule) -> None:
+    done: list[int] = []
+    levels, denoise = schedule.spaced_levels(4), ideal_denoiser(schedule)
+    source = NoiseSource([1], SHAPE, CPU)
+    sample_ddim(source.draw(), schedule=schedule, levels=levels, denoise=denoise, on_step=done.append)
+    sample_ancestral(
+        source.draw(), schedule=schedule, levels=levels, denoise=denoise, noise=source, on_step=done.append
+    )
+    assert done == [1, 2, 3, 4, 1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("levels", [[], [3, 3], [1, 2], [400, 3], [5, -1]])
+def test_impossible_levels_are_refused(schedule: NoiseSchedule, levels: list[int]) -> None:
+    start = torch.zeros(1, *SHAPE)
+    with pytest.raises(ValueError, match=r"levels: expected descending levels within 0 to 399; found \["):
+        sample_ddim(start, schedule=schedule, levels=levels, denoise=ideal_denoiser(schedule))

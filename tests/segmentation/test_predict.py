@@ -1,0 +1,103 @@
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from promptlesion.data.dataset import Dataset
+from promptlesion.data.volume import read_volume
+from promptlesion.segmentation import predict as module
+from promptlesion.segmentation.predict import RECORD_FILE, prediction_path, segment_dataset
+from promptlesion.training.run import Run
+
+
+def first(dataset: Dataset, num_cases: int) -> Dataset:
+    return dataset.select(case.name for case in dataset.cases[:num_cases])
+
+
+def times(folder: Path, names: list[str]) -> dict[str, int]:
+    return {name: prediction_path(folder, name).stat().st_mtime_ns for name in names}
+
+
+@pytest.fixture(scope="module")
+def done(trained_run: Run, dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("predictions") / "out"
+    segment_dataset(trained_run.folder, first(dataset, 2), folder, device="cpu")
+    return folder
+
+
+def test_predictions_lie_on_their_scans_with_the_datasets_values(done: Path, dataset: Dataset) -> None:
+    for case in dataset.cases[:2]:
+        scan, prediction = read_volume(case.image_path), read_volume(prediction_path(done, case.name))
+        assert prediction.array.dtype == np.uint8
+        assert prediction.shape == scan.shape
+        assert np.array_equal(prediction.affine, scan.affine)
+        assert set(np.unique(prediction.array)) <= set(dataset.labels.values())
+        truth = read_volume(case.label_path).array
+        assert (prediction.array == truth).mean() > 0.9
+
+
+def test_finished_cases_are_kept_and_missing_ones_are_made(
+    done: Path, trained_run: Run, dataset: Dataset, tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(done, tmp_path / "out"))
+    before = times(folder, ["case_0", "case_1"])
+    prediction_path(folder, "case_1").unlink()
+    seen: list[tuple[int, int]] = []
+    segment_dataset(
+        trained_run.folder,
+        first(dataset, 3),
+        folder,
+        device="cpu",
+        on_progress=lambda *counts: seen.append(counts),
+    )
+    after = times(folder, ["case_0", "case_1", "case_2"])
+    assert after["case_0"] == before["case_0"]
+    assert after["case_1"] > before["case_1"]
+    assert prediction_path(folder, "case_1").read_bytes() == prediction_path(done, "case_1").read_bytes()
+    assert seen == [(1, 3), (2, 3), (3, 3)]
+    assert sorted(path.name for path in folder.iterdir()) == [
+        *(f"case_{index}.nii.gz" for index in range(3)),
+        RECORD_FILE,
+    ]
+
+
+def test_predictions_of_another_model_are_made_again(
+    done: Path, trained_run: Run, dataset: Dataset, tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(done, tmp_path / "out"))
+    record = json.loads((folder / RECORD_FILE).read_text())
+    (folder / RECORD_FILE).write_text(json.dumps({**record, "weights_sha256": "another"}))
+    before = times(folder, ["case_0"])
+    segment_dataset(trained_run.folder, first(dataset, 1), folder, device="cpu")
+    assert times(folder, ["case_0"])["case_0"] > before["case_0"]
+    assert not prediction_path(folder, "case_1").exists()
+
+
+def test_label_maps_of_other_origin_are_not_replaced(trained_run: Run, dataset: Dataset, tmp_path: Path) -> None:
+    shutil.copy(dataset.cases[0].label_path, prediction_path(tmp_path, "case_0"))
+    with pytest.raises(ValueError, match=r"case_0\.nii\.gz: expected a folder without"):
+        segment_dataset(trained_run.folder, first(dataset, 1), tmp_path, device="cpu")
+
+
+def test_dataset_with_other_labels_is_refused(trained_run: Run, dataset: Dataset, tmp_path: Path) -> None:
+    other = Dataset(dataset.root, dataset.spec, {**dataset.labels, "lumen": 3}, dataset.cases)
+    with pytest.raises(ValueError, match="expected the labels the network was trained on"):
+        segment_dataset(trained_run.folder, other, tmp_path, device="cpu")
+
+
+def test_nothing_half_written_stays_when_a_case_fails(
+    trained_run: Run, dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    predicted = module.predict_case
+
+    def fail_second(*arguments: object) -> object:
+        if prediction_path(tmp_path / "out", "case_0").exists():
+            raise KeyboardInterrupt
+        return predicted(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(module, "predict_case", fail_second)
+    with pytest.raises(KeyboardInterrupt):
+        segment_dataset(trained_run.folder, first(dataset, 2), tmp_path / "out", device="cpu")
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["case_0.nii.gz", RECORD_FILE]

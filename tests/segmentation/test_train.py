@@ -1,0 +1,158 @@
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from promptlesion.data.cache import CachedCase
+from promptlesion.data.patch_batches import PatchBatch, PatchBatches
+from promptlesion.segmentation.config import SegmentationConfig
+from promptlesion.training.checkpoint import load_checkpoint
+from promptlesion.training.run import Run, RunError, read_metrics
+
+MakeRun = Callable[..., Run]
+
+
+def weights(run: Run) -> dict[str, Tensor]:
+    return load_checkpoint(run.checkpoint_folder, stage="segmentation").weights
+
+
+def card(run: Run) -> dict[str, object]:
+    return load_checkpoint(run.checkpoint_folder, stage="segmentation").card
+
+
+@pytest.fixture(scope="module")
+def unbroken(train: MakeRun, config: SegmentationConfig, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    return train(tmp_path_factory.mktemp("unbroken") / "run", config)
+
+
+class KilledError(Exception):
+    """Stands for a kill at a chosen step."""
+
+
+@pytest.mark.parametrize("killed_after_steps", [1, 4, 5])
+def test_interrupted_run_ends_with_the_weights_of_an_unbroken_one(
+    killed_after_steps: int,
+    train: MakeRun,
+    config: SegmentationConfig,
+    unbroken: Run,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Killed within the first epoch, at the start of the second, and within it."""
+
+    draw = PatchBatches.draw
+
+    def draw_until_killed(batches: PatchBatches, step: int) -> PatchBatch:
+        if step == killed_after_steps:
+            raise KilledError
+        return draw(batches, step)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(PatchBatches, "draw", draw_until_killed)
+        with pytest.raises(KilledError):
+            train(tmp_path / "run", config)
+    torch.rand(5)  # random state must not matter
+    resumed = train(tmp_path / "run", config)
+
+    assert read_metrics(resumed.folder) == read_metrics(unbroken.folder)
+    expected = weights(unbroken)
+    for name, tensor in weights(resumed).items():
+        assert torch.equal(tensor, expected[name]), name
+    final = (torch.load(run.folder / "state.pt", weights_only=True) for run in (resumed, unbroken))
+    resumed_state, unbroken_state = final
+    assert resumed_state["counters"] == unbroken_state["counters"]
+    for name, tensor in resumed_state["networks"]["segmentation"].items():
+        assert torch.equal(tensor, unbroken_state["networks"]["segmentation"][name]), name
+
+
+def test_validation_does_not_change_the_weights(
+    train: MakeRun, config: SegmentationConfig, unbroken: Run, tmp_path: Path
+) -> None:
+    rarely = train(tmp_path / "run", config.model_copy(update={"validate_every_epochs": 2}))
+    states = [torch.load(run.folder / "state.pt", weights_only=True) for run in (rarely, unbroken)]
+    for name, tensor in states[0]["networks"]["segmentation"].items():
+        assert torch.equal(tensor, states[1]["networks"]["segmentation"][name]), name
+    assert [line["step"] for line in read_metrics(rarely.folder) if "validation_dice" in line] == [6]
+
+
+def test_reports_loss_each_step_and_dice_each_epoch(unbroken: Run) -> None:
+    lines = read_metrics(unbroken.folder)
+    assert [line["step"] for line in lines] == [1, 2, 3, 4, 5, 6]
+    assert all("loss" in line for line in lines)
+    validated = [line for line in lines if "validation_dice" in line]
+    assert [line["step"] for line in validated] == [3, 6]
+    for line in validated:
+        by_type = [line["validation_dice_hard_plaque"], line["validation_dice_soft_plaque"]]
+        assert line["validation_dice"] == pytest.approx(np.mean(by_type), abs=1e-6)
+
+
+def test_finished_run_has_nothing_to_do(train: MakeRun, config: SegmentationConfig, unbroken: Run) -> None:
+    before = (unbroken.checkpoint_folder / "weights.safetensors").stat().st_mtime_ns
+    again = train(unbroken.folder, config)
+    assert again.is_finished
+    assert (again.checkpoint_folder / "weights.safetensors").stat().st_mtime_ns == before
+
+
+def test_other_synthetic_cases_need_another_folder(
+    train: MakeRun, config: SegmentationConfig, unbroken: Run, cases: list[CachedCase]
+) -> None:
+    with pytest.raises(RunError, match="synthetic cases"):
+        train(unbroken.folder, config, synthetic_cases=cases[5:6])
+
+
+def test_stops_after_patience_epochs_and_keeps_the_best_weights(
+    train: MakeRun, config: SegmentationConfig, tmp_path: Path
+) -> None:
+    """With a vanishing learning rate the Dice stands still, so the first validation stays the best."""
+    standing = config.model_copy(update={"num_epochs": 20, "patience_epochs": 3, "learning_rate": 1e-12})
+    run = train(tmp_path / "run", standing)
+    assert len(read_metrics(run.folder)) == (1 + 3) * 3
+    assert card(run)["best_epoch"] == 1
+    assert card(run)["num_epochs"] == 4
+    first = train(tmp_path / "first", standing.model_copy(update={"num_epochs": 1}))
+    for name, tensor in weights(first).items():
+        assert torch.equal(tensor, weights(run)[name]), name
+    networks = torch.load(run.folder / "state.pt", weights_only=True)["networks"]
+    assert any(not torch.equal(tensor, networks["best"][name]) for name, tensor in networks["segmentation"].items())
+
+
+def test_learns_the_labels_and_says_so_in_its_card(trained_run: Run, cases: list[CachedCase]) -> None:
+    found = card(trained_run)
+    best = max(line.get("validation_dice", 0.0) for line in read_metrics(trained_run.folder))
+    assert best > 0.7
+    assert found["best_dice"] == pytest.approx(best, abs=1e-6)
+    assert found["stage"] == "segmentation"
+    assert found["labels"] == {"background": 0, "wall": 2, "hard_plaque": 5, "soft_plaque": 9}
+    assert found["training_cases"] == found["training_subjects"] == [case.name for case in cases[:3]]
+    assert found["validation_cases"] == ["case_3", "case_4"]
+    assert found["synthetic_cases"] == []
+    assert json.loads((trained_run.folder / "run.json").read_text())["is_finished"]
+
+
+def test_type_absent_from_validation_is_left_out(
+    train: MakeRun, config: SegmentationConfig, cases: list[CachedCase], tmp_path: Path
+) -> None:
+    run = train(tmp_path / "run", config, validation_cases=cases[6:8])
+    line = read_metrics(run.folder)[-1]
+    assert "validation_dice_soft_plaque" not in line
+    assert line["validation_dice"] == line["validation_dice_hard_plaque"]
+
+
+def test_validation_without_lesions_is_refused(
+    train: MakeRun, config: SegmentationConfig, cases: list[CachedCase], tmp_path: Path
+) -> None:
+    with pytest.raises(ValueError, match=r"found none in \['case_7'\]"):
+        train(tmp_path / "run", config, validation_cases=cases[7:8])
+
+
+def test_synthetic_case_of_a_validation_subject_is_refused(
+    train: MakeRun, config: SegmentationConfig, cases: list[CachedCase], tmp_path: Path
+) -> None:
+    painted = CachedCase(name="synthetic_0", subject="case_4", folder=cases[0].folder)
+    with pytest.raises(ValueError, match=r"synthetic_0: .*'case_4'"):
+        train(tmp_path / "run", config, synthetic_cases=[painted])
+    assert not (tmp_path / "run").exists()

@@ -1,0 +1,91 @@
+"""Checkpoints come back as they were saved, or say what is wrong with them."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from promptlesion.training.checkpoint import CheckpointError, file_hash, load_checkpoint, save_checkpoint
+
+
+@pytest.fixture
+def saved(tmp_path: Path) -> tuple[Path, nn.Module]:
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Conv3d(2, 3, 3), nn.BatchNorm3d(3))
+    network[0].to(memory_format=torch.channels_last_3d)
+    parts = {"net": network.state_dict(), "network": {"weight": network[0].weight[0]}}
+    save_checkpoint(tmp_path / "checkpoint", card={"stage": "autoencoder", "seed": 3}, parts=parts)
+    return tmp_path / "checkpoint", network
+
+
+def test_round_trip(saved: tuple[Path, nn.Module]) -> None:
+    folder, network = saved
+    checkpoint = load_checkpoint(folder, stage="autoencoder")
+    assert checkpoint.card["seed"] == 3
+    assert checkpoint.card["weights_sha256"] == file_hash(folder / "weights.safetensors")
+    restored = checkpoint.part("net")
+    assert restored.keys() == network.state_dict().keys()
+    for name, tensor in network.state_dict().items():
+        assert torch.equal(restored[name], tensor)
+        assert restored[name].dtype == tensor.dtype
+
+
+def test_parts_whose_names_begin_alike_stay_apart(saved: tuple[Path, nn.Module]) -> None:
+    folder, network = saved
+    part = load_checkpoint(folder, stage="autoencoder").part("network")
+    assert list(part) == ["weight"]
+    assert torch.equal(part["weight"], network[0].weight[0])
+
+
+def test_the_card_names_the_software(saved: tuple[Path, nn.Module]) -> None:
+    card = json.loads((saved[0] / "card.json").read_text())
+    assert card["versions"]["torch"] == torch.__version__
+    assert sorted(path.name for path in saved[0].iterdir()) == ["card.json", "weights.safetensors"]
+
+
+def test_another_stage_is_refused(saved: tuple[Path, nn.Module]) -> None:
+    with pytest.raises(
+        CheckpointError, match="expected a checkpoint of stage 'diffusion'; found 'autoencoder'"
+    ):
+        load_checkpoint(saved[0], stage="diffusion")
+
+
+def test_a_missing_checkpoint_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(
+        CheckpointError, match=r"expected a finished diffusion checkpoint \(card\.json\); found none"
+    ):
+        load_checkpoint(tmp_path, stage="diffusion")
+
+
+@pytest.mark.parametrize("damage", ["flipped bit", "cut short", "missing"])
+def test_damaged_weights_are_refused(saved: tuple[Path, nn.Module], damage: str) -> None:
+    path = saved[0] / "weights.safetensors"
+    content = bytearray(path.read_bytes())
+    content[-5] ^= 1
+    if damage == "flipped bit":
+        path.write_bytes(content)
+    elif damage == "cut short":
+        path.write_bytes(content[: len(content) // 2])
+    else:
+        path.unlink()
+    with pytest.raises(
+        CheckpointError, match=r"weights\.safetensors: expected the SHA-256 stated in card\.json"
+    ):
+        load_checkpoint(saved[0], stage="autoencoder")
+
+
+def test_a_checkpoint_cut_off_while_it_is_replaced_counts_as_none(
+    saved: tuple[Path, nn.Module], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The old card goes before the new weights come, so that no card ever stands beside other weights."""
+
+    def fail(*_: object) -> None:
+        raise OSError("disk full")
+
+    monkeypatch.setattr("promptlesion.training.checkpoint.save_file", fail)
+    with pytest.raises(OSError, match="disk full"):
+        save_checkpoint(saved[0], card={"stage": "autoencoder"}, parts={})
+    with pytest.raises(CheckpointError, match="found none"):
+        load_checkpoint(saved[0], stage="autoencoder")
