@@ -75,7 +75,7 @@ def tiny_autoencoder_config() -> "AutoencoderConfig":
         widths=(4, 8, 8),
         latent_channels=4,
         codebook_size=64,
-        perceptual_slices=1,
+        slices_per_axis=1,
         quantizer_start_epoch=1,
         adversarial_start_epoch=2,
         discriminator_channels=4,

@@ -7,7 +7,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, TypedDict
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from promptlesion.autoencoder.config import AutoencoderConfig
 from promptlesion.diffusion.config import DiffusionConfig
@@ -89,6 +89,18 @@ class Config(BaseModel):
     segmentation: SegmentationConfig = SegmentationConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     demo: DemoConfig = DemoConfig()
+
+    @model_validator(mode="after")
+    def _patch_fits_the_stages(self) -> "Config":
+        parts = 3 if self.diffusion.prompt_encoder == "mask-transformer" else 1
+        divisor = self.autoencoder.downsampling * parts
+        if self.diffusion.patch_voxels % divisor:
+            raise ValueError(
+                f"diffusion.patch_voxels: expected a multiple of {divisor}, {self.autoencoder.downsampling} for the "
+                f"autoencoder's downsampling times {parts} for the prompt encoder's patches; "
+                f"found {self.diffusion.patch_voxels}"
+            )
+        return self
 
 
 def preset_names() -> list[str]:

@@ -38,7 +38,9 @@ class AutoencoderConfig(BaseModel):
         20.0, ge=1, description="weight of a lesion voxel in the L1 loss; any other voxel weighs 1"
     )
     perceptual_weight: float = Field(0.1, ge=0, description="weight of the perceptual loss")
-    perceptual_slices: int = Field(2, ge=1, description="slices per axis and patch the perceptual loss sees")
+    slices_per_axis: int = Field(
+        2, ge=1, description="slices per axis that the perceptual loss and the slice discriminator see"
+    )
     adversarial_weight: float = Field(0.1, ge=0, description="weight of each of the two adversarial losses")
     feature_matching_weight: float = Field(1.0, ge=0, description="weight of the feature matching loss")
     adversarial_start_epoch: int = Field(100, ge=0, description="epoch at which the discriminators switch on")
@@ -57,6 +59,7 @@ class AutoencoderConfig(BaseModel):
     learning_rate_decay: Literal["none", "cosine"] = Field(
         "none", description="course of the learning rate: constant, or to zero along half a cosine"
     )
+    max_gradient_norm: float = Field(1.0, gt=0, description="gradients of a larger norm are scaled down to it")
     adam_betas: tuple[float, float] = Field((0.9, 0.999), description="decay rates of Adam's moments")
     precision: Literal["auto", "float32", "bfloat16"] = Field(
         "auto", description="arithmetic of the networks; auto: bfloat16 where the hardware has it"

@@ -5,13 +5,13 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float64, Int16, UInt8
+from jaxtyping import Bool, Float64, Int16
 
 from promptlesion.autoencoder.autoencoder import Autoencoder
 from promptlesion.data.cache import CachedCase
-from promptlesion.data.crops import centered_start, crop
+from promptlesion.data.crops import centered_start
 from promptlesion.data.intensity import HUWindow
-from promptlesion.data.patch_sampling import AIR_HU
+from promptlesion.data.lesion_patch import cut_lesion
 from promptlesion.data.spec import DatasetSpec
 from promptlesion.training.device import Precision, autocast
 
@@ -86,13 +86,9 @@ def measure_lesion_bias(
 
 def _lesion_patches(
     cases: Sequence[CachedCase], spec: DatasetSpec, patch_voxels: int
-) -> Iterator[tuple[int, Int16[np.ndarray, "x y z"], np.ndarray]]:
+) -> Iterator[tuple[int, Int16[np.ndarray, "x y z"], Bool[np.ndarray, "x y z"]]]:
     """Yield type, patch and mask of every lesion."""
-    size = (patch_voxels, patch_voxels, patch_voxels)
     for case in cases:
         for lesion in case.lesions:
-            start = centered_start(lesion.center_voxel, size)
-            labels: UInt8[np.ndarray, "x y z"] = crop(case.labels, start, size, fill=0)
-            inside = labels == spec.lesions[lesion.type_index].label
-            if inside.any():
-                yield lesion.type_index, crop(case.image, start, size, fill=AIR_HU), inside
+            start = centered_start(lesion.center_voxel, (patch_voxels, patch_voxels, patch_voxels))
+            yield lesion.type_index, *cut_lesion(case, lesion, spec, start=start, patch_voxels=patch_voxels)

@@ -153,7 +153,9 @@ def _steps(
     autoencoder, discriminators = state.networks["autoencoder"], state.networks["discriminators"]
     assert isinstance(autoencoder, Autoencoder)
     autoencoder.train()
-    perceptual = PerceptualLoss(load_efficientnet_lite0(_PERCEPTUAL_STAGES).to(device))
+    perceptual = (
+        PerceptualLoss(load_efficientnet_lite0(_PERCEPTUAL_STAGES).to(device)) if config.perceptual_weight > 0 else None
+    )
     while state.step < num_steps:
         patches = batches.draw(state.step)
         image, lesion_mask = patches.image.to(device), patches.lesion_mask.to(device)
@@ -175,7 +177,7 @@ def _steps(
             image_slices, slices = axis_slices(image, positions), axis_slices(reconstruction, positions)
             loss = l1 + config.commitment_weight * quantized.commitment
             report = {"l1": l1.item(), "commitment": quantized.commitment.item()}
-            if config.perceptual_weight > 0:
+            if perceptual is not None:
                 distance = perceptual(slices, image_slices)
                 loss = loss + config.perceptual_weight * distance
                 report["perceptual"] = distance.item()
@@ -185,11 +187,11 @@ def _steps(
                 fooling, matching = generator_loss(generated), feature_matching_loss(real, generated)
                 loss = loss + config.adversarial_weight * fooling + config.feature_matching_weight * matching
                 report |= {"generator": fooling.item(), "feature_matching": matching.item()}
-        _descend(loss, autoencoder, state.optimizers["autoencoder"])
+        _descend(loss, autoencoder, state.optimizers["autoencoder"], config.max_gradient_norm)
         if is_adversarial:
             with autocast(device, config.precision):
                 judged = discriminator_loss(real, discriminators(reconstruction.detach(), slices.detach()))
-            _descend(judged, discriminators, state.optimizers["discriminators"])
+            _descend(judged, discriminators, state.optimizers["discriminators"], config.max_gradient_norm)
             report["discriminator"] = judged.item()
         if is_quantized:
             report["codebook_perplexity"] = perplexity(quantized.codes, config.codebook_size)
@@ -197,17 +199,17 @@ def _steps(
         yield report
 
 
-def _descend(loss: Tensor, network: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+def _descend(loss: Tensor, network: nn.Module, optimizer: torch.optim.Optimizer, max_norm: float) -> None:
     """Take one optimiser step for the network alone."""
     optimizer.zero_grad(set_to_none=True)
     loss.backward(inputs=[p for p in network.parameters() if p.requires_grad], retain_graph=False)  # type: ignore[no-untyped-call]
-    nn.utils.clip_grad_norm_(network.parameters(), 1.0)
+    nn.utils.clip_grad_norm_(network.parameters(), max_norm)
     optimizer.step()
 
 
 def _slice_positions(config: AutoencoderConfig, generator: np.random.Generator) -> list[list[int]]:
     """Draw where the slices of the perceptual loss and of the slice discriminator lie on each axis."""
-    positions = generator.integers(config.patch_voxels, size=(3, config.perceptual_slices))
+    positions = generator.integers(config.patch_voxels, size=(3, config.slices_per_axis))
     return [[int(position) for position in axis] for axis in positions]
 
 

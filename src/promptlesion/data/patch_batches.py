@@ -45,7 +45,7 @@ class PatchBatches:
 
         Args:
             cases: where patches come from.
-            spec: window and lesion types; every type, every host and "anywhere" are drawn equally often.
+            spec: window and lesion types; every type and "anywhere" are drawn equally often.
             patch_voxels: edge of the cubic patch.
             batch_size: patches in a batch.
             seed: of every draw.

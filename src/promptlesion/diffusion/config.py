@@ -62,6 +62,7 @@ class DiffusionConfig(BaseModel):
     learning_rate_decay: Literal["none", "cosine"] = Field(
         "none", description="course of the learning rate: constant, or to zero along half a cosine"
     )
+    max_gradient_norm: float = Field(1.0, gt=0, description="gradients of a larger norm are scaled down to it")
     adam_betas: tuple[float, float] = Field((0.9, 0.999), description="decay rates of Adam's moments")
     ema_decay: float = Field(
         0.999, gt=0, lt=1, description="decay of the weights' exponential moving average, which sampling uses"

@@ -13,10 +13,9 @@ from torch import Tensor
 
 from promptlesion.autoencoder.autoencoder import TrainedAutoencoder
 from promptlesion.data.cache import CachedCase
-from promptlesion.data.crops import crop
 from promptlesion.data.intensity import HUWindow
 from promptlesion.data.lesion_instances import LesionInstance
-from promptlesion.data.patch_sampling import AIR_HU
+from promptlesion.data.lesion_patch import cut_lesion
 from promptlesion.data.spec import DatasetSpec
 from promptlesion.diffusion.conditioning import Conditioning, blank_lesion, mask_on_latent_grid
 from promptlesion.training.atomic import written_whole
@@ -104,7 +103,7 @@ def encode_lesions(
                 encoded.append(_encode(image, mask, autoencoder, blank_margin_voxels, device))
             types += [lesion.type_index] * patches_per_lesion
             bar.update(done)
-    clean, surroundings, masks_on_grid = (torch.cat(parts).half() for parts in zip(*encoded, strict=True))
+    clean, surroundings, masks_on_grid = (torch.cat(parts).half().contiguous() for parts in zip(*encoded, strict=True))
     latents = LesionLatents(clean, surroundings, masks_on_grid, torch.tensor(types))
     with written_whole(path) as temporary:
         save_file(
@@ -130,25 +129,12 @@ def _encode(
 
 
 def _lesion_patch(
-    case: CachedCase,
-    lesion: LesionInstance,
-    spec: DatasetSpec,
-    patch_voxels: int,
-    generator: np.random.Generator,
+    case: CachedCase, lesion: LesionInstance, spec: DatasetSpec, patch_voxels: int, generator: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Cut a patch that holds the lesion's centre in its central half; the mask is that lesion's alone."""
-    size = (patch_voxels, patch_voxels, patch_voxels)
+    """Cut a mirrored patch that holds the lesion's centre near its middle."""
     offset = generator.integers(3 * patch_voxels // 8, 5 * patch_voxels // 8 + 1, size=3)
     x, y, z = (int(c) - int(o) for c, o in zip(lesion.center_voxel, offset, strict=True))
-    labels = crop(case.labels, (x, y, z), size, fill=0)
-    inside_box = np.zeros(size, dtype=bool)
-    box = tuple(
-        slice(max(0, side.start - start), max(0, side.stop - start))
-        for side, start in zip(lesion.bounding_box, (x, y, z), strict=True)
-    )
-    inside_box[box] = True
-    mask = (labels == spec.lesions[lesion.type_index].label) & inside_box
-    image = crop(case.image, (x, y, z), size, fill=AIR_HU)
+    image, mask = cut_lesion(case, lesion, spec, start=(x, y, z), patch_voxels=patch_voxels)
     axes = tuple(int(axis) for axis in np.flatnonzero(generator.random(3) < 0.5))
     return np.flip(image, axes), np.flip(mask, axes)
 

@@ -13,6 +13,8 @@ from torch import Tensor, nn
 
 from promptlesion.diffusion.prompt_block import PromptGenBlock
 
+_TINY_VOXELS = 2
+
 
 def _group_norm(channels: int) -> nn.GroupNorm:
     return nn.GroupNorm(max(1, channels // 8), channels)
@@ -103,7 +105,16 @@ class Level(nn.Module):
     def forward(
         self, features: Float[Tensor, "batch in_channels x y z"], time: Float[Tensor, "batch time"]
     ) -> Float[Tensor, "batch out_channels x y z"]:
-        """Return features of the same resolution."""
+        """Return features of the same resolution; a bottleneck of two voxels is computed in float32.
+
+        There oneDNN's bfloat16 weight gradient of a 3x3x3 convolution reads memory nobody wrote (torch 2.13, CPU).
+        """
+        if min(features.shape[2:]) <= _TINY_VOXELS:
+            with torch.autocast(features.device.type, enabled=False):
+                return self._run(features.float(), time.float())
+        return self._run(features, time)
+
+    def _run(self, features: Tensor, time: Tensor) -> Tensor:
         for block, attention in zip(self.blocks, self.attentions, strict=True):
             features = attention(block(features, time))
         return features

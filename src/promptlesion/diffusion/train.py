@@ -59,7 +59,7 @@ def train_diffusion(
     torch_device = resolve_device(device)
     autoencoder = load_autoencoder(autoencoder_run, torch_device)
     _check_dataset(autoencoder.card, spec, autoencoder_run)
-    _warn_of_lesion_bias(autoencoder.card)
+    _warn_of_lesion_bias(autoencoder.card, spec)
     autoencoder_hash = str(autoencoder.card["weights_sha256"])
     run = Run(
         out,
@@ -161,7 +161,7 @@ def _steps(
         )
         optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
-        nn.utils.clip_grad_norm_(denoiser.parameters(), 1.0)
+        nn.utils.clip_grad_norm_(denoiser.parameters(), config.max_gradient_norm)
         optimizer.step()
         update_average(average, denoiser, decay=config.ema_decay, step=state.step)
         state.step += 1
@@ -224,13 +224,18 @@ def _check_dataset(card: dict[str, object], spec: DatasetSpec, autoencoder_run: 
             )
 
 
-def _warn_of_lesion_bias(card: dict[str, object]) -> None:
+def _warn_of_lesion_bias(card: dict[str, object], spec: DatasetSpec) -> None:
     """Say loudly when the autoencoder cannot show the lesions that are to be drawn."""
     entries = card["lesion_bias"]
     assert isinstance(entries, list)
-    for entry in entries:
-        bias = LesionBias(**entry)
-        if not bias.is_faithful:
+    by_type = {bias.lesion_type: bias for bias in (LesionBias(**entry) for entry in entries)}
+    for lesion in spec.lesions:
+        bias = by_type.get(lesion.name)
+        if bias is None:
+            logger.warning(
+                "how the autoencoder shows %s was never measured: no validation case had one", lesion.name
+            )
+        elif not bias.is_faithful:
             logger.warning(
                 "the autoencoder shows %s at %.0f HU where the real ones have %.0f (%d validation lesions); "
                 "no lesion drawn with it can be brighter or darker than it can show",

@@ -1,7 +1,6 @@
 """Files that appear whole or not at all: written beside their place, then renamed."""
 
 import json
-import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,7 +10,7 @@ from pathlib import Path
 def written_whole(path: Path) -> Iterator[Path]:
     """Give a temporary path in the same folder; it becomes `path`, or goes where the block fails."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{os.getpid()}.{path.name}")
+    temporary = path.with_name(f".partial.{path.name}")
     try:
         yield temporary
         temporary.replace(path)

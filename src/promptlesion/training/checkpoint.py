@@ -69,7 +69,10 @@ def load_checkpoint(folder: Path, *, stage: str) -> Checkpoint:
     card_path, weights_path = folder / "card.json", folder / "weights.safetensors"
     if not card_path.is_file():
         raise CheckpointError(f"{folder}: expected a finished {stage} checkpoint (card.json); found none")
-    card: dict[str, object] = json.loads(card_path.read_text(encoding="utf-8"))
+    try:
+        card: dict[str, object] = json.loads(card_path.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise CheckpointError(f"{card_path}: expected JSON; found {error}") from error
     if card.get("stage") != stage:
         raise CheckpointError(
             f"{folder}: expected a checkpoint of stage {stage!r}; found {card.get('stage')!r}"
