@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from promptlesion.autoencoder.config import AutoencoderConfig
     from promptlesion.data.cache import CachedCase
     from promptlesion.data.spec import DatasetSpec
+    from promptlesion.diffusion.config import DiffusionConfig
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("MPLBACKEND", "Agg")
@@ -56,9 +57,7 @@ def tiny_cases(tmp_path_factory: pytest.TempPathFactory, tiny_spec: "DatasetSpec
             distance = np.linalg.norm(np.indices(labels.shape).T - center, axis=-1).T
             labels[distance <= generator.uniform(1.5, 3.5)] = label
         image = np.array([-100, 150, 550, 0])[labels] + generator.normal(0, 20, labels.shape)
-        write_case(
-            root / "data", f"tiny_{index}", Volume(image.astype(np.int16), affine), Volume(labels, affine)
-        )
+        write_case(root / "data", f"tiny_{index}", Volume(image.astype(np.int16), affine), Volume(labels, affine))
     names = {"background": 0, "organ": 1, "bright": 2, "dark": 3}
     write_dataset_json(root / "data", labels=names, num_training=4, extra={})
     write_spec(tiny_spec, root / "data" / "lesions.toml")
@@ -105,6 +104,53 @@ def tiny_autoencoder_run(
         validation_cases=tiny_cases[3:],
         spec=tiny_spec,
         config=tiny_autoencoder_config,
+        out=out,
+        seed=7,
+        device="cpu",
+    )
+    return out
+
+
+@pytest.fixture(scope="session")
+def tiny_diffusion_config() -> "DiffusionConfig":
+    """Forty steps of a network of two resolutions."""
+    from promptlesion.diffusion.config import DiffusionConfig
+
+    return DiffusionConfig(
+        patch_voxels=24,
+        num_levels=20,
+        rescale_betas=True,
+        prediction="v",
+        channels=(8, 8),
+        blocks_per_level=1,
+        attention_levels=(1,),
+        attention_head_channels=8,
+        prompt_components=2,
+        patches_per_lesion=3,
+        num_steps=40,
+        batch_size=2,
+        learning_rate_decay="cosine",
+        precision="float32",
+        checkpoint_every_steps=3,
+    )
+
+
+@pytest.fixture(scope="session")
+def tiny_diffusion_run(
+    tiny_cases: "list[CachedCase]",
+    tiny_spec: "DatasetSpec",
+    tiny_autoencoder_run: Path,
+    tiny_diffusion_config: "DiffusionConfig",
+) -> Path:
+    """A finished run of stage 2 beside its autoencoder, trained without a break."""
+    from promptlesion.diffusion.train import train_diffusion
+
+    out = tiny_autoencoder_run.parent / "diffusion"
+    train_diffusion(
+        train_cases=tiny_cases[:3],
+        spec=tiny_spec,
+        autoencoder_run=tiny_autoencoder_run,
+        config=tiny_diffusion_config,
         out=out,
         seed=7,
         device="cpu",

@@ -30,9 +30,7 @@ app = typer.Typer(
     add_completion=False,
 )
 prepare_app = typer.Typer(no_args_is_help=True, help="Turn scans of another layout into a dataset folder.")
-train_app = typer.Typer(
-    no_args_is_help=True, help="Train one of the three stages, or go on with an interrupted run."
-)
+train_app = typer.Typer(no_args_is_help=True, help="Train one of the three stages, or go on with an interrupted run.")
 evaluate_app = typer.Typer(no_args_is_help=True, help="Measure synthetic lesions or segmentations.")
 config_app = typer.Typer(no_args_is_help=True, help="Show or check a configuration.")
 app.add_typer(prepare_app, name="prepare")
@@ -63,31 +61,23 @@ DataOption = Annotated[
 ]
 LesionsOption = Annotated[
     Path | None,
-    typer.Option(
-        "--lesions", help="A lesions.toml elsewhere, for a folder one may not write to.", dir_okay=False
-    ),
+    typer.Option("--lesions", help="A lesions.toml elsewhere, for a folder one may not write to.", dir_okay=False),
 ]
 PresetOption = Annotated[str, typer.Option("--preset", help="paper or demo.")]
-ConfigOption = Annotated[
-    Path | None, typer.Option("--config", help="TOML file over the preset.", dir_okay=False)
-]
+ConfigOption = Annotated[Path | None, typer.Option("--config", help="TOML file over the preset.", dir_okay=False)]
 SetOption = Annotated[
     list[str] | None,
     typer.Option("--set", help="One setting over both, as in --set diffusion.num_steps=400; repeatable."),
 ]
 CacheOption = Annotated[
     Path | None,
-    typer.Option(
-        "--cache", help="Folder of prepared scans; by default `cache` beside --out.", file_okay=False
-    ),
+    typer.Option("--cache", help="Folder of prepared scans; by default `cache` beside --out.", file_okay=False),
 ]
 
 
 @app.callback(invoke_without_command=True)
 def _main(
-    version: Annotated[
-        bool, typer.Option("--version", help="Print the version and exit.", is_eager=True)
-    ] = False,
+    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.", is_eager=True)] = False,
 ) -> None:
     if version:
         _console.print(__version__)
@@ -99,9 +89,7 @@ def demo(
     out: OutOption = Path("runs/demo"),
     data: Annotated[
         Path | None,
-        typer.Option(
-            "--data", help="A real dataset folder; without one, the built-in phantom.", file_okay=False
-        ),
+        typer.Option("--data", help="A real dataset folder; without one, the built-in phantom.", file_okay=False),
     ] = None,
     lesions: LesionsOption = None,
     seed: SeedOption = 0,
@@ -205,9 +193,7 @@ def train_autoencoder_verb(
 @train_app.command("diffusion")
 def train_diffusion_verb(
     data: DataOption,
-    autoencoder: Annotated[
-        Path, typer.Option("--autoencoder", help="Finished run of stage 1.", file_okay=False)
-    ],
+    autoencoder: Annotated[Path, typer.Option("--autoencoder", help="Finished run of stage 1.", file_okay=False)],
     out: OutOption,
     lesions: LesionsOption = None,
     seed: SeedOption = 0,
@@ -250,9 +236,7 @@ def train_segmentation_verb(
     out: OutOption,
     synthetic: Annotated[
         Path | None,
-        typer.Option(
-            "--synthetic", help="Dataset folder that `synthesize` wrote; mixed in.", file_okay=False
-        ),
+        typer.Option("--synthetic", help="Dataset folder that `synthesize` wrote; mixed in.", file_okay=False),
     ] = None,
     lesions: LesionsOption = None,
     seed: SeedOption = 0,
@@ -324,9 +308,7 @@ def synthesize(
     synthesizer = load_synthesizer(model, resolved.synthesis, device=device)
     dataset = open_dataset(data, lesions)
     sources = source_scans(dataset, synthesizer, dataset_split(dataset, **resolved.data.split_options()))
-    run = synthesize_cohort(
-        sources, synthesizer, counts=counts, config=resolved.synthesis, out=out, seed=seed
-    )
+    run = synthesize_cohort(sources, synthesizer, counts=counts, config=resolved.synthesis, out=out, seed=seed)
     _say_finished(out, run.seconds)
 
 
@@ -357,12 +339,8 @@ def segment(
 @evaluate_app.command("segmentation")
 def evaluate_segmentation(
     data: DataOption,
-    predictions: Annotated[
-        Path, typer.Option("--predictions", help="Folder that `segment` wrote.", file_okay=False)
-    ],
-    out: Annotated[
-        Path | None, typer.Option("--out", help="JSON file for every figure.", dir_okay=False)
-    ] = None,
+    predictions: Annotated[Path, typer.Option("--predictions", help="Folder that `segment` wrote.", file_okay=False)],
+    out: Annotated[Path | None, typer.Option("--out", help="JSON file for every figure.", dir_okay=False)] = None,
     lesions: LesionsOption = None,
     preset: PresetOption = "paper",
     config: ConfigOption = None,
@@ -399,9 +377,7 @@ def evaluate_fidelity(
     synthetic: Annotated[
         Path, typer.Option("--synthetic", help="Dataset folder that `synthesize` wrote.", file_okay=False)
     ],
-    out: Annotated[
-        Path | None, typer.Option("--out", help="JSON file for every figure.", dir_okay=False)
-    ] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="JSON file for every figure.", dir_okay=False)] = None,
     lesions: LesionsOption = None,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the intervals.")] = 0,
     preset: PresetOption = "paper",
@@ -439,9 +415,7 @@ def evaluate_fidelity(
 
 
 @config_app.command("show")
-def config_show(
-    preset: PresetOption = "paper", config: ConfigOption = None, settings: SetOption = None
-) -> None:
+def config_show(preset: PresetOption = "paper", config: ConfigOption = None, settings: SetOption = None) -> None:
     """Print every setting with its value and meaning, as a TOML file that --config reads.
 
     [bold]Example[/bold]
@@ -454,9 +428,7 @@ def config_show(
 
 
 @config_app.command("check")
-def config_check(
-    preset: PresetOption = "paper", config: ConfigOption = None, settings: SetOption = None
-) -> None:
+def config_check(preset: PresetOption = "paper", config: ConfigOption = None, settings: SetOption = None) -> None:
     """Say whether a configuration is valid, and if not, why.
 
     [bold]Example[/bold]
@@ -509,9 +481,7 @@ def _text(value: float | None, decimals: int = 3) -> str:
 
 def _print_results(results: "DemoResults") -> None:
     """Print what the synthetic data did, and whether the painted lesions are right."""
-    table = Table(
-        title=f"Held-out subjects, {results.interval_level:.0%} bootstrap intervals", title_justify="left"
-    )
+    table = Table(title=f"Held-out subjects, {results.interval_level:.0%} bootstrap intervals", title_justify="left")
     for column in (
         "lesion type",
         "metric",
@@ -531,13 +501,8 @@ def _print_results(results: "DemoResults") -> None:
     for column in ("lesion type", "compared", "real", "compared HU", "bias", "allowed", "within"):
         bias.add_column(column)
     for entry in results.intensity:
-        figures = (
-            f"{v:.0f}"
-            for v in (entry.real_mean_hu, entry.compared_mean_hu, entry.bias_hu, entry.tolerance_hu)
-        )
-        bias.add_row(
-            entry.lesion_type, entry.compared, *figures, "yes" if entry.is_within_tolerance else "NO"
-        )
+        figures = (f"{v:.0f}" for v in (entry.real_mean_hu, entry.compared_mean_hu, entry.bias_hu, entry.tolerance_hu))
+        bias.add_row(entry.lesion_type, entry.compared, *figures, "yes" if entry.is_within_tolerance else "NO")
     _console.print(bias)
     _print_fidelity(results.fidelity)
 

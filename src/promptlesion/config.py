@@ -32,12 +32,8 @@ class DataConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    validation_fraction: float = Field(
-        0.15, gt=0, lt=1, description="share of subjects that stop and select models"
-    )
-    test_fraction: float = Field(
-        0.3, gt=0, lt=1, description="share of subjects no stage sees before the evaluation"
-    )
+    validation_fraction: float = Field(0.15, gt=0, lt=1, description="share of subjects that stop and select models")
+    test_fraction: float = Field(0.3, gt=0, lt=1, description="share of subjects no stage sees before the evaluation")
     split_seed: int = Field(
         0, ge=0, description="seed of the split; the same for every stage, whatever seed the stage has"
     )
@@ -150,9 +146,7 @@ def as_toml(config: Config) -> str:
         lines.append(f"[{section}]")
         for name, value in model.model_dump(mode="json").items():
             comment = fields[name].description
-            lines.append(
-                f"# {name}: {comment}" if value is None else f"{name} = {json.dumps(value)}  # {comment}"
-            )
+            lines.append(f"# {name}: {comment}" if value is None else f"{name} = {json.dumps(value)}  # {comment}")
         lines.append("")
     return "\n".join(lines)
 
@@ -170,9 +164,7 @@ def _parse_setting(setting: str) -> dict[str, Any]:
     key, separator, value = setting.partition("=")
     parts = key.strip().split(".")
     if not separator or len(parts) != 2 or not all(parts):
-        raise ConfigError(
-            f"--set {setting}: expected SECTION.FIELD=VALUE, for example diffusion.num_steps=400"
-        )
+        raise ConfigError(f"--set {setting}: expected SECTION.FIELD=VALUE, for example diffusion.num_steps=400")
     try:
         parsed = tomllib.loads(f"value = {value}")["value"]
     except tomllib.TOMLDecodeError:

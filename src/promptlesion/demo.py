@@ -283,9 +283,7 @@ def _score(demo: Demo, name: str) -> list[LesionScore]:
             device=demo.device,
             on_progress=lambda done, _: bar.update(done),
         )
-    return evaluate_folder(
-        test, folder / "predictions", tolerance_mm=demo.config.evaluation.surface_tolerance_mm
-    )
+    return evaluate_folder(test, folder / "predictions", tolerance_mm=demo.config.evaluation.surface_tolerance_mm)
 
 
 def _fidelity(
@@ -327,9 +325,7 @@ def _intensity(
         device=device,
     )
     autoencoded_hu = {name: values[:, 1] for name, values in pairs.items()}
-    rows = intensity_rows("autoencoded", real_hu, autoencoded_hu) + intensity_rows(
-        "synthetic", real_hu, synthetic_hu
-    )
+    rows = intensity_rows("autoencoded", real_hu, autoencoded_hu) + intensity_rows("synthetic", real_hu, synthetic_hu)
     switched = prompt_switch(
         demo.config.diffusion.prompt_encoder,
         {name: np.array(values) for name, values in switch.items()},
@@ -398,14 +394,10 @@ def _limits(demo: Demo, *, is_phantom: bool) -> tuple[str, ...]:
         "this report only.",
     ]
     if is_phantom:
-        limits.insert(
-            0, "A made-up phantom, not patients: nothing here says how the method does on real scans."
-        )
+        limits.insert(0, "A made-up phantom, not patients: nothing here says how the method does on real scans.")
     return tuple(limits)
 
 
 def _machine(device: str) -> str:
     memory_gib = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-    return (
-        f"{platform.machine()}, {os.cpu_count()} cores, {memory_gib:.0f} GiB, device {resolve_device(device)}"
-    )
+    return f"{platform.machine()}, {os.cpu_count()} cores, {memory_gib:.0f} GiB, device {resolve_device(device)}"

@@ -37,9 +37,7 @@ def test_hinge_losses_by_hand(judged: tuple[Maps, Maps]) -> None:
     for on_real, on_generated in zip(real, generated, strict=True):
         wrong_on_real = [max(0.0, 1 - logit) for logit in on_real[-1].flatten().tolist()]
         wrong_on_generated = [max(0.0, 1 + logit) for logit in on_generated[-1].flatten().tolist()]
-        expected += 0.25 * (
-            sum(wrong_on_real) / len(wrong_on_real) + sum(wrong_on_generated) / len(wrong_on_generated)
-        )
+        expected += 0.25 * (sum(wrong_on_real) / len(wrong_on_real) + sum(wrong_on_generated) / len(wrong_on_generated))
         fooled -= on_generated[-1].mean().item()
     assert discriminator_loss(real, generated).item() == pytest.approx(expected, rel=1e-5)
     assert generator_loss(generated).item() == pytest.approx(fooled, rel=1e-5)

@@ -43,9 +43,7 @@ def test_the_perceptual_distance_of_equal_slices_is_zero(perceptual: PerceptualL
 
 def test_more_blur_is_further_away(perceptual: PerceptualLoss) -> None:
     slices = torch.rand(3, 1, 24, 32, generator=torch.Generator().manual_seed(0)) * 2 - 1
-    little, much = (
-        F.avg_pool2d(F.pad(slices, [width // 2] * 4, mode="reflect"), width, stride=1) for width in (3, 7)
-    )
+    little, much = (F.avg_pool2d(F.pad(slices, [width // 2] * 4, mode="reflect"), width, stride=1) for width in (3, 7))
     assert 0 < perceptual(little, slices) < perceptual(much, slices) < 4
 
 

@@ -26,9 +26,7 @@ def spec() -> DatasetSpec:
         window_hu=(-200.0, 1300.0),
         spacing_mm=(1.0, 1.5, 2.0),
         lesions=(
-            LesionType(
-                name="calcified_plaque", label=3, host=("wall",), diameter_mm=(1.5, 6.0), hu=(130.0, 1300.0)
-            ),
+            LesionType(name="calcified_plaque", label=3, host=("wall",), diameter_mm=(1.5, 6.0), hu=(130.0, 1300.0)),
             LesionType(
                 name="non_calcified_plaque",
                 label=4,

@@ -26,9 +26,7 @@ def times(folder: Path) -> dict[str, int]:
 def test_a_case_at_the_right_spacing_is_cached_bit_for_bit(make_dataset: MakeDataset, tmp_path: Path) -> None:
     dataset = make_dataset(2)
     progress: list[tuple[int, int]] = []
-    cached = build_cache(
-        dataset, tmp_path / "cache", on_progress=lambda done, total: progress.append((done, total))
-    )
+    cached = build_cache(dataset, tmp_path / "cache", on_progress=lambda done, total: progress.append((done, total)))
     assert progress == [(1, 2), (2, 2)]
     for case, found in zip(dataset.cases, cached, strict=True):
         image, labels = read_case(dataset, case)
@@ -80,9 +78,7 @@ def test_another_spacing_resamples(make_dataset: MakeDataset, tmp_path: Path) ->
     assert all(case.labels[lesion.center_voxel] == 3 + lesion.type_index for lesion in case.lesions)
 
 
-def test_a_second_run_does_nothing_and_a_fresh_one_the_same(
-    make_dataset: MakeDataset, tmp_path: Path
-) -> None:
+def test_a_second_run_does_nothing_and_a_fresh_one_the_same(make_dataset: MakeDataset, tmp_path: Path) -> None:
     dataset = make_dataset(3)
     build_cache(dataset, tmp_path / "cache")
     before = times(tmp_path / "cache")
@@ -95,9 +91,7 @@ def test_a_second_run_does_nothing_and_a_fresh_one_the_same(
 
 @pytest.mark.parametrize("ending", ["image.npy", "label.npy", "voxels.npz", "json"])
 @pytest.mark.parametrize("damage", ["missing", "half"])
-def test_a_half_written_case_is_done_again(
-    make_dataset: MakeDataset, tmp_path: Path, ending: str, damage: str
-) -> None:
+def test_a_half_written_case_is_done_again(make_dataset: MakeDataset, tmp_path: Path, ending: str, damage: str) -> None:
     dataset, folder = make_dataset(2), tmp_path / "cache"
     build_cache(dataset, folder)
     whole, before = contents(folder), times(folder)

@@ -113,9 +113,7 @@ def test_whole_labels_of_any_type_become_uint8() -> None:
 def test_unknown_labels_are_listed(dtype: type, value: float, listed: str) -> None:
     labels = np.zeros(SHAPE, dtype)
     labels[2, 3, 1] = value
-    with pytest.raises(
-        DatasetError, match=rf"case_012: expected the label values \[0, 2\] .* found {listed}$"
-    ):
+    with pytest.raises(DatasetError, match=rf"case_012: expected the label values \[0, 2\] .* found {listed}$"):
         checked_labels("case_012", labels, [2, 0])
 
 

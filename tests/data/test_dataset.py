@@ -79,9 +79,7 @@ def test_subjects_come_from_the_pattern(make_dataset: MakeDataset, spec: Dataset
         open_dataset(root)
 
 
-def test_lesions_of_a_folder_one_may_not_write_to(
-    make_dataset: MakeDataset, tmp_path: Path, spec: DatasetSpec
-) -> None:
+def test_lesions_of_a_folder_one_may_not_write_to(make_dataset: MakeDataset, tmp_path: Path, spec: DatasetSpec) -> None:
     root = make_dataset(1).root
     (root / "lesions.toml").rename(tmp_path / "mine.toml")
     with pytest.raises(DatasetError, match=r"lesions.toml: expected a file that names the lesion types"):
@@ -115,9 +113,7 @@ def test_lesions_of_a_folder_one_may_not_write_to(
         ({"file_ending": ".nrrd"}, "`file_ending` '.nii.gz', found '.nrrd'"),
     ],
 )
-def test_a_dataset_json_that_is_not_supported(
-    make_dataset: MakeDataset, changes: dict[str, Any], message: str
-) -> None:
+def test_a_dataset_json_that_is_not_supported(make_dataset: MakeDataset, changes: dict[str, Any], message: str) -> None:
     root = make_dataset(1).root
     change_json(root, **changes)
     with pytest.raises(DatasetError, match=rf"dataset.json: expected .*{message}"):
@@ -131,9 +127,7 @@ def test_a_dataset_json_that_is_none(make_dataset: MakeDataset) -> None:
         with pytest.raises(DatasetError, match=message):
             open_dataset(root)
     (root / "dataset.json").unlink()
-    with pytest.raises(
-        DatasetError, match=r"expected the dataset.json of an nnU-Net v2 raw dataset, found none"
-    ):
+    with pytest.raises(DatasetError, match=r"expected the dataset.json of an nnU-Net v2 raw dataset, found none"):
         open_dataset(root)
 
 
@@ -169,9 +163,7 @@ def test_files_that_are_missing_or_too_many(make_dataset: MakeDataset) -> None:
         open_dataset(root)
     second_channel.unlink()
     label_path(root, "case_001").unlink()
-    with pytest.raises(
-        DatasetError, match=r"^case_001: expected the label map .*case_001.nii.gz, found none"
-    ):
+    with pytest.raises(DatasetError, match=r"^case_001: expected the label map .*case_001.nii.gz, found none"):
         open_dataset(root)
     for path in (root / "imagesTr").iterdir():
         path.unlink()

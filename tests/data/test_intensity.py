@@ -38,9 +38,7 @@ def test_gradients_pass_through() -> None:
     assert normalized.grad.tolist() == [750.0] * 3
 
 
-@pytest.mark.parametrize(
-    ("low", "high"), [(100.0, 100.0), (250.0, -175.0), (float("nan"), 1.0), (0.0, float("inf"))]
-)
+@pytest.mark.parametrize(("low", "high"), [(100.0, 100.0), (250.0, -175.0), (float("nan"), 1.0), (0.0, float("inf"))])
 def test_a_window_that_is_none(low: float, high: float) -> None:
     with pytest.raises(ValueError, match="window_hu: expected two finite HU with low < high"):
         HUWindow(low, high)

@@ -38,9 +38,7 @@ def test_the_center_of_a_crescent_lies_in_it_near_its_middle(spec: DatasetSpec) 
     assert labels[lesion.center_voxel] == 3
     centroid_mm = np.argwhere(labels).mean(axis=0) * SPACING_MM
     distances = np.linalg.norm(np.argwhere(labels) * SPACING_MM - centroid_mm, axis=1)
-    assert np.linalg.norm(np.array(lesion.center_voxel) * SPACING_MM - centroid_mm) == pytest.approx(
-        distances.min()
-    )
+    assert np.linalg.norm(np.array(lesion.center_voxel) * SPACING_MM - centroid_mm) == pytest.approx(distances.min())
 
 
 def test_the_diameter_of_a_ball_is_its_diameter(spec: DatasetSpec) -> None:

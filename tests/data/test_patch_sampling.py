@@ -74,9 +74,7 @@ def test_a_patch_larger_than_the_scan_holds_all_of_it(cases: list[CachedCase]) -
 
 
 def test_the_generator_decides(cases: list[CachedCase]) -> None:
-    first, second = (
-        PatchSampler(cases, PATCH, (0, 3)).draw(np.random.default_rng([7, 11])) for _ in range(2)
-    )
+    first, second = (PatchSampler(cases, PATCH, (0, 3)).draw(np.random.default_rng([7, 11])) for _ in range(2))
     assert (first.case, first.start) == (second.case, second.start)
     np.testing.assert_array_equal(first.image, second.image)
 

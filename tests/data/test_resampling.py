@@ -47,8 +47,7 @@ def test_the_outer_corner_and_the_extent_stay() -> None:
     assert resampled.shape == (15, 40, 8)
     for corner_of in (np.zeros, np.array):
         corners = [
-            vol.affine @ [*(np.array(vol.shape) * (corner_of is np.array) - 0.5), 1.0]
-            for vol in (volume, resampled)
+            vol.affine @ [*(np.array(vol.shape) * (corner_of is np.array) - 0.5), 1.0] for vol in (volume, resampled)
         ]
         np.testing.assert_allclose(corners[0], corners[1], atol=1e-9)
     np.testing.assert_allclose(
@@ -94,9 +93,7 @@ def test_scipy_map_coordinates_agrees() -> None:
     source, target = oblique_affine(), oblique_affine(3.0)
     target[:3, :3] *= 0.7
     index_map = np.linalg.inv(source) @ target
-    coordinates = np.tensordot(index_map[:3, :3], np.indices((10, 11, 12)), 1) + index_map[:3, 3].reshape(
-        3, 1, 1, 1
-    )
+    coordinates = np.tensordot(index_map[:3, :3], np.indices((10, 11, 12)), 1) + index_map[:3, 3].reshape(3, 1, 1, 1)
     for order in (0, 1, 3):
         expected = ndimage.map_coordinates(array, coordinates, order=order, mode="nearest")
         found = resample_array(array, source, target, (10, 11, 12), order, None)

@@ -12,13 +12,9 @@ from promptlesion.data.splits import Split, dataset_split, split_by_subject, wri
 
 def cases_of(num_subjects: int, scans_each: int = 1) -> tuple[Case, ...]:
     names = [
-        (f"s{subject:02d}_{scan}", f"s{subject:02d}")
-        for subject in range(num_subjects)
-        for scan in range(scans_each)
+        (f"s{subject:02d}_{scan}", f"s{subject:02d}") for subject in range(num_subjects) for scan in range(scans_each)
     ]
-    return tuple(
-        Case(name, subject, Path(f"{name}_0000.nii.gz"), Path(f"{name}.nii.gz")) for name, subject in names
-    )
+    return tuple(Case(name, subject, Path(f"{name}_0000.nii.gz"), Path(f"{name}.nii.gz")) for name, subject in names)
 
 
 @pytest.fixture
@@ -78,9 +74,7 @@ def test_what_is_written_is_the_split_from_then_on(dataset: Dataset) -> None:
 def test_the_validation_part_of_nnunet_is_the_test_here(dataset: Dataset) -> None:
     names = [case.name for case in dataset.cases]
     fold = {"train": names[:12], "val": names[12:]}
-    (dataset.root / "splits_final.json").write_text(
-        json.dumps([fold, {"train": names[4:], "val": names[:4]}])
-    )
+    (dataset.root / "splits_final.json").write_text(json.dumps([fold, {"train": names[4:], "val": names[:4]}]))
     split = dataset_split(dataset, seed=0)
     assert split.test == tuple(names[12:])
     assert sorted((*split.train, *split.validation)) == names[:12]

@@ -15,9 +15,7 @@ from promptlesion.data.volume import Volume, VolumeError, read_volume, write_vol
 SHAPE = (7, 9, 5)
 SPACING_MM = (0.7, 0.9, 2.3)
 AXIS_ORDERS_AND_FLIPS = [
-    (order, flips)
-    for order in itertools.permutations(range(3))
-    for flips in itertools.product((1, -1), repeat=3)
+    (order, flips) for order in itertools.permutations(range(3)) for flips in itertools.product((1, -1), repeat=3)
 ]
 SHARED = Path(__file__).parents[2].parent / "shared" / "data"
 
@@ -185,9 +183,7 @@ def test_labels_of_a_read_volume_go_back_to_its_orientation(tmp_path: Path) -> N
 def test_another_grid_is_refused(tmp_path: Path) -> None:
     save(tmp_path / "source.nii.gz", voxels(), affine_of((0, 1, 2), (-1, -1, 1)))
     volume = read_volume(tmp_path / "source.nii.gz")
-    with pytest.raises(
-        VolumeError, match=r"expected an array of shape \(7, 9, 5\) on this grid, found \(7, 9, 4\)"
-    ):
+    with pytest.raises(VolumeError, match=r"expected an array of shape \(7, 9, 5\) on this grid, found \(7, 9, 4\)"):
         volume.with_array(volume.array[..., 1:])
     smaller = Volume(array=volume.array[..., 1:], affine=volume.affine, source_header=volume.source_header)
     moved = Volume(array=volume.array, affine=volume.affine + 1e-9, source_header=volume.source_header)

@@ -15,9 +15,7 @@ def test_the_defaults_are_the_papers() -> None:
 
 
 def test_attention_where_there_is_no_level_is_refused() -> None:
-    with pytest.raises(
-        ValidationError, match=r"attention_levels: expected levels from 0 to 1.*found \[1, 2, 3\]"
-    ):
+    with pytest.raises(ValidationError, match=r"attention_levels: expected levels from 0 to 1.*found \[1, 2, 3\]"):
         DiffusionConfig(channels=(16, 16))
 
 
@@ -27,9 +25,7 @@ def test_channels_that_make_no_groups_are_refused() -> None:
 
 
 def test_channels_that_make_no_heads_are_refused() -> None:
-    with pytest.raises(
-        ValidationError, match="expected 112 channels of level 1 to divide into 3 heads; found 32"
-    ):
+    with pytest.raises(ValidationError, match="expected 112 channels of level 1 to divide into 3 heads; found 32"):
         DiffusionConfig(channels=(16, 112), attention_levels=(1,))
 
 

@@ -51,9 +51,7 @@ def test_every_lesion_gives_its_patches(encode: Encode, tiny_cases: list[CachedC
     assert bool(latents.lesion_mask.flatten(1).any(dim=1).all())
 
 
-def test_the_lesion_is_in_the_latent_and_not_in_its_surroundings(
-    encode: Encode, tiny_cases: list[CachedCase]
-) -> None:
+def test_the_lesion_is_in_the_latent_and_not_in_its_surroundings(encode: Encode, tiny_cases: list[CachedCase]) -> None:
     latents = encode(tiny_cases)
     difference = (latents.clean - latents.surroundings).float().abs().sum(dim=1, keepdim=True)
     inside = latents.lesion_mask > 0
@@ -61,9 +59,7 @@ def test_the_lesion_is_in_the_latent_and_not_in_its_surroundings(
     assert bool((difference.flatten(1).max(dim=1).values > 0).all())
 
 
-def test_patches_of_one_lesion_differ_and_their_seed_decides(
-    encode: Encode, tiny_cases: list[CachedCase]
-) -> None:
+def test_patches_of_one_lesion_differ_and_their_seed_decides(encode: Encode, tiny_cases: list[CachedCase]) -> None:
     first = encode(tiny_cases[:1])
     assert not torch.equal(first.clean[0], first.clean[1])
     again, other = encode(tiny_cases[:1], key="b"), encode(tiny_cases[:1], key="c", seed=1)
@@ -71,9 +67,7 @@ def test_patches_of_one_lesion_differ_and_their_seed_decides(
     assert not torch.equal(first.clean, other.clean)
 
 
-def test_a_case_gives_the_same_patches_whatever_else_is_encoded(
-    encode: Encode, tiny_cases: list[CachedCase]
-) -> None:
+def test_a_case_gives_the_same_patches_whatever_else_is_encoded(encode: Encode, tiny_cases: list[CachedCase]) -> None:
     alone, among_others = encode(tiny_cases[2:3]), encode(tiny_cases, key="b")
     torch.testing.assert_close(among_others.clean[12:18], alone.clean, rtol=1e-2, atol=1e-2)
     assert torch.equal(among_others.lesion_mask[12:18], alone.lesion_mask)
@@ -93,9 +87,7 @@ def test_what_is_there_is_read_and_another_key_encodes_anew(
     assert [entry.name for entry in tmp_path.iterdir()] == ["latents.safetensors"]
 
 
-def test_a_batch_is_single_precision_and_in_the_asked_for_order(
-    encode: Encode, tiny_cases: list[CachedCase]
-) -> None:
+def test_a_batch_is_single_precision_and_in_the_asked_for_order(encode: Encode, tiny_cases: list[CachedCase]) -> None:
     latents = encode(tiny_cases[:1])
     clean, conditioning = latents.batch([4, 0], CPU)
     assert clean.dtype is conditioning.surroundings.dtype is conditioning.lesion_mask.dtype is torch.float32

@@ -10,7 +10,7 @@ from torch import nn
 
 from promptlesion.diffusion.config import DiffusionConfig
 from promptlesion.diffusion.denoiser import build_denoiser
-from promptlesion.diffusion.network import PromptUNet, SelfAttention, sinusoidal_embedding
+from promptlesion.diffusion.network import Level, PromptUNet, SelfAttention, sinusoidal_embedding
 
 
 def small_unet(channels: tuple[int, ...] = (8, 16, 24, 24)) -> PromptUNet:
@@ -56,9 +56,7 @@ def test_every_parameter_is_trained_and_the_prompt_comes_to_matter() -> None:
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-        has_gradient |= {
-            name for name, p in network.named_parameters() if p.grad is not None and bool(p.grad.any())
-        }
+        has_gradient |= {name for name, p in network.named_parameters() if p.grad is not None and bool(p.grad.any())}
     assert has_gradient == {name for name, _ in network.named_parameters()}
     assert loss.item() < 0.3
     latents = torch.randn(1, 5, 6, 4, 5, generator=generator)
@@ -78,9 +76,7 @@ def test_a_sample_does_not_depend_on_its_batch() -> None:
     )
     together = network(latents, level, embedding)
     assert together.std() > 0
-    torch.testing.assert_close(
-        together[1:2], network(latents[1:2], level[1:2], embedding[1:2]), rtol=1e-4, atol=1e-5
-    )
+    torch.testing.assert_close(together[1:2], network(latents[1:2], level[1:2], embedding[1:2]), rtol=1e-4, atol=1e-5)
 
 
 def test_attention_equals_torchs_own() -> None:
@@ -135,3 +131,19 @@ def test_the_paper_injects_at_24_12_and_6_latent_voxels() -> None:
         injection.register_forward_hook(lambda _, inputs, __: seen.append(tuple(inputs[0].shape[2:])))
     network(torch.randn(1, 5, 24, 24, 24), torch.tensor([1]), torch.randn(1, 3, 1, 1, 1))
     assert seen == [(6, 6, 6), (12, 12, 12), (24, 24, 24)]
+
+
+@pytest.mark.parametrize(("size", "expected"), [((2, 5, 4), torch.float32), ((3, 5, 4), torch.bfloat16)])
+def test_a_level_of_two_voxels_is_computed_in_float32(size: tuple[int, int, int], expected: torch.dtype) -> None:
+    torch.manual_seed(0)
+    level = Level(in_channels=8, out_channels=16, num_blocks=1, time_dimension=4, head_channels=8)
+    features, time, seen = torch.randn(2, 8, *size), torch.randn(2, 4), []
+    level.blocks[0].convolution_in.register_forward_hook(lambda _, __, output: seen.append(output.dtype))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        output = level(features, time)
+    assert seen == [expected]
+    exact = level(features, time)
+    if expected == torch.float32:
+        assert torch.equal(output, exact)
+    else:
+        torch.testing.assert_close(output.float(), exact, rtol=0.05, atol=0.05)

@@ -36,3 +36,16 @@ def test_a_decided_weighing_gives_that_component_alone(block: PromptGenBlock) ->
         block.weigh.bias.copy_(torch.tensor([0.0, 0.0, 100.0, 0.0]))
     prompt = block(torch.randn(1, 16, 3, 3, 3), torch.randn(1, 5, 1, 1, 1))
     torch.testing.assert_close(prompt, block.convolution(block.components[2:3]))
+
+
+def test_untrained_it_already_answers_different_prompts_differently(block: PromptGenBlock) -> None:
+    """Of unit variance like the components; two prompts differ by as much as they vary."""
+    features, embeddings = torch.randn(1, 16, 6, 6, 6), torch.eye(5).view(5, 5, 1, 1, 1)
+    prompts = block(features.expand(5, -1, -1, -1, -1), embeddings)
+    distances = torch.cdist(prompts.flatten(1), prompts.flatten(1)) + 1e9 * torch.eye(5)
+    assert distances.min() > 0.1 * prompts.flatten(1).norm(dim=1).mean()
+
+
+def test_the_length_of_an_embedding_does_not_matter(block: PromptGenBlock) -> None:
+    features, embedding = torch.randn(1, 16, 4, 3, 5), torch.randn(1, 5, 1, 1, 1)
+    torch.testing.assert_close(block(features, 7 * embedding), block(features, embedding))

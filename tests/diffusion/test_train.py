@@ -39,10 +39,8 @@ def train(
 
 
 @pytest.fixture(scope="module")
-def unbroken(train: partial[object], tiny_autoencoder_run: Path) -> Path:
-    out = tiny_autoencoder_run.parent / "diffusion"
-    train(out=out)
-    return out
+def unbroken(tiny_diffusion_run: Path) -> Path:
+    return tiny_diffusion_run
 
 
 def test_killed_it_ends_with_the_weights_of_an_unbroken_run(
@@ -71,9 +69,7 @@ def test_killed_between_training_and_checkpoint_it_writes_the_same_checkpoint(
     assert (out / weights).read_bytes() == (unbroken / weights).read_bytes()
 
 
-def test_bfloat16_learns_too(
-    train: partial[object], unbroken: Path, tiny_diffusion_config: DiffusionConfig
-) -> None:
+def test_bfloat16_learns_too(train: partial[object], unbroken: Path, tiny_diffusion_config: DiffusionConfig) -> None:
     out = unbroken.parent / "diffusion-bfloat16"
     train(out=out, config=tiny_diffusion_config.model_copy(update={"precision": "bfloat16"}))
     pairs = zip(read_metrics(out), read_metrics(unbroken), strict=True)
@@ -139,9 +135,7 @@ def test_another_window_than_the_autoencoders_is_refused(
     train: partial[object], tiny_spec: DatasetSpec, tmp_path: Path
 ) -> None:
     spec = tiny_spec.model_copy(update={"window_hu": (-175.0, 250.0)})
-    with pytest.raises(
-        ValueError, match=r"expected an autoencoder with window_hu \[-175.0, 250.0\]; found \[-200"
-    ):
+    with pytest.raises(ValueError, match=r"expected an autoencoder with window_hu \[-175.0, 250.0\]; found \[-200"):
         train(out=tmp_path, spec=spec)
 
 

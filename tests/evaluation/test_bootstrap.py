@@ -27,9 +27,7 @@ def test_two_values_have_the_binomial_distribution() -> None:
 def test_agrees_with_scipy() -> None:
     values = np.random.default_rng(3).gamma(2.0, size=60)
     ours = bootstrap_interval(values, seed=0, num_resamples=9000)
-    theirs = stats.bootstrap(
-        (values,), np.mean, n_resamples=9000, method="percentile", rng=np.random.default_rng(1)
-    )
+    theirs = stats.bootstrap((values,), np.mean, n_resamples=9000, method="percentile", rng=np.random.default_rng(1))
     assert ours.low == pytest.approx(theirs.confidence_interval.low, abs=0.02)
     assert ours.high == pytest.approx(theirs.confidence_interval.high, abs=0.02)
 

@@ -23,9 +23,7 @@ def _dense_frechet_distance(real: np.ndarray, synthetic: np.ndarray) -> float:
 @pytest.mark.parametrize(("num_real", "num_synthetic"), [(50, 40), (60, 9), (200, 150)])
 def test_frechet_distance_agrees_with_the_dense_formula(num_real: int, num_synthetic: int) -> None:
     real, synthetic = _samples(0, num_real, 12), _samples(1, num_synthetic, 12, shift=0.3)
-    assert frechet_distance(real, synthetic) == pytest.approx(
-        _dense_frechet_distance(real, synthetic), rel=1e-6
-    )
+    assert frechet_distance(real, synthetic) == pytest.approx(_dense_frechet_distance(real, synthetic), rel=1e-6)
 
 
 def test_low_rank_agrees_with_the_dense_formula_once_made_regular() -> None:

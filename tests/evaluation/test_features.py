@@ -38,9 +38,7 @@ def test_extractor_keeps_the_protocol(extractor: ImageNetSliceFeatures, make_bal
     assert extractor([]).shape == (0, 112)
 
 
-def test_what_lies_outside_the_mask_does_not_matter(
-    extractor: ImageNetSliceFeatures, make_ball: Ball
-) -> None:
+def test_what_lies_outside_the_mask_does_not_matter(extractor: ImageNetSliceFeatures, make_ball: Ball) -> None:
     ball = make_ball(0)
     elsewhere = replace(ball, hu=np.where(ball.mask, ball.hu, np.float32(1000)))
     np.testing.assert_array_equal(extractor([ball]), extractor([elsewhere]))
@@ -75,9 +73,7 @@ def _worse(ball: LesionCrop, change: str, strength: float, seed: int) -> LesionC
 
 
 @pytest.mark.parametrize("change", ["shift", "noise", "blur", "missing"])
-def test_distances_grow_with_what_is_wrong(
-    change: str, extractor: ImageNetSliceFeatures, make_ball: Ball
-) -> None:
+def test_distances_grow_with_what_is_wrong(change: str, extractor: ImageNetSliceFeatures, make_ball: Ball) -> None:
     real = extractor([make_ball(seed) for seed in range(16)])
     others = [make_ball(seed) for seed in range(100, 116)]
     for distance in (frechet_distance, kernel_distance):

@@ -22,9 +22,7 @@ def test_crop_lies_where_it_says(datasets: tuple[Dataset, Dataset]) -> None:
     real, _ = datasets
     lesion = collect_lesions(real, margin_voxels=4)[1]
     image, labels = read_case(real, real.case(lesion.case))
-    box = tuple(
-        slice(start, start + side) for start, side in zip(lesion.start_voxel, lesion.mask.shape, strict=True)
-    )
+    box = tuple(slice(start, start + side) for start, side in zip(lesion.start_voxel, lesion.mask.shape, strict=True))
     np.testing.assert_array_equal(image.array[box], lesion.hu)
     np.testing.assert_array_equal(labels.array[box] == 3, lesion.mask)
     occupied = [np.flatnonzero(lesion.mask.any(axis=other)) for other in ((1, 2), (0, 2), (0, 1))]
@@ -34,9 +32,7 @@ def test_crop_lies_where_it_says(datasets: tuple[Dataset, Dataset]) -> None:
 def test_only_new_lesions_of_a_synthetic_dataset(datasets: tuple[Dataset, Dataset]) -> None:
     real, synthetic = datasets
     counts = []
-    lesions = by_type(
-        collect_lesions(synthetic, source=real, on_progress=lambda *count: counts.append(count)), NAMES
-    )
+    lesions = by_type(collect_lesions(synthetic, source=real, on_progress=lambda *count: counts.append(count)), NAMES)
     assert [len(lesions[name]) for name in NAMES] == [3, 3]
     assert np.mean([lesion.mean_hu for lesion in lesions["hard_plaque"]]) == pytest.approx(700, abs=3)
     assert counts == [(1, 3), (2, 3), (3, 3)]

@@ -84,9 +84,7 @@ def test_unknown_picture_is_named(results: DemoResults, tmp_path: Path) -> None:
 
 def test_summary_says_what_the_interval_says(results: DemoResults) -> None:
     helped, unclear = summary_sentences(results.segmentation, 0.95)
-    assert helped.startswith("Hard plaque: ") and helped.endswith(
-        "4 held-out subjects): it helped in this run."
-    )
+    assert helped.startswith("Hard plaque: ") and helped.endswith("4 held-out subjects): it helped in this run.")
     assert "does not show that it helps or harms" in unclear
     row = results.segmentation[0]
     worse = row.model_copy(update={"difference": Estimate(value=-0.1, low=-0.2, high=-0.05)})

@@ -42,9 +42,7 @@ def test_agrees_with_monai(seed: int, tolerance_mm: float) -> None:
         *one_hot, class_thresholds=[tolerance_mm], include_background=True, spacing=SPACING_MM
     )
     assert score.surface_dice == pytest.approx(float(expected), abs=1e-6)
-    distance_mm = compute_hausdorff_distance(
-        *one_hot, include_background=True, percentile=95, spacing=SPACING_MM
-    )
+    distance_mm = compute_hausdorff_distance(*one_hot, include_background=True, percentile=95, spacing=SPACING_MM)
     assert score.hd95_mm == pytest.approx(float(distance_mm), abs=1e-4)
 
 

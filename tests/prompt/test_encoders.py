@@ -52,9 +52,7 @@ def test_dropped_prompts_are_zero_and_the_others_untouched() -> None:
     assert torch.equal(result[~dropped], embedding[~dropped])
 
 
-@pytest.mark.parametrize(
-    ("name", "kind"), [("one-hot", OneHotPrompt), ("mask-transformer", MaskTransformerPrompt)]
-)
+@pytest.mark.parametrize(("name", "kind"), [("one-hot", OneHotPrompt), ("mask-transformer", MaskTransformerPrompt)])
 def test_built_by_name(name: str, kind: type) -> None:
     assert isinstance(build_prompt_encoder(name, num_types=2, mask_voxels=6, key_value_heads=1), kind)
 

@@ -104,3 +104,19 @@ def test_place_and_type_of_the_mask_change_the_embedding() -> None:
     first, second, third = transformer(torch.cat([mask, elsewhere, other_type]))
     assert (first - second).abs().max() > 1e-4
     assert (first - third).abs().max() > 1e-4
+
+
+def test_untrained_embeddings_already_tell_types_apart_and_not_places() -> None:
+    """A mask is almost empty: the prompt would go unread if a few voxels changed the embedding by a hair."""
+    torch.manual_seed(0)
+    transformer = MaskTransformer(num_types=3, mask_voxels=12)
+    mask = torch.zeros(1, 3, 12, 12, 12)
+    mask[:, 0, 1:4, 2:4, 5:8] = 1
+    places = [mask.roll((x, z), dims=(2, 4)) for x, z in ((0, 0), (4, 0), (0, 4), (6, 3))]
+    masks = torch.cat([place.roll(kind, dims=1) for kind in range(3) for place in places])
+    embeddings = F.normalize(transformer(masks).flatten(1), dim=1)
+    cosine = (embeddings @ embeddings.T).view(3, 4, 3, 4)
+    for first in range(3):
+        assert cosine[first, :, first].min() > 0.9
+        for second in range(first):
+            assert cosine[first, :, second].max() < 0.9

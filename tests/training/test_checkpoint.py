@@ -46,16 +46,12 @@ def test_the_card_names_the_software(saved: tuple[Path, nn.Module]) -> None:
 
 
 def test_another_stage_is_refused(saved: tuple[Path, nn.Module]) -> None:
-    with pytest.raises(
-        CheckpointError, match="expected a checkpoint of stage 'diffusion'; found 'autoencoder'"
-    ):
+    with pytest.raises(CheckpointError, match="expected a checkpoint of stage 'diffusion'; found 'autoencoder'"):
         load_checkpoint(saved[0], stage="diffusion")
 
 
 def test_a_missing_checkpoint_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(
-        CheckpointError, match=r"expected a finished diffusion checkpoint \(card\.json\); found none"
-    ):
+    with pytest.raises(CheckpointError, match=r"expected a finished diffusion checkpoint \(card\.json\); found none"):
         load_checkpoint(tmp_path, stage="diffusion")
 
 
@@ -70,9 +66,7 @@ def test_damaged_weights_are_refused(saved: tuple[Path, nn.Module], damage: str)
         path.write_bytes(content[: len(content) // 2])
     else:
         path.unlink()
-    with pytest.raises(
-        CheckpointError, match=r"weights\.safetensors: expected the SHA-256 stated in card\.json"
-    ):
+    with pytest.raises(CheckpointError, match=r"weights\.safetensors: expected the SHA-256 stated in card\.json"):
         load_checkpoint(saved[0], stage="autoencoder")
 
 
@@ -88,4 +82,11 @@ def test_a_checkpoint_cut_off_while_it_is_replaced_counts_as_none(
     with pytest.raises(OSError, match="disk full"):
         save_checkpoint(saved[0], card={"stage": "autoencoder"}, parts={})
     with pytest.raises(CheckpointError, match="found none"):
+        load_checkpoint(saved[0], stage="autoencoder")
+
+
+def test_a_damaged_card_is_refused(saved: tuple[Path, nn.Module]) -> None:
+    card = saved[0] / "card.json"
+    card.write_text(card.read_text()[:40])
+    with pytest.raises(CheckpointError, match=r"card\.json: expected JSON; found"):
         load_checkpoint(saved[0], stage="autoencoder")

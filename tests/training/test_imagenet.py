@@ -27,9 +27,7 @@ def test_number_of_parameters_is_the_published_one() -> None:
     assert parameters + 1280 * 1000 + 1000 == 4_652_008  # 4.7 M as published
 
 
-@pytest.mark.parametrize(
-    ("name", "classes"), [("chelsea", {281, 282, 285}), ("coffee", {967, 504, 968, 550})]
-)
+@pytest.mark.parametrize(("name", "classes"), [("chelsea", {281, 282, 285}), ("coffee", {967, 504, 968, 550})])
 def test_a_cat_is_a_cat(name: str, classes: set[int]) -> None:
     photograph = torch.from_numpy(getattr(data, name)()).permute(2, 0, 1)[None].float() / 127.5 - 1
     side = min(photograph.shape[2:])

@@ -1,5 +1,7 @@
 """The learning rate is a function of the step."""
 
+import math
+
 import pytest
 import torch
 from torch import nn
@@ -27,6 +29,7 @@ def test_cosine_falls_from_the_start_over_its_half_to_nearly_nothing(
         set_learning_rate(optimizer, start=0.5, step=step, num_steps=100, decay="cosine")
         rates.append(optimizer.param_groups[1]["lr"])
     assert rates[0] == 0.5
+    assert rates == pytest.approx([0.5 * math.cos(math.pi * step / 200) ** 2 for step in range(100)])
     assert rates[50] == pytest.approx(0.25)
     assert 0 < rates[-1] < 1e-3
     assert rates == sorted(rates, reverse=True)

@@ -32,18 +32,14 @@ class Autoencoder(nn.Module):
     ) -> None:
         """Build the three networks; the latent's statistics are those of no data yet."""
         super().__init__()
-        self.encoder = build_encoder(
-            widths=widths, blocks_per_level=blocks_per_level, latent_channels=latent_channels
-        )
+        self.encoder = build_encoder(widths=widths, blocks_per_level=blocks_per_level, latent_channels=latent_channels)
         self.quantizer = VectorQuantizer(
             codebook_size=codebook_size,
             dimension=latent_channels,
             decay=codebook_decay,
             dead_code_usage=dead_code_usage,
         )
-        self.decoder = build_decoder(
-            widths=widths, blocks_per_level=blocks_per_level, latent_channels=latent_channels
-        )
+        self.decoder = build_decoder(widths=widths, blocks_per_level=blocks_per_level, latent_channels=latent_channels)
         self.register_buffer("latent_mean", torch.zeros(latent_channels))
         self.register_buffer("latent_std", torch.ones(latent_channels))
         self.latent_channels = latent_channels

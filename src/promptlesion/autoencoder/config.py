@@ -10,9 +10,7 @@ class AutoencoderConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    patch_voxels: int = Field(
-        96, ge=16, multiple_of=8, description="edge of the cubic training patch, voxels"
-    )
+    patch_voxels: int = Field(96, ge=16, multiple_of=8, description="edge of the cubic training patch, voxels")
     widths: tuple[int, ...] = Field(
         (16, 32, 64),
         min_length=2,
@@ -21,9 +19,7 @@ class AutoencoderConfig(BaseModel):
     blocks_per_level: int = Field(1, ge=1, description="residual blocks at each resolution")
     latent_channels: int = Field(8, ge=1, description="channels of the latent, the dimension of a code")
     codebook_size: int = Field(16384, ge=2, description="number of codes")
-    codebook_decay: float = Field(
-        0.99, gt=0, lt=1, description="decay of the codebook's exponential moving average"
-    )
+    codebook_decay: float = Field(0.99, gt=0, lt=1, description="decay of the codebook's exponential moving average")
     quantizer_start_epoch: int = Field(
         0,
         ge=0,
@@ -44,18 +40,14 @@ class AutoencoderConfig(BaseModel):
     adversarial_weight: float = Field(0.1, ge=0, description="weight of each of the two adversarial losses")
     feature_matching_weight: float = Field(1.0, ge=0, description="weight of the feature matching loss")
     adversarial_start_epoch: int = Field(100, ge=0, description="epoch at which the discriminators switch on")
-    discriminator_channels: int = Field(
-        32, ge=4, description="channels of the first layer of both discriminators"
-    )
+    discriminator_channels: int = Field(32, ge=4, description="channels of the first layer of both discriminators")
     discriminator_layers: int = Field(3, ge=1, description="strided layers of both discriminators")
     num_epochs: int = Field(1000, ge=1, description="length of the training, epochs")
     steps_per_epoch: int | None = Field(
         None, ge=1, description="steps in an epoch; unset: as many as one patch per case takes"
     )
     batch_size: int = Field(4, ge=1, description="patches in a step")
-    learning_rate: float = Field(
-        3e-4, gt=0, description="learning rate of Adam, generator and discriminators alike"
-    )
+    learning_rate: float = Field(3e-4, gt=0, description="learning rate of Adam, generator and discriminators alike")
     learning_rate_decay: Literal["none", "cosine"] = Field(
         "none", description="course of the learning rate: constant, or to zero along half a cosine"
     )

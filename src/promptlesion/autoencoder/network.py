@@ -7,46 +7,29 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 
-class ChannelNorm(nn.Module):
-    """Layer norm over the channels of each voxel.
-
-    Unlike a group norm it takes no statistics over space: a voxel is encoded and decoded alike in a patch of any
-    size, and a lesion is as bright in a large patch as in the small ones the network was trained on.
-    """
-
-    def __init__(self, channels: int) -> None:
-        """Build the norm with a learned scale and shift per channel."""
-        super().__init__()
-        self.norm = nn.LayerNorm(channels)
-
-    def forward(self, features: Float[Tensor, "batch channel x y z"]) -> Float[Tensor, "batch channel x y z"]:
-        """Return the features with zero mean and unit variance over the channels of each voxel."""
-        normalized: Tensor = self.norm(features.movedim(1, -1))
-        return normalized.movedim(-1, 1)
-
-
 class ResidualBlock(nn.Module):
-    """Norm, SiLU and 3x3x3 convolution, twice, around a shortcut."""
+    """SiLU and 3x3x3 convolution, twice, around a shortcut; without a norm, its last convolution starting at zero.
+
+    A norm over space would make the code of a voxel depend on the size of the patch around it: a lesion would come out
+    darker in a large patch than in the small ones the network was trained on. A norm over the channels of a voxel
+    throws its intensity away and trains unreliably. Starting as the identity, the block needs neither (Zhang et al.
+    2019, "Fixup initialization").
+    """
 
     def __init__(self, *, in_channels: int, out_channels: int) -> None:
         """Build the block; the shortcut is a 1x1x1 convolution where the channels differ."""
         super().__init__()
-        self.first = nn.Sequential(
-            ChannelNorm(in_channels), nn.SiLU(), nn.Conv3d(in_channels, out_channels, 3, padding=1)
+        last = nn.Conv3d(out_channels, out_channels, 3, padding=1)
+        nn.init.zeros_(last.weight)
+        self.residual = nn.Sequential(
+            nn.SiLU(), nn.Conv3d(in_channels, out_channels, 3, padding=1), nn.SiLU(), last
         )
-        self.second = nn.Sequential(
-            ChannelNorm(out_channels), nn.SiLU(), nn.Conv3d(out_channels, out_channels, 3, padding=1)
-        )
-        self.shortcut = (
-            nn.Identity() if in_channels == out_channels else nn.Conv3d(in_channels, out_channels, 1)
-        )
+        self.shortcut = nn.Identity() if in_channels == out_channels else nn.Conv3d(in_channels, out_channels, 1)
 
-    def forward(
-        self, features: Float[Tensor, "batch in_channels x y z"]
-    ) -> Float[Tensor, "batch out_channels x y z"]:
+    def forward(self, features: Float[Tensor, "batch in_channels x y z"]) -> Float[Tensor, "batch out_channels x y z"]:
         """Return features of the same resolution."""
-        residual: Tensor = self.second(self.first(features))
         shortcut: Tensor = self.shortcut(features)
+        residual: Tensor = self.residual(features)
         return shortcut + residual
 
 
@@ -73,7 +56,7 @@ def build_encoder(*, widths: Sequence[int], blocks_per_level: int, latent_channe
         if level > 0:
             layers.append(nn.Conv3d(widths[level - 1], width, 4, stride=2, padding=1))
         layers += [ResidualBlock(in_channels=width, out_channels=width) for _ in range(blocks_per_level)]
-    layers += [ChannelNorm(widths[-1]), nn.SiLU(), nn.Conv3d(widths[-1], latent_channels, 1)]
+    layers += [nn.SiLU(), nn.Conv3d(widths[-1], latent_channels, 1)]
     return nn.Sequential(*layers)
 
 
@@ -82,10 +65,9 @@ def build_decoder(*, widths: Sequence[int], blocks_per_level: int, latent_channe
     layers: list[nn.Module] = [nn.Conv3d(latent_channels, widths[-1], 3, padding=1)]
     for level in reversed(range(len(widths))):
         layers += [
-            ResidualBlock(in_channels=widths[level], out_channels=widths[level])
-            for _ in range(blocks_per_level)
+            ResidualBlock(in_channels=widths[level], out_channels=widths[level]) for _ in range(blocks_per_level)
         ]
         if level > 0:
             layers.append(Upsample(in_channels=widths[level], out_channels=widths[level - 1]))
-    layers += [ChannelNorm(widths[0]), nn.SiLU(), nn.Conv3d(widths[0], 1, 3, padding=1)]
+    layers += [nn.SiLU(), nn.Conv3d(widths[0], 1, 3, padding=1)]
     return nn.Sequential(*layers)

@@ -115,10 +115,7 @@ def nearest_code(
     half_square = 0.5 * codebook.square().sum(dim=1)
     chunk = max(1, _CHUNK_DISTANCES // len(codebook))
     return torch.cat(
-        [
-            torch.addmm(half_square, part, codebook.t(), alpha=-1.0).argmin(dim=1)
-            for part in torch.split(tokens, chunk)
-        ]
+        [torch.addmm(half_square, part, codebook.t(), alpha=-1.0).argmin(dim=1) for part in torch.split(tokens, chunk)]
     )
 
 

@@ -90,9 +90,7 @@ def train_autoencoder(
     state = TrainState(
         networks={"autoencoder": autoencoder, "discriminators": discriminators},
         optimizers={
-            "autoencoder": torch.optim.Adam(
-                autoencoder.parameters(), lr=config.learning_rate, betas=config.adam_betas
-            ),
+            "autoencoder": torch.optim.Adam(autoencoder.parameters(), lr=config.learning_rate, betas=config.adam_betas),
             "discriminators": torch.optim.Adam(
                 discriminators.parameters(), lr=config.learning_rate, betas=config.adam_betas
             ),
@@ -224,8 +222,5 @@ def _measure_scale(
 ) -> None:
     """Set the latent's scale from patches drawn as in training."""
     with autocast(device, config.precision):
-        raw = [
-            autoencoder.encoder(batches.draw(num_steps + index).image.to(device))
-            for index in range(_SCALE_BATCHES)
-        ]
+        raw = [autoencoder.encoder(batches.draw(num_steps + index).image.to(device)) for index in range(_SCALE_BATCHES)]
     autoencoder.set_latent_scale(torch.cat(raw))

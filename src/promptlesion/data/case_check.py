@@ -21,9 +21,7 @@ def check_same_grid(case: str, image: Volume, labels: Volume) -> None:
         found, expected = (_rounded(spacing) for spacing in spacings)
         raise DatasetError(f"{case}: label spacing {found} mm differs from the CT's {expected} mm")
     if labels.shape != image.shape:
-        raise DatasetError(
-            f"{case}: label shape {labels.shape} voxels differs from the CT's {image.shape} voxels"
-        )
+        raise DatasetError(f"{case}: label shape {labels.shape} voxels differs from the CT's {image.shape} voxels")
     difference = np.abs(labels.affine - image.affine)
     if difference[:3, :3].max() > _AFFINE_TOLERANCE_MM:
         turned, straight = ([_rounded(row) for row in volume.affine[:3, :3]] for volume in (labels, image))
@@ -43,9 +41,7 @@ def check_hounsfield(case: str, image: Shaped[np.ndarray, "x y z"]) -> None:
     if image.dtype.kind == "f":
         num_nan, num_infinite = int(np.isnan(image).sum()), int(np.isinf(image).sum())
         if num_nan or num_infinite:
-            raise DatasetError(
-                f"{case}: expected finite HU, found {num_nan} NaN and {num_infinite} infinite voxels"
-            )
+            raise DatasetError(f"{case}: expected finite HU, found {num_nan} NaN and {num_infinite} infinite voxels")
     low, high = image.min().item(), image.max().item()
     found = f"{low:g} to {high:g}"
     if low == high:
@@ -56,9 +52,7 @@ def check_hounsfield(case: str, image: Shaped[np.ndarray, "x y z"]) -> None:
             "intensities are scaled or standardised; export the scan in HU"
         )
     if low >= 0 and high <= 255:
-        raise DatasetError(
-            f"{case}: expected HU, fat and air below 0, found {found}: these are 8-bit grey values"
-        )
+        raise DatasetError(f"{case}: expected HU, fat and air below 0, found {found}: these are 8-bit grey values")
     if low >= 0:
         share = float((image == low).mean())
         raise DatasetError(
@@ -80,9 +74,7 @@ def checked_labels(
     unknown = [value for value in values if value not in known]
     if unknown:
         listed = ", ".join(f"{value:g}" for value in unknown[:8]) + (", …" if len(unknown) > 8 else "")
-        raise DatasetError(
-            f"{case}: expected the label values {sorted(known)} of dataset.json, found {listed}"
-        )
+        raise DatasetError(f"{case}: expected the label values {sorted(known)} of dataset.json, found {listed}")
     return labels.astype(np.uint8, copy=False)
 
 

@@ -1,13 +1,15 @@
 """The dataset folder: an nnU-Net v2 raw dataset with a `lesions.toml`, read and written."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from promptlesion.data.case_check import check_hounsfield, check_same_grid, checked_labels
 from promptlesion.data.dataset_json import FILE_ENDING, read_labels, write_dataset_json
 from promptlesion.data.intensity import HUWindow
+from promptlesion.data.provenance import read_provenance
 from promptlesion.data.spec import DatasetError, DatasetSpec, LesionType, read_spec, write_spec
 from promptlesion.data.volume import Volume, VolumeError, read_volume, write_volume
 
@@ -72,9 +74,7 @@ class Dataset:
         wanted = set(names)
         unknown = sorted(wanted - {case.name for case in self.cases})
         if unknown:
-            raise DatasetError(
-                f"{self.root}: expected cases of this dataset, found no case named {', '.join(unknown)}"
-            )
+            raise DatasetError(f"{self.root}: expected cases of this dataset, found no case named {', '.join(unknown)}")
         return replace(self, cases=tuple(case for case in self.cases if case.name in wanted))
 
 
@@ -138,8 +138,7 @@ def _check_lesion(lesion: LesionType, labels: dict[str, int], path: Path) -> Non
     for host in lesion.host:
         if host not in labels:
             raise DatasetError(
-                f"{path}: expected lesions.{lesion.name}.host to name labels of dataset.json ({names}), "
-                f"found {host!r}"
+                f"{path}: expected lesions.{lesion.name}.host to name labels of dataset.json ({names}), found {host!r}"
             )
 
 
@@ -158,17 +157,19 @@ def _list_cases(root: Path, spec: DatasetSpec) -> tuple[Case, ...]:
     missing = [name for name in names if not label_path(root, name).is_file()]
     if missing:
         raise DatasetError(f"{missing[0]}: expected the label map {label_path(root, missing[0])}, found none")
+    provenance = read_provenance(root)
     return tuple(
-        Case(name, _subject(name, spec), image_path(root, name), label_path(root, name)) for name in names
+        Case(name, _subject(name, spec, provenance), image_path(root, name), label_path(root, name)) for name in names
     )
 
 
-def _subject(name: str, spec: DatasetSpec) -> str:
+def _subject(name: str, spec: DatasetSpec, provenance: Mapping[str, Mapping[str, Any]]) -> str:
+    """Whose scan it is; a synthetic case is its source subject's."""
+    if name in provenance:
+        return str(provenance[name]["subject"])
     if spec.subject_pattern is None:
         return name
     match = re.search(spec.subject_pattern, name)
     if match is None or not match.group(1):
-        raise DatasetError(
-            f"{name}: expected a name that the subject pattern {spec.subject_pattern!r} matches"
-        )
+        raise DatasetError(f"{name}: expected a name that the subject pattern {spec.subject_pattern!r} matches")
     return match.group(1)

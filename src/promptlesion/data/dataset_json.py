@@ -10,9 +10,7 @@ from promptlesion.training.atomic import write_text
 FILE_ENDING = ".nii.gz"
 
 
-def write_dataset_json(
-    root: Path, *, labels: dict[str, int], num_training: int, extra: dict[str, object]
-) -> None:
+def write_dataset_json(root: Path, *, labels: dict[str, int], num_training: int, extra: dict[str, object]) -> None:
     """Write nnU-Net's `dataset.json` for a CT dataset; `extra` adds keys, which nnU-Net ignores."""
     content = {
         "channel_names": {"0": "CT"},
@@ -67,7 +65,5 @@ def _label_value(name: str, value: object, path: Path) -> int:
             "labels are not supported, give every label a value of its own"
         )
     if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= 255:
-        raise DatasetError(
-            f"{path}: expected a whole value from 0 to 255 for the label {name!r}, found {value!r}"
-        )
+        raise DatasetError(f"{path}: expected a whole value from 0 to 255 for the label {name!r}, found {value!r}")
     return value

@@ -19,9 +19,7 @@ class HUWindow:
     def __post_init__(self) -> None:
         """Refuse an empty, reversed or endless window."""
         if not (np.isfinite(self.low) and np.isfinite(self.high) and self.low < self.high):
-            raise ValueError(
-                f"window_hu: expected two finite HU with low < high, found [{self.low}, {self.high}]"
-            )
+            raise ValueError(f"window_hu: expected two finite HU with low < high, found [{self.low}, {self.high}]")
 
     @property
     def width_hu(self) -> float:

@@ -67,10 +67,7 @@ class PatchBatches:
 
     def draw(self, step: int) -> PatchBatch:
         """Return batch number `step`."""
-        items = [
-            self._draw_item(numpy_generator(self._seed, "patch", step, item))
-            for item in range(self._batch_size)
-        ]
+        items = [self._draw_item(numpy_generator(self._seed, "patch", step, item)) for item in range(self._batch_size)]
         image = np.stack([item[0] for item in items])[:, None]
         labels = np.stack([item[1] for item in items])[:, None]
         return PatchBatch(

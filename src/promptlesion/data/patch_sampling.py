@@ -44,9 +44,7 @@ class PatchSampler:
         }
         self._cases_with_class = {label: found for label, found in with_label.items() if found}
         if not self._cases_with_class:
-            raise ValueError(
-                f"expected one of the labels {list(class_labels)} in {len(cases)} cases, found none"
-            )
+            raise ValueError(f"expected one of the labels {list(class_labels)} in {len(cases)} cases, found none")
 
     @property
     def occurring_classes(self) -> tuple[int, ...]:

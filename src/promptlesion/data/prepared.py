@@ -49,9 +49,7 @@ def prepare_dataset(
         DatasetError: the folder or one of its cases is not as it should be.
     """
     dataset = open_dataset(root, lesions)
-    split = dataset_split(
-        dataset, seed=seed, validation_fraction=validation_fraction, test_fraction=test_fraction
-    )
+    split = dataset_split(dataset, seed=seed, validation_fraction=validation_fraction, test_fraction=test_fraction)
     by_name = {case.name: case for case in cached_cases(dataset, cache)}
     train, validation, test = (
         tuple(by_name[name] for name in names) for names in (split.train, split.validation, split.test)

@@ -70,9 +70,7 @@ def resample_array(
     return resampled
 
 
-def _smoothed(
-    array: Float[np.ndarray, "x y z"], matrix: Float64[np.ndarray, "3 3"]
-) -> Float[np.ndarray, "x y z"]:
+def _smoothed(array: Float[np.ndarray, "x y z"], matrix: Float64[np.ndarray, "3 3"]) -> Float[np.ndarray, "x y z"]:
     widths = np.linalg.norm(matrix, axis=1)
     sigmas = np.sqrt(np.maximum(widths**2 - 1.0, 0.0)) / _FWHM_PER_SIGMA
     sigmas[sigmas < _SMALLEST_SIGMA_VOXELS] = 0.0

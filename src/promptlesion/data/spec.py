@@ -32,18 +32,14 @@ class LesionType(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    name: str = Field(
-        pattern=r"^[A-Za-z0-9_-]+$", description="Name of the type, as prompts and commands use it."
-    )
+    name: str = Field(pattern=r"^[A-Za-z0-9_-]+$", description="Name of the type, as prompts and commands use it.")
     label: int = Field(ge=1, le=255, description="Its value in the label maps.")
     host: tuple[str, ...] = Field(
         default=(),
         description="Names of the labels it may be placed in; a dataset with none here is refused.",
     )
     diameter_mm: LengthRange = Field(description="Smallest and largest diameter to draw, in millimetres.")
-    hu: HURange = Field(
-        description="Plausible mean inside the lesion, lowest and highest, in Hounsfield units."
-    )
+    hu: HURange = Field(description="Plausible mean inside the lesion, lowest and highest, in Hounsfield units.")
 
 
 class DatasetSpec(BaseModel):
@@ -120,15 +116,11 @@ def _flattened(content: dict[str, Any], path: Path) -> dict[str, Any]:
     tables = {key: content.get(key, {}) for key in ("preprocessing", "lesions", "subjects")}
     unknown = sorted(set(content) - set(tables))
     if unknown:
-        raise DatasetError(
-            f"{path}: expected the tables [preprocessing], [lesions.NAME], [subjects], found {unknown}"
-        )
+        raise DatasetError(f"{path}: expected the tables [preprocessing], [lesions.NAME], [subjects], found {unknown}")
     _check_tables(tables, path)
     _check_tables({f"lesions.{name}": table for name, table in tables["lesions"].items()}, path)
     if set(tables["subjects"]) - {"pattern"}:
-        raise DatasetError(
-            f"{path}: expected only `pattern` in [subjects], found {sorted(tables['subjects'])}"
-        )
+        raise DatasetError(f"{path}: expected only `pattern` in [subjects], found {sorted(tables['subjects'])}")
     flat = dict(tables["preprocessing"])
     flat["lesions"] = [{**table, "name": name} for name, table in tables["lesions"].items()]
     if "pattern" in tables["subjects"]:

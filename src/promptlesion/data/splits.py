@@ -24,9 +24,7 @@ class Split:
     test: tuple[str, ...]
 
 
-def split_by_subject(
-    cases: Sequence[Case], *, validation_fraction: float, test_fraction: float, seed: int
-) -> Split:
+def split_by_subject(cases: Sequence[Case], *, validation_fraction: float, test_fraction: float, seed: int) -> Split:
     """Draw validation and test subjects; the rest train. Depends on subjects and seed, not on their order.
 
     Each part gets at least one subject. Raises `DatasetError` with fewer than three subjects.
@@ -98,9 +96,7 @@ def _read_first_fold(path: Path) -> dict[str, list[str]]:
         raise DatasetError(f"{path}: expected a JSON file, found an error: {error}") from error
     fold = content[0] if isinstance(content, list) and content else None
     if not isinstance(fold, dict) or not {"train", "val"} <= set(fold):
-        raise DatasetError(
-            f"{path}: expected a list of folds with `train` and `val`, found {str(content)[:80]}"
-        )
+        raise DatasetError(f"{path}: expected a list of folds with `train` and `val`, found {str(content)[:80]}")
     parts = {key: fold[key] for key in ("train", "val", "test") if key in fold}
     for key, names in parts.items():
         if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
@@ -128,6 +124,5 @@ def _check_apart(parts: dict[str, tuple[Case, ...]], path: Path) -> None:
             other = seen.setdefault(case.subject, part)
             if other != part:
                 raise DatasetError(
-                    f"{path}: expected every subject in one part, "
-                    f"found {case.subject!r} in {other!r} and {part!r}"
+                    f"{path}: expected every subject in one part, found {case.subject!r} in {other!r} and {part!r}"
                 )

@@ -119,14 +119,10 @@ def _open_image(path: Path) -> nib.Nifti1Image:
     try:
         if content[:2] == b"\x1f\x8b":
             content = gzip.decompress(content)  # at once, so that the checksum at its end is checked too
-        is_nifti2 = _NIFTI2_HEADER_BYTES in (
-            int.from_bytes(content[:4], order) for order in ("little", "big")
-        )
+        is_nifti2 = _NIFTI2_HEADER_BYTES in (int.from_bytes(content[:4], order) for order in ("little", "big"))
         return (nib.Nifti2Image if is_nifti2 else nib.Nifti1Image).from_bytes(content)
     except (EOFError, OSError, ValueError, zlib.error, ImageFileError, WrapStructError) as error:
-        raise VolumeError(
-            f"{path}: expected a whole NIfTI file, found a truncated or damaged one ({error})"
-        ) from error
+        raise VolumeError(f"{path}: expected a whole NIfTI file, found a truncated or damaged one ({error})") from error
 
 
 def _voxels(image: nib.Nifti1Image, path: Path) -> Shaped[np.ndarray, "i j k"]:
@@ -138,9 +134,7 @@ def _voxels(image: nib.Nifti1Image, path: Path) -> Shaped[np.ndarray, "i j k"]:
     try:
         values = np.asarray(stored.get_unscaled() if not is_rescaled else stored)
     except (EOFError, OSError, ValueError) as error:
-        raise VolumeError(
-            f"{path}: expected {image.shape} voxels, found a truncated file ({error})"
-        ) from error
+        raise VolumeError(f"{path}: expected {image.shape} voxels, found a truncated file ({error})") from error
     keeps_integers = dtype.kind in "iu" and not is_rescaled
     return values.astype(dtype.newbyteorder("=") if keeps_integers else np.float32, copy=False)
 

@@ -10,9 +10,7 @@ class DiffusionConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    patch_voxels: int = Field(
-        96, ge=16, multiple_of=8, description="edge of the cubic patch around a lesion, voxels"
-    )
+    patch_voxels: int = Field(96, ge=16, multiple_of=8, description="edge of the cubic patch around a lesion, voxels")
     num_levels: int = Field(400, ge=2, description="T, the number of noise levels of the training schedule")
     beta_start: float = Field(1e-4, gt=0, lt=1, description="variance added at the first level")
     beta_end: float = Field(2e-2, gt=0, lt=1, description="variance added at the last level")
@@ -29,9 +27,7 @@ class DiffusionConfig(BaseModel):
         description="channels at each resolution of the U-Net, the bottleneck last",
     )
     blocks_per_level: int = Field(2, ge=1, description="residual blocks at each resolution")
-    attention_levels: tuple[int, ...] = Field(
-        (1, 2, 3), description="resolutions with self-attention, 0 is the finest"
-    )
+    attention_levels: tuple[int, ...] = Field((1, 2, 3), description="resolutions with self-attention, 0 is the finest")
     attention_head_channels: int = Field(32, ge=8, description="channels of one attention head")
     prompt_encoder: Literal["mask-transformer", "one-hot"] = Field(
         "mask-transformer", description="what turns the lesion type into a prompt"
@@ -44,9 +40,7 @@ class DiffusionConfig(BaseModel):
     prompt_dropout: float = Field(
         0.1, ge=0, lt=1, description="share of training samples without prompt, for classifier-free guidance"
     )
-    prompt_components: int = Field(
-        8, ge=1, description="learned prompt components that a PromptGenBlock mixes"
-    )
+    prompt_components: int = Field(8, ge=1, description="learned prompt components that a PromptGenBlock mixes")
     blank_margin_voxels: int = Field(
         2, ge=0, description="voxels around the lesion blanked with it in the surroundings"
     )

@@ -89,9 +89,7 @@ class Denoiser(nn.Module):
         return Estimate(clean=signal * noisy - sigma * predicted, noise=sigma * noisy + signal * predicted)
 
 
-def build_denoiser(
-    config: DiffusionConfig, *, latent_channels: int, latent_voxels: int, num_types: int
-) -> Denoiser:
+def build_denoiser(config: DiffusionConfig, *, latent_channels: int, latent_voxels: int, num_types: int) -> Denoiser:
     """Build the denoiser of a configuration, untrained.
 
     Args:

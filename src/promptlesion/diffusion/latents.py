@@ -91,9 +91,7 @@ def encode_lesions(
     with progress_bar("encoding lesions", len(lesions)) as bar:
         for done, (case, index, lesion) in enumerate(lesions, start=1):
             patches = [
-                _lesion_patch(
-                    case, lesion, spec, patch_voxels, numpy_generator(seed, case.name, index, variant)
-                )
+                _lesion_patch(case, lesion, spec, patch_voxels, numpy_generator(seed, case.name, index, variant))
                 for variant in range(patches_per_lesion)
             ]
             for start in range(0, len(patches), _ENCODE_BATCH):
@@ -106,9 +104,7 @@ def encode_lesions(
     clean, surroundings, masks_on_grid = (torch.cat(parts).half().contiguous() for parts in zip(*encoded, strict=True))
     latents = LesionLatents(clean, surroundings, masks_on_grid, torch.tensor(types))
     with written_whole(path) as temporary:
-        save_file(
-            {f.name: getattr(latents, f.name) for f in fields(latents)}, temporary, metadata={"key": key}
-        )
+        save_file({f.name: getattr(latents, f.name) for f in fields(latents)}, temporary, metadata={"key": key})
     return latents
 
 

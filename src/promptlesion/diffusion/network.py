@@ -34,9 +34,7 @@ class TimeResidualBlock(nn.Module):
         nn.init.zeros_(self.convolution_out.weight)
         assert self.convolution_out.bias is not None
         nn.init.zeros_(self.convolution_out.bias)
-        self.shortcut = (
-            nn.Identity() if in_channels == out_channels else nn.Conv3d(in_channels, out_channels, 1)
-        )
+        self.shortcut = nn.Identity() if in_channels == out_channels else nn.Conv3d(in_channels, out_channels, 1)
 
     def forward(
         self, features: Float[Tensor, "batch in_channels x y z"], time: Float[Tensor, "batch time"]
@@ -123,18 +121,14 @@ class Level(nn.Module):
 class PromptInjection(nn.Module):
     """f' = two residual blocks and a 1x1x1 convolution over concat(f, p), p from a PromptGenBlock."""
 
-    def __init__(
-        self, *, channels: int, embedding_dimension: int, num_components: int, time_dimension: int
-    ) -> None:
+    def __init__(self, *, channels: int, embedding_dimension: int, num_components: int, time_dimension: int) -> None:
         """Build the prompt block and what follows it."""
         super().__init__()
         self.prompt = PromptGenBlock(
             channels=channels, embedding_dimension=embedding_dimension, num_components=num_components
         )
         self.blocks = nn.ModuleList(
-            TimeResidualBlock(
-                in_channels=2 * channels, out_channels=2 * channels, time_dimension=time_dimension
-            )
+            TimeResidualBlock(in_channels=2 * channels, out_channels=2 * channels, time_dimension=time_dimension)
             for _ in range(2)
         )
         self.merge = nn.Conv3d(2 * channels, channels, 1)
@@ -199,9 +193,7 @@ class PromptUNet(nn.Module):
             )
 
         self.encoder = nn.ModuleList(level(index, channels[max(0, index - 1)]) for index in range(num_levels))
-        self.downsamples = nn.ModuleList(
-            nn.Conv3d(width, width, 3, stride=2, padding=1) for width in channels[:-1]
-        )
+        self.downsamples = nn.ModuleList(nn.Conv3d(width, width, 3, stride=2, padding=1) for width in channels[:-1])
         decoded = list(reversed(range(num_levels - 1)))
         self.upsamples = nn.ModuleList(
             nn.Conv3d(channels[index + 1], channels[index], 3, padding=1) for index in decoded

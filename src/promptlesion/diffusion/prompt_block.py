@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 _GRID = 3
 _CHANNELS_PER_GROUP = 8
+_PROMPT_GAIN = 2.0
 
 
 class PromptGenBlock(nn.Module):
@@ -27,6 +28,8 @@ class PromptGenBlock(nn.Module):
         super().__init__()
         self.components = nn.Parameter(torch.randn(num_components, channels, _GRID, _GRID, _GRID))
         self.weigh = nn.Linear(embedding_dimension + channels, num_components)
+        # different prompts start with clearly different mixtures, so that the prompt is read from the first step on
+        nn.init.normal_(self.weigh.weight[:, :embedding_dimension], std=_PROMPT_GAIN)
         groups = max(1, channels // _CHANNELS_PER_GROUP)
         self.convolution = nn.Conv3d(channels, channels, 3, padding=1, groups=groups)
 
@@ -37,7 +40,8 @@ class PromptGenBlock(nn.Module):
     ) -> Float[Tensor, "batch channel x y z"]:
         """Return the prompt with the channels and the resolution of the features."""
         pooled = features.mean(dim=(2, 3, 4))
-        weights = self.weigh(torch.cat([embedding.flatten(1).to(pooled.dtype), pooled], dim=1)).softmax(dim=1)
+        direction = F.normalize(embedding.flatten(1).to(pooled.dtype), dim=1)
+        weights = self.weigh(torch.cat([direction, pooled], dim=1)).softmax(dim=1)
         mixed = torch.einsum("bn,ncxyz->bcxyz", weights, self.components.to(weights.dtype))
         resized = F.interpolate(mixed, size=features.shape[2:], mode="trilinear", align_corners=False)
         prompt: Tensor = self.convolution(resized)

@@ -28,9 +28,7 @@ class NoiseSchedule:
     ) -> tuple[Float[Tensor, "batch 1 1 1 1"], Float[Tensor, "batch 1 1 1 1"]]:
         """Return sqrt(alpha_bar) and sqrt(1 - alpha_bar) of each sample's level."""
         # rounded before it is moved: not every accelerator has float64
-        signal, sigma = (
-            part.sqrt().to(like.dtype).to(like.device) for part in (self.alpha_bar, 1 - self.alpha_bar)
-        )
+        signal, sigma = (part.sqrt().to(like.dtype).to(like.device) for part in (self.alpha_bar, 1 - self.alpha_bar))
         return signal[level].view(-1, 1, 1, 1, 1), sigma[level].view(-1, 1, 1, 1, 1)
 
     def add_noise(
@@ -56,8 +54,7 @@ class NoiseSchedule:
         if num_steps == 1:
             return [self.num_levels - 1]
         return [
-            round(value)
-            for value in torch.linspace(self.num_levels - 1, 0, num_steps, dtype=torch.float64).tolist()
+            round(value) for value in torch.linspace(self.num_levels - 1, 0, num_steps, dtype=torch.float64).tolist()
         ]
 
 

@@ -93,16 +93,12 @@ def train_diffusion(
     state = TrainState(
         networks={"denoiser": denoiser, "average": averaged_copy(denoiser)},
         optimizers={
-            "denoiser": torch.optim.Adam(
-                denoiser.parameters(), lr=config.learning_rate, betas=config.adam_betas
-            )
+            "denoiser": torch.optim.Adam(denoiser.parameters(), lr=config.learning_rate, betas=config.adam_betas)
         },
     )
     run.resume(state)
     reports = _steps(state, latents, config=config, seed=seed, device=torch_device)
-    run.train(
-        state, reports, num_steps=config.num_steps, checkpoint_every_steps=config.checkpoint_every_steps
-    )
+    run.train(state, reports, num_steps=config.num_steps, checkpoint_every_steps=config.checkpoint_every_steps)
     save_checkpoint(
         run.checkpoint_folder,
         card={
@@ -219,8 +215,7 @@ def _check_dataset(card: dict[str, object], spec: DatasetSpec, autoencoder_run: 
     for name in ("window_hu", "spacing_mm"):
         if trained_with[name] != asked[name]:
             raise ValueError(
-                f"{autoencoder_run}: expected an autoencoder with {name} {asked[name]}; "
-                f"found {trained_with[name]}"
+                f"{autoencoder_run}: expected an autoencoder with {name} {asked[name]}; found {trained_with[name]}"
             )
 
 
@@ -232,9 +227,7 @@ def _warn_of_lesion_bias(card: dict[str, object], spec: DatasetSpec) -> None:
     for lesion in spec.lesions:
         bias = by_type.get(lesion.name)
         if bias is None:
-            logger.warning(
-                "how the autoencoder shows %s was never measured: no validation case had one", lesion.name
-            )
+            logger.warning("how the autoencoder shows %s was never measured: no validation case had one", lesion.name)
         elif not bias.is_faithful:
             logger.warning(
                 "the autoencoder shows %s at %.0f HU where the real ones have %.0f (%d validation lesions); "

@@ -45,8 +45,6 @@ def paired_bootstrap(
 ) -> Estimate:
     """Estimate the mean of second − first, where both belong to the same subjects in the same order."""
     if len(first) != len(second):
-        raise ValueError(
-            f"paired values: expected equal numbers of subjects, got {len(first)} and {len(second)}"
-        )
+        raise ValueError(f"paired values: expected equal numbers of subjects, got {len(first)} and {len(second)}")
     difference = np.asarray(second, dtype=np.float64) - np.asarray(first, dtype=np.float64)
     return bootstrap_interval(difference, seed=seed, num_resamples=num_resamples, level=level)

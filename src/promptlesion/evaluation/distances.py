@@ -43,9 +43,7 @@ def frechet_distance(real: Features, synthetic: Features) -> float:
     """
     _check(real, synthetic)
     first, second = _scaled_deviations(real), _scaled_deviations(synthetic)
-    mean_term = float(
-        ((real.mean(axis=0, dtype=np.float64) - synthetic.mean(axis=0, dtype=np.float64)) ** 2).sum()
-    )
+    mean_term = float(((real.mean(axis=0, dtype=np.float64) - synthetic.mean(axis=0, dtype=np.float64)) ** 2).sum())
     variance_term = float((first**2).sum() + (second**2).sum())
     cross_term = float(np.linalg.svd(_shortened(first) @ _shortened(second).T, compute_uv=False).sum())
     return max(mean_term + variance_term - 2 * cross_term, 0.0)
@@ -57,9 +55,7 @@ def kernel_distance(real: Features, synthetic: Features) -> float:
     within_real, within_synthetic = _kernel(real, real), _kernel(synthetic, synthetic)
     num_real, num_synthetic = len(real), len(synthetic)
     real_term = (within_real.sum() - np.trace(within_real)) / (num_real * (num_real - 1))
-    synthetic_term = (within_synthetic.sum() - np.trace(within_synthetic)) / (
-        num_synthetic * (num_synthetic - 1)
-    )
+    synthetic_term = (within_synthetic.sum() - np.trace(within_synthetic)) / (num_synthetic * (num_synthetic - 1))
     return float(real_term + synthetic_term - 2 * _kernel(real, synthetic).mean())
 
 
@@ -163,8 +159,6 @@ def _kernel(first: Features, second: Features) -> Float[np.ndarray, "first secon
 
 def _check(real: Features, synthetic: Features) -> None:
     if min(len(real), len(synthetic)) < 2:
-        raise ValueError(
-            f"features: expected at least 2 samples a side, got {len(real)} and {len(synthetic)}"
-        )
+        raise ValueError(f"features: expected at least 2 samples a side, got {len(real)} and {len(synthetic)}")
     if real.shape[1] != synthetic.shape[1]:
         raise ValueError(f"features: expected equal dimensions, got {real.shape[1]} and {synthetic.shape[1]}")

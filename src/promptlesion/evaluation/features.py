@@ -60,8 +60,7 @@ class ImageNetSliceFeatures:
         for index, lesion in enumerate(lesions):
             masked = masked_intensity(lesion, self._window)
             axis_means = [
-                self._axis_features(lesion_slices(masked, lesion, axis, self._slices_per_axis))
-                for axis in range(3)
+                self._axis_features(lesion_slices(masked, lesion, axis, self._slices_per_axis)) for axis in range(3)
             ]
             vectors[index] = np.mean(axis_means, axis=0)
         return vectors

@@ -31,9 +31,7 @@ def save_figure(figure: Figure, path: Path, *, dots_per_inch: int = 160) -> Path
     return path
 
 
-def training_curves_figure(
-    metrics: Mapping[str, Sequence[Mapping[str, float]]], *, max_panels: int = 4
-) -> Figure:
+def training_curves_figure(metrics: Mapping[str, Sequence[Mapping[str, float]]], *, max_panels: int = 4) -> Figure:
     """Draw each stage's logged figures against its steps, at most `max_panels` a stage, in the order logged.
 
     `metrics` holds per stage the lines of `metrics.jsonl`; a figure may stand in some of them only.
@@ -41,9 +39,7 @@ def training_curves_figure(
     stages = {name: lines for name, lines in metrics.items() if lines}
     if not stages:
         raise ValueError("training curves: expected at least one stage with metrics, got none")
-    curves = [
-        (stage, key, lines) for stage, lines in stages.items() for key in _metric_keys(lines)[:max_panels]
-    ]
+    curves = [(stage, key, lines) for stage, lines in stages.items() for key in _metric_keys(lines)[:max_panels]]
     num_columns = min(4, len(curves))
     num_rows = -(-len(curves) // num_columns)
     figure = Figure(figsize=(2.75 * num_columns, 1.95 * num_rows), layout="constrained")
@@ -75,18 +71,14 @@ def hu_histogram_figure(
         everything = np.concatenate(clipped)
         low, high = np.percentile(everything, [0.1, 99.9]) if everything.size else window_hu
         bins = np.linspace(low, max(high, low + 1), num_bins + 1)
-        for values, color, name in zip(
-            clipped, (REAL_COLOR, SYNTHETIC_COLOR), ("real", "synthetic"), strict=True
-        ):
+        for values, color, name in zip(clipped, (REAL_COLOR, SYNTHETIC_COLOR), ("real", "synthetic"), strict=True):
             if not values.size:
                 continue
             label = f"{name}, mean {values.mean():.0f} HU"
             weights = np.full(values.size, 1 / values.size)
             options = {"bins": bins, "weights": weights, "color": color}
             axes.hist(np.clip(values, bins[0], bins[-1]), histtype="stepfilled", alpha=0.22, **options)
-            axes.hist(
-                np.clip(values, bins[0], bins[-1]), histtype="step", linewidth=1.6, label=label, **options
-            )
+            axes.hist(np.clip(values, bins[0], bins[-1]), histtype="step", linewidth=1.6, label=label, **options)
             axes.axvline(values.mean(), color=color, linewidth=1.2, linestyle=(0, (4, 2)))
         _plain(axes)
         axes.set_title(readable(lesion_type), fontsize=11, color=TEXT_COLOR, loc="left")
@@ -97,9 +89,7 @@ def hu_histogram_figure(
     return figure
 
 
-def dice_figure(
-    rows: Sequence[SegmentationRow], scores: Sequence[CaseScoreRow], lesion_types: Sequence[str]
-) -> Figure:
+def dice_figure(rows: Sequence[SegmentationRow], scores: Sequence[CaseScoreRow], lesion_types: Sequence[str]) -> Figure:
     """Draw each subject's Dice, real only joined to real + synthetic, with the means and their intervals.
 
     `rows` and `scores` are `DemoResults.segmentation` and `.case_scores`; cases without a lesion are not.
@@ -125,9 +115,7 @@ def _paired_dots(axes: Axes, row: SegmentationRow, scores: Sequence[CaseScoreRow
             continue
         if estimate.low is not None and estimate.high is not None:
             reach = ([estimate.value - estimate.low], [estimate.high - estimate.value])
-            axes.errorbar(
-                position + offset, estimate.value, reach, color=TEXT_COLOR, capsize=3, linewidth=1.4
-            )
+            axes.errorbar(position + offset, estimate.value, reach, color=TEXT_COLOR, capsize=3, linewidth=1.4)
         axes.plot(position + offset, estimate.value, marker="D", color=TEXT_COLOR, markersize=6)
         side = "right" if position == 0 else "left"
         axes.annotate(
@@ -186,9 +174,7 @@ def _curve(axes: Axes, lines: Sequence[Mapping[str, float]], key: str) -> None:
         middle = [array[:kept].reshape(-1, span).mean(axis=1) for array in (positions, values)]
         axes.plot(*middle, color=_CURVE_COLOR, linewidth=1.6)
         low, high = np.percentile(values, [0.5, 99.5])
-        axes.set_ylim(
-            *((low - 0.05 * (high - low), high + 0.05 * (high - low)) if high > low else (low - 1, low + 1))
-        )
+        axes.set_ylim(*((low - 0.05 * (high - low), high + 0.05 * (high - low)) if high > low else (low - 1, low + 1)))
     positive = values.min() > 0
     if positive and np.percentile(values, 99) > 30 * np.percentile(values, 1):
         axes.set_yscale("log")

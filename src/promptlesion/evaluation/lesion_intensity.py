@@ -19,9 +19,7 @@ def intensity_tolerance_hu(real_mean_hu: float) -> float:
     return max(RELATIVE_TOLERANCE * abs(real_mean_hu), ABSOLUTE_TOLERANCE_HU)
 
 
-def mean_hu_by_type(
-    lesions: Iterable[LesionCrop], lesion_types: Sequence[str]
-) -> dict[str, Float64[np.ndarray, " _"]]:
+def mean_hu_by_type(lesions: Iterable[LesionCrop], lesion_types: Sequence[str]) -> dict[str, Float64[np.ndarray, " _"]]:
     """Mean HU of every lesion, by type; each type present."""
     values: dict[str, list[float]] = {name: [] for name in lesion_types}
     for lesion in lesions:

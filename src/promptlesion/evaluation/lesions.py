@@ -1,6 +1,5 @@
 """Lesions cut out of a dataset folder: the real ones, or only those that synthesis has added."""
 
-import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ from scipy import ndimage
 
 from promptlesion.data.dataset import Case, Dataset, DatasetError, read_case
 from promptlesion.data.lesion_instances import LesionInstance, find_lesions
+from promptlesion.data.provenance import read_provenance
 
 _CONNECTIVITY = np.ones((3, 3, 3), dtype=bool)
 
@@ -89,11 +89,10 @@ def by_type(lesions: Iterable[LesionCrop], lesion_types: Sequence[str]) -> dict[
 
 def read_sources(root: Path) -> dict[str, str]:
     """Read from a synthetic dataset's `provenance.jsonl` which case each synthetic case was made from."""
-    path = root / "provenance.jsonl"
-    if not path.is_file():
+    lines = read_provenance(root)
+    if not lines:
         raise DatasetError(f"{root}: expected the provenance.jsonl of a synthetic dataset, found none")
-    lines = (json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line)
-    return {str(line["case"]): str(line["source"]) for line in lines}
+    return {name: str(line["source"]) for name, line in lines.items()}
 
 
 def _source_case(case: Case, source: Dataset, sources: dict[str, str]) -> Case:
@@ -110,9 +109,7 @@ def _cut(
         for side, length in zip(instance.bounding_box, labels.shape, strict=True)
     )
     components, _ = ndimage.label(labels[instance.bounding_box] == label, structure=_CONNECTIVITY)
-    center = tuple(
-        at - side.start for at, side in zip(instance.center_voxel, instance.bounding_box, strict=True)
-    )
+    center = tuple(at - side.start for at, side in zip(instance.center_voxel, instance.bounding_box, strict=True))
     mask = np.zeros([side.stop - side.start for side in (x, y, z)], dtype=bool)
     inner = tuple(
         slice(side.start - outer.start, side.stop - outer.start)

@@ -39,9 +39,7 @@ def montage_figure(columns: Sequence[SliceChange], dataset: Dataset) -> Figure:
     """
     if not columns:
         raise ValueError("montage: expected at least one synthetic lesion, got none")
-    groups = [
-        (name, list(members)) for name, members in groupby(columns, key=lambda column: column.lesion_type)
-    ]
+    groups = [(name, list(members)) for name, members in groupby(columns, key=lambda column: column.lesion_type)]
     step = _CELL_INCHES + _GAP_INCHES
     width = _LEFT_INCHES + len(columns) * step + (len(groups) - 1) * _GROUP_GAP_INCHES + _GAP_INCHES
     height = _TOP_INCHES + len(_ROWS) * step + _BOTTOM_INCHES
@@ -148,9 +146,7 @@ def _painted(
     return painted
 
 
-def _show(
-    axes: Axes, pixels: Float64[np.ndarray, "y x 3"], pixel_mm: tuple[float, float], *, is_label: bool
-) -> None:
+def _show(axes: Axes, pixels: Float64[np.ndarray, "y x 3"], pixel_mm: tuple[float, float], *, is_label: bool) -> None:
     interpolation = "nearest" if is_label else "bicubic"
     axes.imshow(pixels, aspect="auto", interpolation=interpolation)
     axes.set_box_aspect(pixels.shape[0] * pixel_mm[1] / (pixels.shape[1] * pixel_mm[0]))
@@ -159,9 +155,7 @@ def _show(
     axes.spines[:].set_visible(False)
 
 
-def _group_title(
-    figure: Figure, title: str, color: str, left: float, span: float, width: float, height: float
-) -> None:
+def _group_title(figure: Figure, title: str, color: str, left: float, span: float, width: float, height: float) -> None:
     line_height = height - 0.36
     figure.text(
         (left + span / 2) / width,
@@ -175,9 +169,7 @@ def _group_title(
     figure.add_artist(bar)
 
 
-def _legend(
-    figure: Figure, dataset: Dataset, colors: dict[int, Color], columns: Sequence[SliceChange]
-) -> None:
+def _legend(figure: Figure, dataset: Dataset, colors: dict[int, Color], columns: Sequence[SliceChange]) -> None:
     shown = {int(label) for column in columns for label in np.unique(column.labels)}
     painted = {column.lesion_type for column in columns}
     shown |= {lesion.label for lesion in dataset.spec.lesions if lesion.name in painted}

@@ -41,9 +41,7 @@ def write_report(out: Path, results: DemoResults, figures: Mapping[str, Path]) -
         summary=summary_sentences(results.segmentation, results.interval_level),
         colors=lesion_colors(results.dataset.lesion_types),
         configuration=list(flattened(results.configuration)),
-        pictures={
-            name: base64.b64encode(path.read_bytes()).decode("ascii") for name, path in figures.items()
-        },
+        pictures={name: base64.b64encode(path.read_bytes()).decode("ascii") for name, path in figures.items()},
         captions=FIGURES,
         total_seconds=sum(stage.seconds for stage in results.stages),
     )
@@ -57,12 +55,7 @@ def summary_sentences(rows: Sequence[SegmentationRow], level: float) -> list[str
     sentences = []
     for row in rows:
         difference = row.difference
-        if (
-            row.metric != "Dice"
-            or row.real.value is None
-            or row.mixed.value is None
-            or difference.value is None
-        ):
+        if row.metric != "Dice" or row.real.value is None or row.mixed.value is None or difference.value is None:
             continue
         start = (
             f"{readable(row.lesion_type).capitalize()}: training with synthetic lesions changed the mean "
@@ -80,9 +73,7 @@ def summary_sentences(rows: Sequence[SegmentationRow], level: float) -> list[str
                 verdict = "this run does not show that it helps or harms, for the interval includes zero"
         num_subjects = f"{row.num_subjects} held-out subject{'s' if row.num_subjects != 1 else ''}"
         sentences.append(f"{start} ({difference.value:+.3f}, {interval}, {num_subjects}): {verdict}.")
-    return sentences or [
-        "No held-out subject has a lesion, so whether synthetic lesions help was not measured."
-    ]
+    return sentences or ["No held-out subject has a lesion, so whether synthetic lesions help was not measured."]
 
 
 def estimate_text(estimate: Estimate, decimals: int = 3) -> str:

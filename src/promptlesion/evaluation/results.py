@@ -153,9 +153,7 @@ class DemoResults(_Model):
     intensity: tuple[IntensityRow, ...]
     prompt_switch: tuple[PromptSwitch, ...]
     stages: tuple[StageTime, ...]
-    configuration: dict[str, object] = Field(
-        description="the resolved configuration, nested as in its TOML file"
-    )
+    configuration: dict[str, object] = Field(description="the resolved configuration, nested as in its TOML file")
     limits: tuple[str, ...] = Field(description="what was not run, and what the figures do not show")
     interval_level: float = 0.95
     num_resamples: int = 2000

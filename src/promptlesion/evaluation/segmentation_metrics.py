@@ -48,9 +48,7 @@ def evaluate_case(
 ) -> list[LesionScore]:
     """Score one predicted label map against the true one, one row per lesion type."""
     if prediction.shape != truth.shape:
-        raise ValueError(
-            f"{case}: prediction's shape {prediction.shape} differs from the truth's {truth.shape}"
-        )
+        raise ValueError(f"{case}: prediction's shape {prediction.shape} differs from the truth's {truth.shape}")
     scores = []
     for lesion_type in lesion_types:
         predicted_mask, true_mask = prediction == lesion_type.label, truth == lesion_type.label
@@ -90,12 +88,8 @@ def evaluate_folder(dataset: Dataset, predictions: Path, *, tolerance_mm: float)
         truth = read_volume(case.label_path)
         path = predictions / f"{case.name}.nii.gz"
         prediction = read_volume(path)
-        if prediction.shape != truth.shape or not np.allclose(
-            prediction.affine, truth.affine, rtol=0, atol=1e-3
-        ):
-            raise ValueError(
-                f"{path}: expected the grid of {case.label_path}, {truth.shape}; found {prediction.shape}"
-            )
+        if prediction.shape != truth.shape or not np.allclose(prediction.affine, truth.affine, rtol=0, atol=1e-3):
+            raise ValueError(f"{path}: expected the grid of {case.label_path}, {truth.shape}; found {prediction.shape}")
         scores += evaluate_case(
             prediction.array.astype(np.uint8),
             truth.array.astype(np.uint8),
@@ -163,16 +157,12 @@ def segmentation_rows(
     return tuple(rows)
 
 
-def false_positive_rows(
-    real: Iterable[LesionScore], mixed: Iterable[LesionScore]
-) -> tuple[FalsePositiveRow, ...]:
+def false_positive_rows(real: Iterable[LesionScore], mixed: Iterable[LesionScore]) -> tuple[FalsePositiveRow, ...]:
     """Count, over the cases without a lesion of a type, those where each network drew one."""
     pairs = _paired(real, mixed)
     rows = []
     for lesion_type in dict.fromkeys(first.lesion_type for first, _ in pairs):
-        clean = [
-            pair for pair in pairs if pair[0].lesion_type == lesion_type and not pair[0].num_truth_voxels
-        ]
+        clean = [pair for pair in pairs if pair[0].lesion_type == lesion_type and not pair[0].num_truth_voxels]
         rows.append(
             FalsePositiveRow(
                 lesion_type=lesion_type,
@@ -189,16 +179,12 @@ def case_score_rows(trained_on: str, scores: Iterable[LesionScore]) -> tuple[Cas
     return tuple(CaseScoreRow(trained_on=trained_on, **vars(score)) for score in scores)
 
 
-def _paired(
-    real: Iterable[LesionScore], mixed: Iterable[LesionScore]
-) -> list[tuple[LesionScore, LesionScore]]:
+def _paired(real: Iterable[LesionScore], mixed: Iterable[LesionScore]) -> list[tuple[LesionScore, LesionScore]]:
     firsts = {(score.lesion_type, score.case): score for score in real}
     seconds = {(score.lesion_type, score.case): score for score in mixed}
     if firsts.keys() != seconds.keys():
         odd = sorted(firsts.keys() ^ seconds.keys())[:3]
-        raise ValueError(
-            f"scores: expected the same cases and lesion types from both networks, differing: {odd}"
-        )
+        raise ValueError(f"scores: expected the same cases and lesion types from both networks, differing: {odd}")
     return [(first, seconds[key]) for key, first in firsts.items()]
 
 
@@ -209,9 +195,7 @@ def _subject_means(
     for score in scores:
         value: float | None = getattr(score, attribute)
         if value is None:
-            raise ValueError(
-                f"{score.case}: {attribute} of {score.lesion_type} is not counted, yet has a truth"
-            )
+            raise ValueError(f"{score.case}: {attribute} of {score.lesion_type} is not counted, yet has a truth")
         by_subject[score.subject].append(value)
     return np.array([np.mean(values) for values in by_subject.values()], dtype=np.float64)
 

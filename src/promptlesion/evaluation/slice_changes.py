@@ -50,18 +50,14 @@ def largest_change(synthetic: Dataset, source: Dataset) -> SliceChange:
 
 def display_window_hu(changes: Sequence[SliceChange], window_hu: tuple[float, float]) -> tuple[float, float]:
     """Narrow the networks' window to what the slices and lesions hold, so that soft tissue is told apart."""
-    values = np.concatenate(
-        [array.ravel() for change in changes for array in (change.source, change.synthetic)]
-    )
+    values = np.concatenate([array.ravel() for change in changes for array in (change.source, change.synthetic)])
     inside = np.concatenate([change.synthetic[change.lesion_mask] for change in changes])
     brightest = max(np.percentile(values, 99.7), np.percentile(inside, 98))
     low, high = np.clip([np.percentile(values, 2), brightest], *window_hu)
     return (float(low), float(high)) if high > low else window_hu
 
 
-def slice_change(
-    lesion: LesionCrop, synthetic: Dataset, source: Dataset, *, field_voxels: int | None
-) -> SliceChange:
+def slice_change(lesion: LesionCrop, synthetic: Dataset, source: Dataset, *, field_voxels: int | None) -> SliceChange:
     """Cut a lesion's axial slice out of both scans, `field_voxels` a side; without it the whole slice."""
     image, _ = read_case(synthetic, synthetic.case(lesion.case))
     source_name = read_sources(synthetic.root)[lesion.case]
@@ -92,9 +88,7 @@ def slice_change(
 
 
 def _spread(lesions: Sequence[LesionCrop], count: int) -> list[LesionCrop]:
-    larger = sorted(lesions, key=lambda lesion: -int(lesion.mask.sum()))[
-        : max(count, (len(lesions) + 1) // 2)
-    ]
+    larger = sorted(lesions, key=lambda lesion: -int(lesion.mask.sum()))[: max(count, (len(lesions) + 1) // 2)]
     seen: Counter[str] = Counter()
     rounds = []
     for lesion in larger:

@@ -65,9 +65,7 @@ def build_prompt_encoder(
     if name == "one-hot":
         return OneHotPrompt(num_types=num_types)
     if name == "mask-transformer":
-        return MaskTransformerPrompt(
-            num_types=num_types, mask_voxels=mask_voxels, key_value_heads=key_value_heads
-        )
+        return MaskTransformerPrompt(num_types=num_types, mask_voxels=mask_voxels, key_value_heads=key_value_heads)
     raise ValueError(f"prompt_encoder: expected 'one-hot' or 'mask-transformer'; found {name!r}")
 
 

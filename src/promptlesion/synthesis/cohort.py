@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from promptlesion.data.dataset import Case, Dataset, read_case, write_case, write_dataset_json, write_spec
+from promptlesion.data.provenance import PROVENANCE_FILE
 from promptlesion.data.splits import Split
 from promptlesion.data.volume import Volume
 from promptlesion.synthesis.blend import blend
@@ -23,7 +24,6 @@ from promptlesion.training.seeding import derive_seed, numpy_generator
 
 logger = logging.getLogger(__name__)
 
-PROVENANCE_FILE = "provenance.jsonl"
 _RECORDS_FOLDER = "provenance"
 
 
@@ -46,9 +46,7 @@ def parse_counts(texts: Sequence[str]) -> dict[str, int]:
     for text in texts:
         name, separator, number = text.partition("=")
         if not separator or not number.isdigit() or name in counts:
-            raise ValueError(
-                f"--count {text}: expected TYPE=N, every type once; for example calcified_plaque=20"
-            )
+            raise ValueError(f"--count {text}: expected TYPE=N, every type once; for example calcified_plaque=20")
         counts[name] = int(number)
     return counts
 
@@ -69,9 +67,7 @@ def source_scans(dataset: Dataset, synthesizer: Synthesizer, held_out: Split) ->
     return dataset.select(held_out.train)
 
 
-def plan_cohort(
-    dataset: Dataset, counts: Mapping[str, int], *, lesions_per_case: int, seed: int
-) -> list[PlannedCase]:
+def plan_cohort(dataset: Dataset, counts: Mapping[str, int], *, lesions_per_case: int, seed: int) -> list[PlannedCase]:
     """Spread the asked-for lesions over as few cases as hold them, types mixed.
 
     Args:
@@ -94,9 +90,7 @@ def plan_cohort(
         raise ValueError(f"--count: expected at least one lesion of {', '.join(names)}; found none")
     shuffled = [int(index) for index in numpy_generator(seed, "plan").permutation(types)]
     num_cases = -(-len(shuffled) // lesions_per_case)
-    return [
-        PlannedCase(f"synthetic_{k:04d}", k, tuple(sorted(shuffled[k::num_cases]))) for k in range(num_cases)
-    ]
+    return [PlannedCase(f"synthetic_{k:04d}", k, tuple(sorted(shuffled[k::num_cases]))) for k in range(num_cases)]
 
 
 def synthesize_cohort(
@@ -144,9 +138,7 @@ def synthesize_cohort(
             if not record.is_file():
                 write_json(
                     record,
-                    _make_case(
-                        case, dataset, synthesizer, config, out, derive_seed(seed, "case", case.index)
-                    ),
+                    _make_case(case, dataset, synthesizer, config, out, derive_seed(seed, "case", case.index)),
                 )
             bar.update(done)
     lines = [json.dumps(json.loads(path.read_text(encoding="utf-8"))) for path in records]
@@ -180,9 +172,7 @@ def _make_case(
 ) -> dict[str, object]:
     """Paint one case, write it, and return its line of provenance."""
     source, image, labels, lesions = _place_all(planned, dataset, synthesizer, config, seed)
-    painted_image, painted_labels, entries = _paint_all(
-        image, labels, lesions, dataset, synthesizer, config, seed
-    )
+    painted_image, painted_labels, entries = _paint_all(image, labels, lesions, dataset, synthesizer, config, seed)
     write_case(out, planned.name, painted_image, painted_labels)
     return {
         "case": planned.name,
@@ -268,9 +258,7 @@ def _paint_all(
                 mean_hu = mean_hu_inside(hu[lesion.box], lesion.mask)
             else:
                 failed.append(index)
-            entries[index] = _entry(
-                lesion, lesion_type.name, image, mean_hu, attempt, is_accepted=is_accepted
-            )
+            entries[index] = _entry(lesion, lesion_type.name, image, mean_hu, attempt, is_accepted=is_accepted)
         waiting = failed
         if not waiting:
             break
@@ -295,15 +283,3 @@ def _entry(
         "attempts": attempts,
         "is_accepted": is_accepted,
     }
-
-
-def read_provenance(root: Path) -> list[dict[str, object]]:
-    """Return the lines of a synthetic dataset's `provenance.jsonl`.
-
-    Raises:
-        ValueError: the folder has none; it holds real scans, or an unfinished cohort.
-    """
-    path = root / PROVENANCE_FILE
-    if not path.is_file():
-        raise ValueError(f"{path}: expected the provenance of a synthetic dataset; found none")
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]

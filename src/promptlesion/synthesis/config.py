@@ -13,9 +13,7 @@ class SynthesisConfig(BaseModel):
     sampler: Literal["ancestral", "ddim"] = Field(
         "ancestral", description="the reference sampler, or the deterministic DDIM"
     )
-    num_steps: int = Field(
-        400, ge=1, description="noise levels visited when sampling, at most the schedule's"
-    )
+    num_steps: int = Field(400, ge=1, description="noise levels visited when sampling, at most the schedule's")
     init: Literal["healthy", "noise"] = Field(
         "healthy", description="start from the noised healthy latent, or from noise alone"
     )

@@ -24,15 +24,12 @@ class PatchGrid:
         self, array: Shaped[np.ndarray, "x y z"], affine: Float[np.ndarray, "4 4"], *, order: int, fill: float
     ) -> Shaped[np.ndarray, "i j k"]:
         """Bring a scan's array to the patch; touches only the part of the scan around it."""
-        corners = np.stack(np.meshgrid(*((0, n - 1) for n in self.size), indexing="ij"), axis=-1).reshape(
-            -1, 3
-        )
+        corners = np.stack(np.meshgrid(*((0, n - 1) for n in self.size), indexing="ij"), axis=-1).reshape(-1, 3)
         in_scan = _apply(np.linalg.inv(affine) @ self.affine, corners)
         low = np.floor(in_scan.min(axis=0)).astype(int) - _SMOOTHING_MARGIN_VOXELS
         high = np.ceil(in_scan.max(axis=0)).astype(int) + _SMOOTHING_MARGIN_VOXELS + 1
         near = tuple(
-            slice(min(max(0, a), n - 1), max(1, min(b, n)))
-            for a, b, n in zip(low, high, array.shape, strict=True)
+            slice(min(max(0, a), n - 1), max(1, min(b, n))) for a, b, n in zip(low, high, array.shape, strict=True)
         )
         part = array[near]
         return resample_array(part, _shifted(affine, near), self.affine, self.size, order, fill)
@@ -59,9 +56,7 @@ def patch_grid(
     middle = np.full(3, patch_voxels // 2)
     affine[:3, 3] = _apply(volume.affine, np.array(center_voxel)[None])[0] - affine[:3, :3] @ middle
     if np.allclose(volume.spacing_mm, spacing_mm, rtol=0, atol=1e-3):
-        box = tuple(
-            slice(int(c - m), int(c - m) + patch_voxels) for c, m in zip(center_voxel, middle, strict=True)
-        )
+        box = tuple(slice(int(c - m), int(c - m) + patch_voxels) for c, m in zip(center_voxel, middle, strict=True))
         affine = _shifted(volume.affine, box)
     return PatchGrid(affine, (patch_voxels, patch_voxels, patch_voxels))
 

@@ -100,9 +100,7 @@ def place_lesion(
     )
 
 
-def offsets_mm(
-    box: Box, center_voxel: np.ndarray, affine: Float[np.ndarray, "4 4"]
-) -> Float[np.ndarray, "x y z 3"]:
+def offsets_mm(box: Box, center_voxel: np.ndarray, affine: Float[np.ndarray, "4 4"]) -> Float[np.ndarray, "x y z 3"]:
     """Return the vector in millimetres from a voxel to every voxel of a box."""
     index = np.stack(np.meshgrid(*(np.arange(s.start, s.stop) for s in box), indexing="ij"), axis=-1)
     return (index - center_voxel) @ affine[:3, :3].T
@@ -111,8 +109,7 @@ def offsets_mm(
 def _box_around(center: np.ndarray, volume: Volume, reach_mm: float) -> Box:
     reach = np.ceil(reach_mm / np.array(volume.spacing_mm)).astype(int)
     x, y, z = (
-        slice(max(0, int(c - r)), min(n, int(c + r) + 1))
-        for c, r, n in zip(center, reach, volume.shape, strict=True)
+        slice(max(0, int(c - r)), min(n, int(c + r) + 1)) for c, r, n in zip(center, reach, volume.shape, strict=True)
     )
     return x, y, z
 
@@ -202,9 +199,7 @@ def _inside(lesion: PlacedLesion, box: Box) -> Bool[np.ndarray, "x y z"]:
     shared = [(max(a.start, b.start), min(a.stop, b.stop)) for a, b in zip(box, lesion.box, strict=True)]
     if all(start < stop for start, stop in shared):
         to_box = tuple(slice(s - b.start, e - b.start) for (s, e), b in zip(shared, box, strict=True))
-        from_lesion = tuple(
-            slice(s - b.start, e - b.start) for (s, e), b in zip(shared, lesion.box, strict=True)
-        )
+        from_lesion = tuple(slice(s - b.start, e - b.start) for (s, e), b in zip(shared, lesion.box, strict=True))
         mask[to_box] = lesion.mask[from_lesion]
     return mask
 

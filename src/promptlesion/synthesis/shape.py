@@ -28,9 +28,7 @@ class DeformedEllipsoid:
         distance = np.linalg.norm(local, axis=-1)
         direction = local / np.maximum(distance, 1e-6)[..., None]
         waves = np.cos(direction @ self.wave_vectors.T + self.wave_phases).mean(axis=-1)
-        ratio: np.ndarray = distance / (
-            radius_mm * (1 + self.deformation * np.sqrt(2 * _NUM_WAVES) * waves).clip(0.3)
-        )
+        ratio: np.ndarray = distance / (radius_mm * (1 + self.deformation * np.sqrt(2 * _NUM_WAVES) * waves).clip(0.3))
         return ratio
 
 

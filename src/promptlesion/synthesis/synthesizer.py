@@ -111,9 +111,7 @@ class PromptLesionSynthesizer:
             for lesion in lesions
         ]
         patches = np.stack([window.normalize(pull_image(grid, image)) for grid in grids])
-        masks = np.stack(
-            [_mask_on_patch(grid, lesion, image) for grid, lesion in zip(grids, lesions, strict=True)]
-        )
+        masks = np.stack([_mask_on_patch(grid, lesion, image) for grid, lesion in zip(grids, lesions, strict=True)])
         decoded = self._sample(
             torch.from_numpy(patches)[:, None].to(self.device),
             torch.from_numpy(masks)[:, None].to(self.device),
@@ -153,9 +151,7 @@ class PromptLesionSynthesizer:
 
     def _denoise(self, conditioning: Conditioning) -> Denoise:
         def denoise(noisy: Tensor, level: int) -> Estimate:
-            return self.model.denoiser.estimate(
-                noisy, level, conditioning, guidance_scale=self.config.guidance_scale
-            )
+            return self.model.denoiser.estimate(noisy, level, conditioning, guidance_scale=self.config.guidance_scale)
 
         return denoise
 
@@ -174,9 +170,7 @@ def _mask_on_patch(grid: PatchGrid, lesion: PlacedLesion, image: Volume) -> Bool
     return share >= min(0.5, float(share.max()))
 
 
-def load_synthesizer(
-    run_folder: Path, config: SynthesisConfig, *, device: str = "auto"
-) -> PromptLesionSynthesizer:
+def load_synthesizer(run_folder: Path, config: SynthesisConfig, *, device: str = "auto") -> PromptLesionSynthesizer:
     """Read a finished diffusion run and the autoencoder it names.
 
     Raises:

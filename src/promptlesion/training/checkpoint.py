@@ -27,9 +27,7 @@ class Checkpoint:
     def part(self, name: str) -> dict[str, Tensor]:
         """Return the state dict of one of the networks in the checkpoint."""
         prefix = f"{name}."
-        return {
-            key.removeprefix(prefix): value for key, value in self.weights.items() if key.startswith(prefix)
-        }
+        return {key.removeprefix(prefix): value for key, value in self.weights.items() if key.startswith(prefix)}
 
 
 def file_hash(path: Path) -> str:
@@ -38,9 +36,7 @@ def file_hash(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def save_checkpoint(
-    folder: Path, *, card: Mapping[str, object], parts: Mapping[str, Mapping[str, Tensor]]
-) -> None:
+def save_checkpoint(folder: Path, *, card: Mapping[str, object], parts: Mapping[str, Mapping[str, Tensor]]) -> None:
     """Write `weights.safetensors`, then `card.json`, whose presence means that the checkpoint is complete.
 
     `card` says at least `stage`; the hash of the weights and the versions of the software are added.
@@ -55,9 +51,7 @@ def save_checkpoint(
     with written_whole(weights_path) as temporary:
         save_file(flat, temporary)
     versions = {name: version(name) for name in ("promptlesion", "torch", "monai")}
-    write_json(
-        folder / "card.json", {**card, "versions": versions, "weights_sha256": file_hash(weights_path)}
-    )
+    write_json(folder / "card.json", {**card, "versions": versions, "weights_sha256": file_hash(weights_path)})
 
 
 def load_checkpoint(folder: Path, *, stage: str) -> Checkpoint:
@@ -74,9 +68,7 @@ def load_checkpoint(folder: Path, *, stage: str) -> Checkpoint:
     except json.JSONDecodeError as error:
         raise CheckpointError(f"{card_path}: expected JSON; found {error}") from error
     if card.get("stage") != stage:
-        raise CheckpointError(
-            f"{folder}: expected a checkpoint of stage {stage!r}; found {card.get('stage')!r}"
-        )
+        raise CheckpointError(f"{folder}: expected a checkpoint of stage {stage!r}; found {card.get('stage')!r}")
     if not weights_path.is_file() or file_hash(weights_path) != card.get("weights_sha256"):
         raise CheckpointError(
             f"{weights_path}: expected the SHA-256 stated in card.json; the file differs or is missing"

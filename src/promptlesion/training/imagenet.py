@@ -65,9 +65,7 @@ class SamePaddedConv2d(nn.Conv2d):
 class InvertedBottleneck(nn.Module):
     """1×1 expansion, depthwise convolution, 1×1 projection; the input is added where the shapes agree."""
 
-    def __init__(
-        self, *, in_channels: int, out_channels: int, kernel: int, stride: int, expansion: int
-    ) -> None:
+    def __init__(self, *, in_channels: int, out_channels: int, kernel: int, stride: int, expansion: int) -> None:
         """Build one block; without expansion the first convolution is left out."""
         super().__init__()
         width = in_channels * expansion
@@ -81,9 +79,7 @@ class InvertedBottleneck(nn.Module):
         self.project_conv = nn.Conv2d(width, out_channels, 1, bias=False)
         self.bn2 = nn.BatchNorm2d(out_channels, eps=1e-3)
 
-    def forward(
-        self, features: Float[Tensor, "batch channel h w"]
-    ) -> Float[Tensor, "batch out_channels _ _"]:
+    def forward(self, features: Float[Tensor, "batch channel h w"]) -> Float[Tensor, "batch out_channels _ _"]:
         """Transform one feature map."""
         hidden = F.relu6(self.bn0(self.expand_conv(features))) if self.has_expansion else features
         hidden = F.relu6(self.bn1(self.depthwise_conv(hidden)))
@@ -132,9 +128,7 @@ class EfficientNetLite0(nn.Module):
         """Stay in evaluation mode: the batch statistics are ImageNet's, whatever the outer module does."""
         return super().train(False)
 
-    def forward(
-        self, images: Float[Tensor, "batch channel height width"]
-    ) -> Sequence[Float[Tensor, "batch _ _ _"]]:
+    def forward(self, images: Float[Tensor, "batch channel height width"]) -> Sequence[Float[Tensor, "batch _ _ _"]]:
         """Give one feature map per chosen stage, running no deeper than the deepest of them.
 
         Input in [-1, 1] with one channel, which is replicated to three, or three; it is brought to [0, 1] and

@@ -145,11 +145,7 @@ def read_metrics(folder: Path) -> list[dict[str, float]]:
     if not path.is_file():
         return []
     lines = path.read_text(encoding="utf-8").splitlines()
-    return [
-        {name: float(value) for name, value in json.loads(line).items()}
-        for line in lines
-        if line.endswith("}")
-    ]
+    return [{name: float(value) for name, value in json.loads(line).items()} for line in lines if line.endswith("}")]
 
 
 class _MetricsLog:
@@ -167,8 +163,7 @@ class _MetricsLog:
 
     def write(self, step: int, report: Report) -> None:
         self._file.write(
-            json.dumps({"step": step, **{name: round(float(value), 6) for name, value in report.items()}})
-            + "\n"
+            json.dumps({"step": step, **{name: round(float(value), 6) for name, value in report.items()}}) + "\n"
         )
         for name, value in report.items():
             self._tensorboard.add_scalar(name, value, step)

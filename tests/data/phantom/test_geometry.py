@@ -46,9 +46,7 @@ def test_a_sphere_has_its_distance_and_its_volume_with_partial_volume() -> None:
 def test_an_ellipsoid_points_where_it_is_told_to() -> None:
     direction = np.array([1.0, 2.0, 2.0]) / 3
     tip = [np.float32([[[value * 9]]]) for value in direction]
-    assert ellipsoid_distance(tip, (0.0, 0.0, 0.0), (9.0, 4.0, 5.0), direction.tolist()) == pytest.approx(
-        0, abs=1e-4
-    )
+    assert ellipsoid_distance(tip, (0.0, 0.0, 0.0), (9.0, 4.0, 5.0), direction.tolist()) == pytest.approx(0, abs=1e-4)
 
 
 def test_a_capsule_is_a_segment_with_a_radius() -> None:

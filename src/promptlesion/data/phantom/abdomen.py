@@ -31,12 +31,8 @@ SPEC = DatasetSpec(
     spacing_mm=GRID.spacing_mm,
     lesions=(
         LesionType(name="liver_tumor", label=5, host=("liver",), diameter_mm=(10.0, 45.0), hu=(15.0, 115.0)),
-        LesionType(
-            name="kidney_tumor", label=6, host=("kidney",), diameter_mm=(14.0, 46.0), hu=(10.0, 130.0)
-        ),
-        LesionType(
-            name="pancreas_tumor", label=7, host=("pancreas",), diameter_mm=(10.0, 30.0), hu=(10.0, 95.0)
-        ),
+        LesionType(name="kidney_tumor", label=6, host=("kidney",), diameter_mm=(14.0, 46.0), hu=(10.0, 130.0)),
+        LesionType(name="pancreas_tumor", label=7, host=("pancreas",), diameter_mm=(10.0, 30.0), hu=(10.0, 95.0)),
     ),
 )
 _KIND_ID = 2

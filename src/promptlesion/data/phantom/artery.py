@@ -90,9 +90,7 @@ def _near_mask(centerlines: list[Centerline], grid: Grid) -> np.ndarray:
     reach = np.ceil(_BAND_MM / spacing).astype(int)
     shape = np.array(grid.shape)
     is_near = np.zeros(shape + 2 * reach, bool)
-    ball = np.stack(np.meshgrid(*(np.arange(-r, r + 1) for r in reach), indexing="ij"), axis=-1).reshape(
-        -1, 3
-    )
+    ball = np.stack(np.meshgrid(*(np.arange(-r, r + 1) for r in reach), indexing="ij"), axis=-1).reshape(-1, 3)
     ball = ball[np.linalg.norm(ball * spacing, axis=1) <= _BAND_MM]
     for centerline in centerlines:
         seeds = np.rint(centerline.positions_mm[::8] / spacing + (shape - 1) / 2).astype(int)
@@ -113,9 +111,7 @@ def _add(band: VesselBand, artery: Artery, points: Float32[np.ndarray, "n 3"], l
     along = np.einsum("nk,nk->n", offset, tangent)
     # Where the nearest point is an end, what lies beyond it is no longer vessel: the ends are cut flat.
     beyond = np.where(nearest == 0, -along, np.where(nearest == len(line.arc_mm) - 1, along, -FAR_MM))
-    angle = np.arctan2(
-        np.einsum("nk,nk->n", offset, np.cross(tangent, normal)), np.einsum("nk,nk->n", offset, normal)
-    )
+    angle = np.arctan2(np.einsum("nk,nk->n", offset, np.cross(tangent, normal)), np.einsum("nk,nk->n", offset, normal))
     radius, arc = distance[near], line.arc_mm[nearest]
     lumen = artery.lumen_radius_mm(arc)
     outer = lumen + artery.wall_thickness_mm(arc, angle)

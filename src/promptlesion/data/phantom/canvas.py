@@ -32,9 +32,7 @@ class Canvas:
         """A parenchyma: a mean with slow (25 mm) and fine (5 mm) variation."""
         return np.float32(mean_hu) + slow_hu * self.noise(25.0) + fine_hu * self.noise(5.0)
 
-    def place(
-        self, x_mm: float, y_mm: float, z_mm: float, jitter_mm: float = 5.0
-    ) -> tuple[float, float, float]:
+    def place(self, x_mm: float, y_mm: float, z_mm: float, jitter_mm: float = 5.0) -> tuple[float, float, float]:
         """A position near the given one."""
         x, y, z = (float(v) for v in self.generator.uniform(-jitter_mm, jitter_mm, 3))
         return x_mm + x, y_mm + y, z_mm + z

@@ -17,12 +17,8 @@ SPEC = DatasetSpec(
     window_hu=(-200.0, 1300.0),
     spacing_mm=GRID.spacing_mm,
     lesions=(
-        LesionType(
-            name="calcified_plaque", label=3, host=("wall",), diameter_mm=(2.0, 5.0), hu=(130.0, 1300.0)
-        ),
-        LesionType(
-            name="non_calcified_plaque", label=4, host=("wall",), diameter_mm=(2.5, 7.0), hu=(-50.0, 130.0)
-        ),
+        LesionType(name="calcified_plaque", label=3, host=("wall",), diameter_mm=(2.0, 5.0), hu=(130.0, 1300.0)),
+        LesionType(name="non_calcified_plaque", label=4, host=("wall",), diameter_mm=(2.5, 7.0), hu=(-50.0, 130.0)),
     ),
 )
 _KIND_ID = 1
@@ -36,16 +32,12 @@ def draw(seed: int, index: int) -> tuple[Int16[np.ndarray, "x y z"], UInt8[np.nd
     contrast_hu = float(generator.uniform(330, 430))
     num_calcified, num_non_calcified = _plaque_counts(generator, seed, index)
     heart = grow_heart(generator, GRID, contrast_hu=contrast_hu)
-    arteries = grow_arteries(
-        generator, heart, GRID, num_calcified=num_calcified, num_non_calcified=num_non_calcified
-    )
+    arteries = grow_arteries(generator, heart, GRID, num_calcified=num_calcified, num_non_calcified=num_non_calcified)
     band = rasterize(arteries, GRID, smallest_labelled_radius_mm=SMALLEST_LABELLED_RADIUS_MM)
     for distance in (band.calcified_mm, band.non_calcified_mm):
         _drop_crumbs(distance, band)
     outside_aorta = coverage(-heart.lattice.to_grid(heart.aorta_distance_mm), GRID.spacing_mm[0])
-    _paint_band(
-        generator, heart.hu, band, outside_aorta[band.voxels], contrast_hu * generator.uniform(0.95, 1.02)
-    )
+    _paint_band(generator, heart.hu, band, outside_aorta[band.voxels], contrast_hu * generator.uniform(0.95, 1.02))
     labels = np.zeros(GRID.shape, np.uint8)
     labels[band.voxels] = np.where(outside_aorta[band.voxels] > 0.5, _band_labels(band), 0)
     scanner = Scanner(

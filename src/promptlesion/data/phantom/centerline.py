@@ -43,14 +43,10 @@ class HeartSurface:
             *np.gradient(thickness, self._step_mm),
         ]
 
-    def at(
-        self, position_mm: Float[np.ndarray, "3"]
-    ) -> tuple[float, Float[np.ndarray, "3"], Float[np.ndarray, "3"]]:
+    def at(self, position_mm: Float[np.ndarray, "3"]) -> tuple[float, Float[np.ndarray, "3"], Float[np.ndarray, "3"]]:
         """Distance in millimetres, its unit gradient, and the gradient of the fat's thickness."""
         index = ((position_mm - self._origin_mm) / self._step_mm)[:, None]
-        values = [
-            float(ndimage.map_coordinates(field, index, order=1, mode="nearest")[0]) for field in self._fields
-        ]
+        values = [float(ndimage.map_coordinates(field, index, order=1, mode="nearest")[0]) for field in self._fields]
         gradient = np.array(values[1:4])
         return values[0], gradient / (np.linalg.norm(gradient) + 1e-6), np.array(values[4:7])
 

@@ -109,9 +109,7 @@ def _artery(generator: np.random.Generator, line: Centerline, radius_mm: float) 
     )
 
 
-def _place_plaque(
-    generator: np.random.Generator, arteries: list[Artery], grid: Grid, kind: PlaqueKind
-) -> None:
+def _place_plaque(generator: np.random.Generator, arteries: list[Artery], grid: Grid, kind: PlaqueKind) -> None:
     """Tries places until one is free: away from other plaques, vessel ends and the edge of the volume."""
     lengths = np.array([artery.labelled_length_mm(_SMALLEST_PLAQUE_RADIUS_MM) for artery in arteries])
     for _ in range(60):
@@ -130,11 +128,7 @@ def _place_plaque(
             for other in arteries
             for placed in other.plaques
         )
-        if (
-            is_inside
-            and is_free
-            and _distance_to_others(artery, arteries, position) > plaque.length_mm / 2 + 3
-        ):
+        if is_inside and is_free and _distance_to_others(artery, arteries, position) > plaque.length_mm / 2 + 3:
             artery.plaques.append(plaque)
             return
 

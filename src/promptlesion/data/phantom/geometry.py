@@ -43,9 +43,7 @@ class Grid:
     def affine(self) -> Float[np.ndarray, "4 4"]:
         """Voxel index to millimetres, RAS+, in numbers that a NIfTI file can hold exactly."""
         affine = np.diag([*self.spacing_mm, 1.0])
-        affine[:3, 3] = [
-            -(size - 1) / 2 * step for size, step in zip(self.shape, self.spacing_mm, strict=True)
-        ]
+        affine[:3, 3] = [-(size - 1) / 2 * step for size, step in zip(self.shape, self.spacing_mm, strict=True)]
         return np.asarray(affine.astype(np.float32), dtype=np.float64)
 
 
@@ -104,21 +102,16 @@ def smooth_noise(generator: np.random.Generator, grid: Grid, scale_mm: float) ->
     return lattice.to_grid(lattice_noise(generator, lattice.shape)) / np.float32(_WHITE_NOISE_STD)
 
 
-def lattice_noise(
-    generator: np.random.Generator, shape: tuple[int, int, int]
-) -> Float32[np.ndarray, "_ _ _"]:
+def lattice_noise(generator: np.random.Generator, shape: tuple[int, int, int]) -> Float32[np.ndarray, "_ _ _"]:
     """Independent standard normal control points."""
     return generator.standard_normal(shape, dtype=np.float32)
 
 
-def displaced(
-    generator: np.random.Generator, lattice: Lattice, *, scale_mm: float, amplitude_mm: float
-) -> Points:
+def displaced(generator: np.random.Generator, lattice: Lattice, *, scale_mm: float, amplitude_mm: float) -> Points:
     """The lattice's coordinates pushed about by a smooth random field: ellipsoids then look grown."""
     coarse = Grid(lattice.shape, (lattice.step_mm, lattice.step_mm, lattice.step_mm))
     first, second, third = (
-        axis + np.float32(amplitude_mm) * smooth_noise(generator, coarse, scale_mm)
-        for axis in lattice.axes_mm
+        axis + np.float32(amplitude_mm) * smooth_noise(generator, coarse, scale_mm) for axis in lattice.axes_mm
     )
     return first, second, third
 

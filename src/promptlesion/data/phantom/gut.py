@@ -25,9 +25,7 @@ def lay_bowel(torso: Torso) -> None:
     low, high = np.array([-125.0, -40.0, -160.0]), np.array([125.0, 90.0, 40.0])
     centers = canvas.generator.uniform(low, high, (380, 3))
     voxels = np.nonzero(grid_region < 3)
-    warped = [
-        canvas.lattice.to_grid(np.broadcast_to(axis, canvas.lattice.shape))[voxels] for axis in canvas.points
-    ]
+    warped = [canvas.lattice.to_grid(np.broadcast_to(axis, canvas.lattice.shape))[voxels] for axis in canvas.points]
     distances, cells = cKDTree(centers).query(np.stack(warped, axis=1), k=2)
     radius = canvas.generator.uniform(11, 18, len(centers))[cells[:, 0]]
     inside = np.maximum(distances[:, 0] - radius, (distances[:, 0] - distances[:, 1]) / 2 + 0.5)

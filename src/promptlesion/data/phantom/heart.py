@@ -97,15 +97,11 @@ def _chambers(generator: np.random.Generator, points: Points) -> _Chambers:
     return _Chambers(
         left_ventricle=ellipsoid_distance(points, ventricle_center, ventricle_radii, direction),
         left_cavity=ellipsoid_distance(points, ventricle_center, cavity_radii, direction),
-        right_ventricle=ellipsoid_distance(
-            points, place(11.0, 11.0, -11.0), radii(27.0, 13.0, 19.0), direction
-        ),
+        right_ventricle=ellipsoid_distance(points, place(11.0, 11.0, -11.0), radii(27.0, 13.0, 19.0), direction),
         left_atrium=ellipsoid_distance(points, place(9.0, -22.0, 9.0), radii(19.0, 11.0, 13.0)),
         right_atrium=ellipsoid_distance(points, place(33.0, -3.0, -2.0), radii(11.0, 15.0, 18.0)),
         aorta=capsule_distance(points, root, [root[0] + 4, root[1] + 2, root[2] + 60], radii(11.5)[0]),
-        pulmonary_artery=capsule_distance(
-            points, place(4.0, 15.0, 0.0), place(-9.0, 8.0, 40.0), radii(8.5)[0]
-        ),
+        pulmonary_artery=capsule_distance(points, place(4.0, 15.0, 0.0), place(-9.0, 8.0, 40.0), radii(8.5)[0]),
     )
 
 
@@ -139,9 +135,7 @@ def _paint_chambers(
     chamber(chambers.aorta, 1.4, contrast_hu, 0.0)
 
 
-def _paint_pericardial_sac(
-    generator: np.random.Generator, grid: Grid, hu: np.ndarray, distance: np.ndarray
-) -> None:
+def _paint_pericardial_sac(generator: np.random.Generator, grid: Grid, hu: np.ndarray, distance: np.ndarray) -> None:
     voxel_mm = grid.spacing_mm[0]
     paint(hu, fat(generator, grid), coverage(distance, voxel_mm))
     thickness = 0.55 + 0.25 * smooth_noise(generator, grid, 9.0)
@@ -182,9 +176,7 @@ def _surroundings(
     return hu
 
 
-def _paint_bones(
-    generator: np.random.Generator, grid: Grid, lattice: Lattice, points: Points, hu: np.ndarray
-) -> None:
+def _paint_bones(generator: np.random.Generator, grid: Grid, lattice: Lattice, points: Points, hu: np.ndarray) -> None:
     voxel_mm = grid.spacing_mm[0]
     marrow = 150 + 50 * smooth_noise(generator, grid, 2.0)
     height = generator.uniform(-12, 12)

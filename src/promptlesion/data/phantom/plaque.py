@@ -25,25 +25,19 @@ class Plaque:
     core_hu: float
     phases: tuple[float, float, float]
 
-    def profile(
-        self, arc_mm: Float[np.ndarray, " n"], angle: Float[np.ndarray, " n"]
-    ) -> Float[np.ndarray, " n"]:
+    def profile(self, arc_mm: Float[np.ndarray, " n"], angle: Float[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
         """Share of the full thickness: 1 in the middle, 0 at the ragged edge and beyond."""
         turned = np.angle(np.exp(1j * (angle - self.center_angle)))
         along = (arc_mm - self.center_arc_mm) / (self.length_mm / 2)
         around = turned / (self.opening_angle / 2)
         first, second, third = self.phases
-        ragged = 0.16 * np.sin(2.1 * arc_mm + first + 2 * angle) + 0.12 * np.sin(
-            4 * angle + second - 1.3 * arc_mm
-        )
+        ragged = 0.16 * np.sin(2.1 * arc_mm + first + 2 * angle) + 0.12 * np.sin(4 * angle + second - 1.3 * arc_mm)
         ragged = ragged + 0.1 * np.sin(3.7 * arc_mm + third)
         square = along**2 + around**2
         return np.asarray(np.sqrt(np.clip(1 - square * (1 + ragged), 0, 1)) * (square < 2))
 
 
-def draw_plaque(
-    generator: np.random.Generator, kind: PlaqueKind, *, arc_mm: float, lumen_radius_mm: float
-) -> Plaque:
+def draw_plaque(generator: np.random.Generator, kind: PlaqueKind, *, arc_mm: float, lumen_radius_mm: float) -> Plaque:
     """A plaque of random size and composition for a place where the lumen has the given radius."""
     uniform = generator.uniform
     shared = {

@@ -21,9 +21,7 @@ class Scanner:
     noise_grain_mm: float
 
 
-def correlated_noise(
-    generator: np.random.Generator, grid: Grid, grain_mm: float
-) -> Float32[np.ndarray, "x y z"]:
+def correlated_noise(generator: np.random.Generator, grid: Grid, grain_mm: float) -> Float32[np.ndarray, "x y z"]:
     """Unit variance noise with the band-pass spectrum of filtered back projection under a soft kernel.
 
     A ramp that falls off: white noise smoothed to `grain_mm`, less a part of itself smoothed twice as far.

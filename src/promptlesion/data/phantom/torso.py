@@ -42,9 +42,9 @@ def build_torso(generator: np.random.Generator, grid: Grid) -> Torso:
     fatness = generator.uniform(9, 22)
     body = ellipsoid_distance(points, (0.0, 0.0, 0.0), (width, depth, _TALL_MM))
     back = np.clip(-points[1] / depth, 0, 1)
-    wall = ellipsoid_distance(
-        points, (0.0, 3.0, 0.0), (width - fatness * 0.9, depth - fatness, _TALL_MM)
-    ) + np.float32(3) * (1 - back)
+    wall = ellipsoid_distance(points, (0.0, 3.0, 0.0), (width - fatness * 0.9, depth - fatness, _TALL_MM)) + np.float32(
+        3
+    ) * (1 - back)
     muscle_mm = generator.uniform(10, 14)
     cavity = wall + np.float32(muscle_mm) + 14 * back**2
     _lay_table(canvas)
@@ -87,9 +87,7 @@ def _lay_back_muscles(canvas: Canvas, muscle: np.ndarray) -> None:
         canvas.lay(erector, muscle)
         psoas = ellipsoid_distance(canvas.points, (side * 36, -46.0, -120.0), (18 * size, 19 * size, 125.0))
         canvas.lay(psoas, muscle)
-        quadratus = ellipsoid_distance(
-            canvas.points, (side * 68, -62.0, -110.0), (21 * size, 9 * size, 110.0)
-        )
+        quadratus = ellipsoid_distance(canvas.points, (side * 68, -62.0, -110.0), (21 * size, 9 * size, 110.0))
         canvas.lay(quadratus, muscle)
 
 

@@ -89,16 +89,10 @@ def _claim_folder(out: Path, kind: Kind, seed: int, names: list[str]) -> None:
     if marker.is_file():
         found = json.loads(marker.read_text(encoding="utf-8"))
         if found != wanted:
-            raise DatasetError(
-                f"{marker}: expected the phantom cohort {wanted}, found {found}; choose another folder"
-            )
+            raise DatasetError(f"{marker}: expected the phantom cohort {wanted}, found {found}; choose another folder")
     elif present:
-        raise DatasetError(
-            f"{out}: expected an empty folder or a phantom cohort, found {len(present)} other cases"
-        )
+        raise DatasetError(f"{out}: expected an empty folder or a phantom cohort, found {len(present)} other cases")
     surplus = sorted(present - set(names))
     if surplus:
-        raise DatasetError(
-            f"{out}: expected at most {len(names)} cases, found {len(surplus)} more ({surplus[0]}, ...)"
-        )
+        raise DatasetError(f"{out}: expected at most {len(names)} cases, found {len(surplus)} more ({surplus[0]}, ...)")
     write_text(marker, json.dumps(wanted) + "\n")

@@ -1,0 +1,16 @@
+"""Where synthetic cases come from: `provenance.jsonl` in the folder of a synthetic dataset, one line a case."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+PROVENANCE_FILE = "provenance.jsonl"
+
+
+def read_provenance(root: Path) -> dict[str, dict[str, Any]]:
+    """Return the line of every synthetic case, by name; nothing for a folder of real scans."""
+    path = root / PROVENANCE_FILE
+    if not path.is_file():
+        return {}
+    lines = (json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line)
+    return {str(line["case"]): line for line in lines}
