@@ -13,6 +13,7 @@ import pytest
 if TYPE_CHECKING:
     from promptlesion.autoencoder.config import AutoencoderConfig
     from promptlesion.data.cache import CachedCase
+    from promptlesion.data.dataset import Dataset
     from promptlesion.data.spec import DatasetSpec
     from promptlesion.diffusion.config import DiffusionConfig
 
@@ -38,11 +39,10 @@ def tiny_spec() -> "DatasetSpec":
 
 
 @pytest.fixture(scope="session")
-def tiny_cases(tmp_path_factory: pytest.TempPathFactory, tiny_spec: "DatasetSpec") -> "list[CachedCase]":
-    """Four prepared cases with a ball of either lesion type in a noisy organ; sides 30, 26, 34."""
+def tiny_data(tmp_path_factory: pytest.TempPathFactory, tiny_spec: "DatasetSpec") -> "Dataset":
+    """Four cases with a ball of either lesion type in a noisy organ; sides 30, 26, 34."""
     import numpy as np
 
-    from promptlesion.data.cache import build_cache
     from promptlesion.data.dataset import open_dataset, write_case, write_dataset_json, write_spec
     from promptlesion.data.volume import Volume
 
@@ -61,7 +61,15 @@ def tiny_cases(tmp_path_factory: pytest.TempPathFactory, tiny_spec: "DatasetSpec
     names = {"background": 0, "organ": 1, "bright": 2, "dark": 3}
     write_dataset_json(root / "data", labels=names, num_training=4, extra={})
     write_spec(tiny_spec, root / "data" / "lesions.toml")
-    return build_cache(open_dataset(root / "data"), root / "cache")
+    return open_dataset(root / "data")
+
+
+@pytest.fixture(scope="session")
+def tiny_cases(tiny_data: "Dataset") -> "list[CachedCase]":
+    """The four cases of the tiny dataset, prepared for training."""
+    from promptlesion.data.cache import build_cache
+
+    return build_cache(tiny_data, tiny_data.root.parent / "cache")
 
 
 @pytest.fixture(scope="session")

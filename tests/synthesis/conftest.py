@@ -1,10 +1,13 @@
 """Scans of every orientation to paint into, a tiny trained model, and a cohort made with it."""
 
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import pytest
+import torch
 from scipy.spatial.transform import Rotation
 
 from promptlesion.data.dataset import (
@@ -16,8 +19,12 @@ from promptlesion.data.dataset import (
     write_dataset_json,
     write_spec,
 )
+from promptlesion.data.volume import Volume
+from promptlesion.diffusion.config import DiffusionConfig
+from promptlesion.diffusion.schedule import build_schedule
 from promptlesion.synthesis.config import SynthesisConfig
-from promptlesion.synthesis.synthesizer import PromptLesionSynthesizer, load_synthesizer
+from promptlesion.synthesis.placement import PlacedLesion
+from promptlesion.synthesis.synthesizer import PromptLesionSynthesizer, Synthesizer, load_synthesizer
 
 LABELS = {"background": 0, "organ": 1, "bright": 2, "dark": 3, "lumen": 4}
 TILT = Rotation.from_euler("xyz", [11, -6, 4], degrees=True).as_matrix()
@@ -73,5 +80,52 @@ def config() -> SynthesisConfig:
 
 
 @pytest.fixture(scope="session")
-def synthesizer(tiny_diffusion_run: Path, config: SynthesisConfig) -> PromptLesionSynthesizer:
-    return load_synthesizer(tiny_diffusion_run, config, device="cpu")
+def synthesizer(
+    tiny_diffusion_run: Path, config: SynthesisConfig, tiny_diffusion_config: DiffusionConfig
+) -> PromptLesionSynthesizer:
+    """The tiny model shaken up, so that its output varies as a trained one's would.
+
+    After forty steps the prompt hardly matters and all latents have one code. The schedule leaves a trace of the
+    healthy latent at its last level.
+    """
+    synthesizer = load_synthesizer(tiny_diffusion_run, config, device="cpu")
+    denoiser, network = synthesizer.model.denoiser, synthesizer.model.autoencoder.network
+    denoiser.schedule = build_schedule(tiny_diffusion_config.model_copy(update={"rescale_betas": False}))
+    generator = torch.Generator().manual_seed(0)
+    for parameter in denoiser.parameters():
+        parameter += 0.1 * torch.randn(parameter.shape, generator=generator)
+    spread = torch.randn(network.quantizer.codebook.shape, generator=generator)
+    network.latent_std /= network.latent_std.mean()
+    network.quantizer.codebook.copy_(network.latent_mean + network.latent_std * spread)
+    return synthesizer
+
+
+@dataclass(frozen=True)
+class NoisePainter:
+    """Another method behind the same interface: noise around a mean, its own for every seed."""
+
+    spec: DatasetSpec
+    mean_hu: tuple[float, ...] = (500.0, 20.0)
+    stop_after: int = 10**9
+    calls: list[int] = field(default_factory=list)
+    method: str = "noise"
+    model_hash: str = "0" * 64
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    edge_mm: float = 3.0
+    max_extent_mm: float = 30.0
+
+    def paint(
+        self, image: Volume, lesions: Sequence[PlacedLesion], *, types: Sequence[int], seeds: Sequence[int]
+    ) -> list[np.ndarray]:
+        if len(self.calls) >= self.stop_after:
+            raise KeyboardInterrupt
+        self.calls.append(len(lesions))
+        return [
+            np.random.default_rng(seed).normal(self.mean_hu[kind], 30, lesion.mask.shape).astype(np.float32)
+            for lesion, kind, seed in zip(lesions, types, seeds, strict=True)
+        ]
+
+
+@pytest.fixture(scope="session")
+def noise_painter() -> Callable[..., Synthesizer]:
+    return NoisePainter

@@ -32,7 +32,7 @@ def test_the_ratio_is_linear_along_a_ray_and_in_the_radius() -> None:
     ratio = ellipsoid.radius_ratio(direction, radius_mm=2.0)
     np.testing.assert_allclose(ellipsoid.radius_ratio(3 * direction, radius_mm=2.0), 3 * ratio)
     np.testing.assert_allclose(ellipsoid.radius_ratio(direction, radius_mm=6.0), ratio / 3)
-    assert ellipsoid.radius_ratio(np.zeros(3), radius_mm=2.0) == 0
+    assert ellipsoid.radius_ratio(np.zeros((1, 3)), radius_mm=2.0) == 0
 
 
 def test_the_surface_deviates_by_the_deformation_and_by_nothing_on_average() -> None:

@@ -48,7 +48,7 @@ class DiffusionConfig(BaseModel):
         1.0, ge=1, description="weight of a latent voxel of the lesion in the loss; 1 is the plain mean"
     )
     patches_per_lesion: int = Field(
-        8, ge=1, description="differently placed and mirrored patches encoded for every training lesion"
+        8, ge=1, description="differently placed, turned and mirrored patches encoded for every training lesion"
     )
     num_steps: int = Field(60_000, ge=1, description="length of the training, steps")
     batch_size: int = Field(4, ge=1, description="patches in a step")

@@ -21,7 +21,7 @@ class PatchGrid:
     size: tuple[int, int, int]
 
     def pull(
-        self, array: Shaped[np.ndarray, "x y z"], affine: Float[np.ndarray, "4 4"], *, order: int, fill: float
+        self, array: Shaped[np.ndarray, "x y z"], affine: Float[np.ndarray, "4 4"], *, order: int, fill: float | int
     ) -> Shaped[np.ndarray, "i j k"]:
         """Bring a scan's array to the patch; touches only the part of the scan around it."""
         corners = np.stack(np.meshgrid(*((0, n - 1) for n in self.size), indexing="ij"), axis=-1).reshape(-1, 3)
@@ -32,7 +32,7 @@ class PatchGrid:
             slice(min(max(0, a), n - 1), max(1, min(b, n))) for a, b, n in zip(low, high, array.shape, strict=True)
         )
         part = array[near]
-        return resample_array(part, _shifted(affine, near), self.affine, self.size, order, fill)
+        return resample_array(part, _shifted(affine, near), self.affine, self.size, order, float(fill))
 
     def push(
         self, patch: Float32[np.ndarray, "i j k"], affine: Float[np.ndarray, "4 4"], box: Box

@@ -17,8 +17,8 @@ from promptlesion.synthesis.shape import DeformedEllipsoid, draw_ellipsoid
 Box = tuple[slice, slice, slice]
 
 _MAX_TRIES = 60
-_MAX_GROWTH = 2.5
-_BISECTIONS = 7
+_MIN_GROWTH, _MAX_GROWTH = 0.4, 2.5
+_BISECTIONS = 8
 _MIN_VOXELS = 4
 
 
@@ -85,14 +85,12 @@ def place_lesion(
         center = np.array(np.unravel_index(generator.choice(candidates), labels.shape))
         diameter_mm = float(np.exp(generator.uniform(*np.log(lesion_type.diameter_mm))))
         ellipsoid = draw_ellipsoid(generator, deformation=deformation)
-        reach_mm = _MAX_GROWTH * diameter_mm + edge_mm
-        box = _box_around(center, labels, reach_mm)
+        box = _box_around(center, labels, _MAX_GROWTH * diameter_mm)
         mask = _grown_into_host(ellipsoid, diameter_mm, center, box, is_host[box], labels.affine)
         reason = _why_not(mask, box, labels, dataset, lesion_type, edge_mm, max_extent_mm, others)
         if reason is None:
             tight = _tight_box(mask, box, labels, edge_mm)
-            inner = tuple(slice(t.start - b.start, t.stop - b.start) for t, b in zip(tight, box, strict=True))
-            return PlacedLesion(type_index, tight, mask[inner], _diameter_mm(mask, labels))
+            return PlacedLesion(type_index, tight, _in_box(mask, box, tight), _diameter_mm(mask, labels))
         reasons[reason] += 1
     counted = ", ".join(f"{reason} ({count} times)" for reason, count in reasons.most_common())
     raise PlacementError(
@@ -103,7 +101,8 @@ def place_lesion(
 def offsets_mm(box: Box, center_voxel: np.ndarray, affine: Float[np.ndarray, "4 4"]) -> Float[np.ndarray, "x y z 3"]:
     """Return the vector in millimetres from a voxel to every voxel of a box."""
     index = np.stack(np.meshgrid(*(np.arange(s.start, s.stop) for s in box), indexing="ij"), axis=-1)
-    return (index - center_voxel) @ affine[:3, :3].T
+    offsets: np.ndarray = (index - center_voxel) @ affine[:3, :3].T
+    return offsets
 
 
 def _box_around(center: np.ndarray, volume: Volume, reach_mm: float) -> Box:
@@ -133,19 +132,25 @@ def _grown_into_host(
     is_host: Bool[np.ndarray, "x y z"],
     affine: Float[np.ndarray, "4 4"],
 ) -> Bool[np.ndarray, "x y z"]:
-    """Clip the ellipsoid to its host, enlarging it until the clipped mask has the volume of the asked-for diameter."""
+    """Clip the ellipsoid to its host, at the least size at which the clipped mask has the asked-for volume.
+
+    The deformation may have made it larger than its sphere, the host may have cut much of it off.
+    """
     ratio = ellipsoid.radius_ratio(offsets_mm(box, center, affine), radius_mm=diameter_mm / 2)
     local_center = tuple(int(c) - side.start for c, side in zip(center, box, strict=True))
     voxel_mm3 = abs(float(np.linalg.det(affine[:3, :3])))
     target_voxels = np.pi / 6 * diameter_mm**3 / voxel_mm3
-    low, high = 1.0, _MAX_GROWTH
-    mask = _component((ratio < low) & is_host, local_center)
-    if mask.sum() >= target_voxels:
+    low, high = _MIN_GROWTH, _MAX_GROWTH
+    mask = _component((ratio < high) & is_host, local_center)
+    if mask.sum() < target_voxels:
         return mask
     for _ in range(_BISECTIONS):
         middle = (low + high) / 2
-        mask = _component((ratio < middle) & is_host, local_center)
-        low, high = (middle, high) if mask.sum() < target_voxels else (low, middle)
+        smaller = _component((ratio < middle) & is_host, local_center)
+        if smaller.sum() < target_voxels:
+            low = middle
+        else:
+            mask, high = smaller, middle
     return mask
 
 
@@ -172,8 +177,11 @@ def _why_not(
     others: Sequence[PlacedLesion],
 ) -> str | None:
     """Return why a mask cannot stay where it is, or nothing."""
-    if mask.sum() < _MIN_VOXELS or _diameter_mm(mask, labels) < lesion_type.diameter_mm[0]:
+    smallest_mm, largest_mm = lesion_type.diameter_mm
+    if mask.sum() < _MIN_VOXELS or _diameter_mm(mask, labels) < smallest_mm:
         return "too little of the host around it"
+    if _diameter_mm(mask, labels) > largest_mm:
+        return "a voxel more than its type allows"
     edge_voxels = np.ceil(edge_mm / np.array(labels.spacing_mm)).astype(int)
     found = ndimage.find_objects(mask.astype(np.uint8))[0]
     for side, extent, margin, length, spacing in zip(
@@ -183,25 +191,26 @@ def _why_not(
             return "too near the edge of the scan"
         if (extent.stop - extent.start) * spacing > max_extent_mm:
             return "larger than the model's patch allows"
-    occupied = np.isin(labels.array[box], dataset.lesion_labels)
+    near = _tight_box(mask, box, labels, 2 * edge_mm)
+    occupied = np.isin(labels.array[near], dataset.lesion_labels)
     for other in others:
-        occupied |= _inside(other, box)
+        occupied |= _in_box(other.mask, other.box, near)
     if occupied.any():
         distance = ndimage.distance_transform_edt(~occupied, sampling=labels.spacing_mm)
-        if distance[mask].min() <= 2 * edge_mm:
+        if distance[_in_box(mask, box, near)].min() <= 2 * edge_mm:
             return "too near another lesion"
     return None
 
 
-def _inside(lesion: PlacedLesion, box: Box) -> Bool[np.ndarray, "x y z"]:
-    """Return a lesion's mask within another box."""
-    mask = np.zeros(tuple(side.stop - side.start for side in box), dtype=bool)
-    shared = [(max(a.start, b.start), min(a.stop, b.stop)) for a, b in zip(box, lesion.box, strict=True)]
+def _in_box(mask: Bool[np.ndarray, "x y z"], box: Box, other: Box) -> Bool[np.ndarray, "i j k"]:
+    """Return the mask of a box as another box of the same scan sees it."""
+    seen = np.zeros(tuple(side.stop - side.start for side in other), dtype=bool)
+    shared = [(max(a.start, b.start), min(a.stop, b.stop)) for a, b in zip(box, other, strict=True)]
     if all(start < stop for start, stop in shared):
-        to_box = tuple(slice(s - b.start, e - b.start) for (s, e), b in zip(shared, box, strict=True))
-        from_lesion = tuple(slice(s - b.start, e - b.start) for (s, e), b in zip(shared, lesion.box, strict=True))
-        mask[to_box] = lesion.mask[from_lesion]
-    return mask
+        there = tuple(slice(s - o.start, e - o.start) for (s, e), o in zip(shared, other, strict=True))
+        here = tuple(slice(s - b.start, e - b.start) for (s, e), b in zip(shared, box, strict=True))
+        seen[there] = mask[here]
+    return seen
 
 
 def paint_labels(labels: UInt8[np.ndarray, "x y z"], lesion: PlacedLesion, label: int) -> None:

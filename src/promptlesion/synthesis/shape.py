@@ -39,7 +39,8 @@ def draw_ellipsoid(generator: np.random.Generator, *, deformation: float) -> Def
         generator: of every draw.
         deformation: root mean square of the surface's deviation, as a share of the radius.
     """
-    ratios = np.exp(generator.uniform(*np.log(_AXIS_RATIO), size=3))
+    low, high = np.log(_AXIS_RATIO)
+    ratios = np.exp(generator.uniform(low, high, size=3))
     return DeformedEllipsoid(
         rotation=Rotation.random(rng=generator).as_matrix(),
         axis_ratios=ratios / np.prod(ratios) ** (1 / 3),

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -23,6 +23,7 @@ from promptlesion.synthesis.placement import PlacedLesion
 from promptlesion.training.device import autocast, resolve_device
 
 
+@runtime_checkable
 class Synthesizer(Protocol):
     """Paints lesions of asked-for types into a scan at given masks."""
 

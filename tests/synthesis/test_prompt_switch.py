@@ -1,0 +1,42 @@
+"""Every mask under every prompt, with the same noise."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from promptlesion.data.dataset import Dataset
+from promptlesion.synthesis.config import SynthesisConfig
+from promptlesion.synthesis.placement import PlacementError
+from promptlesion.synthesis.prompt_switch import measure_prompt_switch
+from promptlesion.synthesis.synthesizer import PromptLesionSynthesizer, Synthesizer
+
+
+def test_a_method_that_obeys_its_prompt_is_measured_as_that(
+    scans: Dataset, noise_painter: Callable[..., Synthesizer], config: SynthesisConfig
+) -> None:
+    painter = noise_painter(scans.spec)
+    measured = measure_prompt_switch(scans, painter, num_lesions=6, config=config, seed=3)
+    assert measured.types == ("bright", "dark")
+    assert measured.mean_hu.shape == (6, 2)
+    np.testing.assert_allclose(measured.mean_hu.mean(axis=0), painter.mean_hu, atol=10)
+    # the same noise under both prompts: the difference is that of the means, but for rounding
+    np.testing.assert_allclose(measured.mean_hu[:, 0] - measured.mean_hu[:, 1], 480, atol=1)
+
+
+def test_it_depends_on_the_seed_alone(
+    scans: Dataset, synthesizer: PromptLesionSynthesizer, config: SynthesisConfig
+) -> None:
+    first, again, other = (
+        measure_prompt_switch(scans, synthesizer, num_lesions=3, config=config, seed=seed).mean_hu for seed in (3, 3, 4)
+    )
+    assert np.array_equal(first, again)
+    assert not np.allclose(first, other)
+    assert (first[:, 0] != first[:, 1]).all()
+
+
+def test_scans_without_room_are_passed_over_and_too_few_are_an_error(
+    scans: Dataset, noise_painter: Callable[..., Synthesizer], config: SynthesisConfig
+) -> None:
+    with pytest.raises(PlacementError, match="expected room for 2 masks in 5 scans; found it for 0"):
+        measure_prompt_switch(scans, noise_painter(scans.spec, edge_mm=30.0), num_lesions=2, config=config, seed=3)

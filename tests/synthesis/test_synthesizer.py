@@ -1,0 +1,126 @@
+"""What PromptLesion paints depends on mask, prompt, seed and start, and on nothing else."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from promptlesion.data.dataset import Dataset, read_case
+from promptlesion.data.volume import Volume
+from promptlesion.diffusion.config import DiffusionConfig
+from promptlesion.synthesis.config import SynthesisConfig
+from promptlesion.synthesis.placement import PlacedLesion, place_lesion
+from promptlesion.synthesis.synthesizer import PromptLesionSynthesizer, load_synthesizer
+
+
+@pytest.fixture(scope="module", params=["ras", "oblique_permuted"])
+def scene(
+    request: pytest.FixtureRequest, scans: Dataset, synthesizer: PromptLesionSynthesizer
+) -> tuple[Volume, list[PlacedLesion]]:
+    """A scan on the model's own spacing, or one turned and with another; two lesions placed in it."""
+    image, labels = read_case(scans, scans.case(request.param))
+    lesions: list[PlacedLesion] = []
+    for seed in range(2):
+        lesion = place_lesion(
+            labels,
+            scans,
+            0,
+            generator=np.random.default_rng(seed),
+            edge_mm=synthesizer.edge_mm,
+            deformation=0.2,
+            max_extent_mm=synthesizer.max_extent_mm,
+            others=lesions,
+        )
+        lesions.append(lesion)
+    return image, lesions
+
+
+def test_a_box_of_hu_comes_back_for_every_lesion(
+    scene: tuple[Volume, list[PlacedLesion]], synthesizer: PromptLesionSynthesizer
+) -> None:
+    image, lesions = scene
+    before = image.array.copy()
+    painted = synthesizer.paint(image, lesions, types=[0, 1], seeds=[1, 2])
+    assert np.array_equal(image.array, before)
+    low, high = synthesizer.spec.window_hu
+    for hu, lesion in zip(painted, lesions, strict=True):
+        assert hu.shape == lesion.mask.shape
+        assert low - 0.01 <= hu[lesion.mask].min() <= hu[lesion.mask].max() <= high + 0.01
+
+
+def test_a_seed_gives_the_same_voxels_and_another_others(
+    scene: tuple[Volume, list[PlacedLesion]], synthesizer: PromptLesionSynthesizer
+) -> None:
+    image, lesions = scene
+    first, again, other = (synthesizer.paint(image, lesions, types=[0, 0], seeds=[seed, 5]) for seed in (3, 3, 4))
+    assert all(np.array_equal(a, b) for a, b in zip(first, again, strict=True))
+    assert not np.array_equal(first[0], other[0])
+
+
+def test_a_lesion_does_not_depend_on_the_others_of_its_batch(
+    scene: tuple[Volume, list[PlacedLesion]], synthesizer: PromptLesionSynthesizer
+) -> None:
+    image, lesions = scene
+    together = synthesizer.paint(image, lesions, types=[0, 1], seeds=[3, 4])
+    turned = synthesizer.paint(image, lesions[::-1], types=[1, 0], seeds=[4, 3])
+    for index, hu in enumerate(together):
+        alone = synthesizer.paint(image, [lesions[index]], types=[index], seeds=[3 + index])[0]
+        # in HU of a window 1000 wide; batches of other sizes take other float32 kernels
+        np.testing.assert_allclose(alone, hu, atol=0.1)
+        np.testing.assert_allclose(turned[1 - index], hu, atol=0.1)
+
+
+def test_the_prompt_changes_what_is_painted(
+    scene: tuple[Volume, list[PlacedLesion]], synthesizer: PromptLesionSynthesizer
+) -> None:
+    image, lesions = scene
+    bright, dark = synthesizer.paint(image, [lesions[0]] * 2, types=[0, 1], seeds=[3, 3])
+    assert np.abs(bright - dark).max() > 1
+
+
+@pytest.mark.parametrize(
+    "change", [{"init": "noise"}, {"guidance_scale": 3.0}, {"sampler": "ancestral"}, {"num_steps": 20}]
+)
+def test_every_setting_changes_what_is_painted(
+    scene: tuple[Volume, list[PlacedLesion]],
+    synthesizer: PromptLesionSynthesizer,
+    config: SynthesisConfig,
+    change: dict[str, object],
+) -> None:
+    image, lesions = scene
+    changed = replace(synthesizer, config=config.model_copy(update=change))
+    plain, other = (s.paint(image, lesions[:1], types=[0], seeds=[3])[0] for s in (synthesizer, changed))
+    assert np.abs(plain - other).max() > 1
+
+
+def test_what_the_window_cuts_off_beside_the_lesion_stays(
+    scene: tuple[Volume, list[PlacedLesion]], synthesizer: PromptLesionSynthesizer
+) -> None:
+    """Air beside a lesion is not painted up to the window's lower end."""
+    image, lesions = scene
+    lesion = lesions[0]
+    air = image.array.copy()
+    box = air[lesion.box]
+    box[~lesion.mask] = -1000
+    hu = synthesizer.paint(image.with_array(air), [lesion], types=[0], seeds=[3])[0]
+    low, _ = synthesizer.spec.window_hu
+    assert (hu[~lesion.mask] >= -1000 - 0.01).all()
+    lowest = hu[~lesion.mask] - (-1000 - low)
+    assert (lowest >= low - 0.01).all()
+    assert hu[lesion.mask].min() >= low - 0.01
+
+
+def test_edge_and_extent_follow_the_model(
+    synthesizer: PromptLesionSynthesizer, tiny_diffusion_config: DiffusionConfig
+) -> None:
+    """Two voxels are blanked and one more blended, of 1.5 mm; 24 voxels of 1 mm less an eighth on either side."""
+    assert tiny_diffusion_config.blank_margin_voxels == 2
+    assert synthesizer.edge_mm == 4.5
+    assert synthesizer.max_extent_mm == 18.0
+    assert len(synthesizer.model_hash) == 64
+
+
+def test_more_steps_than_levels_are_refused(tiny_diffusion_run: Path, config: SynthesisConfig) -> None:
+    with pytest.raises(ValueError, match="20"):
+        load_synthesizer(tiny_diffusion_run, config.model_copy(update={"num_steps": 21}), device="cpu")

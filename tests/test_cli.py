@@ -1,0 +1,207 @@
+"""The command line: what it says, how it ends, and that it answers at once."""
+
+import json
+import subprocess
+import sys
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from promptlesion import __version__
+from promptlesion.cli import main
+from promptlesion.data.dataset import Dataset, open_dataset
+
+VERBS = [
+    "demo",
+    "prepare",
+    "prepare phantom",
+    "train",
+    "train autoencoder",
+    "train diffusion",
+    "train segmentation",
+    "synthesize",
+    "segment",
+    "evaluate",
+    "evaluate segmentation",
+    "evaluate fidelity",
+    "config",
+    "config show",
+    "config check",
+]
+HEAVY = ("torch", "monai", "numpy", "scipy", "nibabel", "matplotlib", "skimage")
+
+Answer = tuple[int, str, str]
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Answer]:
+    """Call the command line as a shell would; exit code, standard output, standard error."""
+
+    def call(*arguments: object) -> Answer:
+        monkeypatch.setenv("COLUMNS", "200")
+        monkeypatch.setattr(sys, "argv", ["promptlesion", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        output = capsys.readouterr()
+        return int(ended.value.code or 0), output.out, output.err
+
+    return call
+
+
+def python(code: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, timeout=60)
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["config", "show"], ["train", "diffusion", "--help"]])
+def test_it_answers_without_loading_what_is_slow(arguments: list[str]) -> None:
+    code = f"""
+import sys
+sys.argv = {["promptlesion", *arguments]!r}
+from promptlesion.cli import main
+try:
+    main()
+except SystemExit as ended:
+    assert not ended.code, ended.code
+loaded = [name for name in {HEAVY!r} if name in sys.modules]
+assert not loaded, loaded
+"""
+    result = python(code)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout
+
+
+def test_it_is_installed_and_a_bad_configuration_ends_with_2_and_one_message() -> None:
+    command = [Path(sys.executable).with_name("promptlesion"), "config", "check", "--set", "diffusion.num_steps=0"]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert result.returncode == 2
+    assert result.stdout == ""
+    assert result.stderr.splitlines() == [
+        "configuration: diffusion.num_steps: Input should be greater than or equal to 1; found 0"
+    ]
+
+
+def test_help_names_every_verb(run: Callable[..., Answer]) -> None:
+    code, out, err = run("--help")
+    assert (code, err) == (0, "")
+    assert all(verb in out for verb in VERBS if " " not in verb)
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_explains_itself(run: Callable[..., Answer], verb: str) -> None:
+    code, out, err = run(*verb.split(), "--help")
+    assert (code, err) == (0, "")
+    assert "Usage: promptlesion " + verb in out
+    assert "Example" in out or verb in ("prepare", "train", "evaluate", "config")
+
+
+def test_version(run: Callable[..., Answer]) -> None:
+    assert run("--version") == (0, f"{__version__}\n", "")
+
+
+def test_config_show_prints_toml_that_config_check_accepts(run: Callable[..., Answer], tmp_path: Path) -> None:
+    code, out, err = run("config", "show", "--preset", "demo", "--set", "diffusion.num_steps=12")
+    assert (code, err) == (0, "")
+    assert tomllib.loads(out)["diffusion"]["num_steps"] == 12
+    (tmp_path / "mine.toml").write_text(out)
+    code, out, err = run("config", "check", "--config", tmp_path / "mine.toml")
+    assert (code, out, err) == (0, "The configuration is valid.\n", "")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["config", "check", "--preset", "papers"], "--preset: expected one of demo, paper; found 'papers'"),
+        (["config", "check", "--set", "a=1"], "--set a=1: expected SECTION.FIELD=VALUE"),
+        (["config", "check", "--set", "diffusion.x=1"], "diffusion.x: Extra inputs are not permitted; found 1"),
+        (["demo", "--data", "nowhere", "--out", "{tmp}"], "nowhere"),
+        (["train", "autoencoder", "--data", "nowhere", "--out", "{tmp}"], "nowhere"),
+        (["segment", "--model", "nowhere", "--data", "nowhere", "--out", "{tmp}"], "nowhere"),
+        (["synthesize", "--data", "x", "--model", "nowhere", "--out", "{tmp}", "--count", "a=1"], "nowhere"),
+        (["synthesize", "--data", "x", "--model", "y", "--out", "{tmp}", "--count", "a"], "expected TYPE=N"),
+        (["evaluate", "fidelity", "--real", "nowhere", "--synthetic", "x"], "nowhere"),
+        (["evaluate", "segmentation", "--data", "nowhere", "--predictions", "x"], "nowhere"),
+    ],
+)
+def test_bad_input_ends_with_2_and_one_message(
+    run: Callable[..., Answer], tmp_path: Path, arguments: list[str], message: str
+) -> None:
+    code, out, err = run(*(argument.format(tmp=tmp_path / "out") for argument in arguments))
+    assert code == 2, err
+    assert message in err
+    assert len(err.splitlines()) == 1
+    assert "Traceback" not in out + err
+
+
+@pytest.mark.parametrize("arguments", [["nonsense"], ["train"], ["demo", "--seed", "-1"], ["prepare", "phantom"]])
+def test_a_wrong_command_ends_with_2(run: Callable[..., Answer], arguments: list[str]) -> None:
+    code, out, err = run(*arguments)
+    assert code == 2
+    assert "Usage" in out + err
+
+
+@pytest.mark.parametrize(("error", "text"), [(OSError("disk full"), "disk full"), (KeyboardInterrupt(), "Interrupted")])
+def test_work_that_could_not_be_finished_ends_with_1(
+    run: Callable[..., Answer], monkeypatch: pytest.MonkeyPatch, error: BaseException, text: str
+) -> None:
+    def fail(**_: object) -> None:
+        raise error
+
+    monkeypatch.setattr("promptlesion.config.resolve_config", fail)
+    code, _, err = run("config", "check")
+    assert code == 1
+    assert text in err
+    assert len(err.splitlines()) == 1
+
+
+def test_a_phantom_is_prepared_and_segmentations_of_it_are_measured(run: Callable[..., Answer], tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    prepare = ("prepare", "phantom", "--kind", "abdomen", "--cases", 1, "--seed", 3, "--out", data)
+    code, out, _ = run(*prepare)
+    assert code == 0
+    assert f"1 abdomen cases in {data}" in out
+    dataset = open_dataset(data)
+    assert len(dataset.cases) == 1
+    before = dataset.cases[0].image_path.stat().st_mtime_ns
+    assert run(*prepare)[0] == 0
+    assert dataset.cases[0].image_path.stat().st_mtime_ns == before
+    measure = ("evaluate", "segmentation", "--data", data, "--out", tmp_path / "scores.json", "--predictions")
+    code, _, err = run(*measure, tmp_path)
+    assert code == 2
+    assert "expected label maps of cases of" in err
+    code, out, _ = run(*measure, data / "labelsTr")
+    assert code == 0
+    assert "liver_tumor" in out
+    scores = json.loads((tmp_path / "scores.json").read_text())
+    assert scores["surface_tolerance_mm"] == 2.0
+    assert {score["dice"] for score in scores["scores"]} <= {1.0, None}
+
+
+def test_the_verbs_hang_together(
+    run: Callable[..., Answer], tiny_diffusion_run: Path, tiny_data: Dataset, tmp_path: Path
+) -> None:
+    """Synthesize from a run, then hand what was written to the next verb."""
+    out = tmp_path / "synthetic"
+    synthesize = ["synthesize", "--data", tiny_data.root, "--model", tiny_diffusion_run, "--out", out, "--seed", 3]
+    settings = [
+        "--set",
+        "synthesis.num_steps=2",
+        "--set",
+        "synthesis.sampler=ddim",
+        "--set",
+        "synthesis.lesions_per_case=1",
+    ]
+    code, _, err = run(*synthesize, *settings, "--count", "grey=1")
+    assert code == 2
+    assert "--count grey=1: expected one of the lesion types bright, dark" in err
+    code, _, err = run(*synthesize, "--set", "synthesis.num_steps=400", "--count", "bright=1")
+    assert code == 2
+    assert "num_steps: expected 1 to 20" in err
+    code, said, err = run(*synthesize, *settings, "--count", "bright=1", "--count", "dark=1")
+    assert code == 0, err
+    assert f"{out} is finished" in said
+    assert len(open_dataset(out).cases) == 2
+    code, _, err = run(*synthesize[:-1], 4, *settings, "--count", "bright=1", "--count", "dark=1")
+    assert code == 2
+    assert "seed (3 instead of 4)" in err
