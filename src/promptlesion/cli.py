@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.box import SIMPLE
 from rich.console import Console
 from rich.logging import RichHandler
 from rich.table import Table
@@ -42,6 +43,7 @@ _console = Console()
 
 BAD_INPUT = 2
 UNFINISHED = 1
+_INTERRUPTED = 130  # typer's answer to Ctrl+C
 
 
 class PhantomKind(StrEnum):
@@ -454,8 +456,10 @@ def main() -> None:
         _fail(str(error), BAD_INPUT)
     except (OSError, RuntimeError) as error:
         _fail(f"{type(error).__name__}: {error}", UNFINISHED)
-    except KeyboardInterrupt:
-        _fail("Interrupted. The same command goes on where it stopped.", UNFINISHED)
+    except SystemExit as ended:
+        if ended.code == _INTERRUPTED:
+            _fail("Interrupted. The same command goes on where it stopped.", UNFINISHED)
+        raise
 
 
 def _fail(message: str, code: int) -> None:
@@ -475,52 +479,50 @@ def _command() -> str:
     return " ".join(["promptlesion", *sys.argv[1:]])
 
 
+def _table(*columns: str) -> Table:
+    table = Table(box=SIMPLE)
+    for column in columns:
+        table.add_column(column)
+    return table
+
+
 def _text(value: float | None, decimals: int = 3) -> str:
     return "-" if value is None else f"{value:.{decimals}f}"
 
 
 def _print_results(results: "DemoResults") -> None:
     """Print what the synthetic data did, and whether the painted lesions are right."""
-    table = Table(title=f"Held-out subjects, {results.interval_level:.0%} bootstrap intervals", title_justify="left")
-    for column in (
-        "lesion type",
-        "metric",
-        "subjects",
-        "real only",
-        "real + synthetic",
-        "difference",
-        "interval",
-    ):
-        table.add_column(column)
+    table = _table("lesion type", "metric", "N", "real", "mixed", "difference")
     for row in results.segmentation:
-        interval = f"{_text(row.difference.low)} to {_text(row.difference.high)}"
-        figures = (_text(estimate.value) for estimate in (row.real, row.mixed, row.difference))
-        table.add_row(row.lesion_type, row.metric, str(row.num_subjects), *figures, interval)
+        real, mixed, difference = (_text(estimate.value) for estimate in (row.real, row.mixed, row.difference))
+        interval = f"{difference} ({_text(row.difference.low)} to {_text(row.difference.high)})"
+        table.add_row(row.lesion_type, row.metric, str(row.num_subjects), real, mixed, interval)
+    _say(f"Held-out subjects, real only against real + synthetic, {results.interval_level:.0%} bootstrap intervals")
     _console.print(table)
-    bias = Table(title="Mean HU inside lesions", title_justify="left")
-    for column in ("lesion type", "compared", "real", "compared HU", "bias", "allowed", "within"):
-        bias.add_column(column)
+    bias = _table("lesion type", "compared", "real HU", "its HU", "bias", "allowed", "within")
     for entry in results.intensity:
         figures = (f"{v:.0f}" for v in (entry.real_mean_hu, entry.compared_mean_hu, entry.bias_hu, entry.tolerance_hu))
         bias.add_row(entry.lesion_type, entry.compared, *figures, "yes" if entry.is_within_tolerance else "NO")
+    _say("Mean HU inside lesions")
     _console.print(bias)
+    for switch in results.prompt_switch:
+        aucs = ", ".join(f"{pair.first} / {pair.second} {max(pair.auc, 1 - pair.auc):.2f}" for pair in switch.pairs)
+        if aucs:
+            _say(f"Only the prompt switched ({switch.encoder}, {switch.num_lesions} masks): AUC {aucs}")
     _print_fidelity(results.fidelity)
 
 
 def _print_fidelity(rows: "Sequence[FidelityRow]") -> None:
-    table = Table(title=f"Lesion FID and KID, {rows[0].network}" if rows else None, title_justify="left")
-    for column in ("lesion type", "compared", "N", "FID", "KID"):
-        table.add_column(column)
+    table = _table("lesion type", "compared", "N", "FID", "KID")
     for row in rows:
         count = f"{row.num_real} and {row.num_synthetic}"
         table.add_row(row.lesion_type, row.compared, count, _text(row.fid.value, 2), _text(row.kid.value, 2))
+    _say(f"Lesion FID and KID, {rows[0].network}" if rows else "No lesions to compare")
     _console.print(table)
 
 
 def _print_scores(scores: "Sequence[LesionScore]", tolerance_mm: float) -> None:
-    table = Table()
-    for column in ("case", "lesion type", "Dice", f"surface Dice ({tolerance_mm:g} mm)", "HD95 mm"):
-        table.add_column(column)
+    table = _table("case", "lesion type", "Dice", f"surface Dice ({tolerance_mm:g} mm)", "HD95 mm")
     for score in scores:
         figures = (_text(score.dice), _text(score.surface_dice), _text(score.hd95_mm, 1))
         table.add_row(score.case, score.lesion_type, *figures)

@@ -49,7 +49,7 @@ def test_another_lesion_of_the_type_is_left_out_and_a_diagonal_neighbour_is_not(
     start = centered_start(lesion.center_voxel, (SIZE, SIZE, SIZE))
     far = tuple(s + 1 for s in start)
     labels[far] = label
-    vars(case)["labels"] = labels
+    np.save(case.folder / f"{case.name}.label.npy", labels)
     _, mask = cut_lesion(case, lesion, dataset.spec, start=start, patch_voxels=SIZE)
     assert mask.sum() == lesion.num_voxels + 1
     assert not mask[1, 1, 1]

@@ -107,7 +107,7 @@ class NoisePainter:
     spec: DatasetSpec
     mean_hu: tuple[float, ...] = (500.0, 20.0)
     stop_after: int = 10**9
-    calls: list[int] = field(default_factory=list)
+    calls: list[tuple[int, ...]] = field(default_factory=list)
     method: str = "noise"
     model_hash: str = "0" * 64
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
@@ -119,7 +119,7 @@ class NoisePainter:
     ) -> list[np.ndarray]:
         if len(self.calls) >= self.stop_after:
             raise KeyboardInterrupt
-        self.calls.append(len(lesions))
+        self.calls.append(tuple(seeds))
         return [
             np.random.default_rng(seed).normal(self.mean_hu[kind], 30, lesion.mask.shape).astype(np.float32)
             for lesion, kind, seed in zip(lesions, types, seeds, strict=True)

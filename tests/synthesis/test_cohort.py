@@ -189,6 +189,8 @@ def test_interrupted_and_gone_on_with_it_is_that_of_an_unbroken_run(
     assert synthesize_cohort(scans, rest, out=out, **options).is_finished
     assert len(rest.calls) == len(painter.calls) - stop_after
     assert contents(out) == contents(tmp_path / "unbroken")
+    seeds = [seed for call in painter.calls for seed in call]
+    assert len(set(seeds)) == len(seeds) == sum(COUNTS.values())
 
 
 def test_a_second_run_does_nothing(

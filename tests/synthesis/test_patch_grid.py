@@ -5,6 +5,7 @@ import pytest
 from scipy.spatial.transform import Rotation
 
 from promptlesion.data.crops import crop
+from promptlesion.data.resampling import resample_array
 from promptlesion.data.volume import Volume
 from promptlesion.synthesis.patch_grid import PatchGrid, patch_grid, pull_image
 from promptlesion.synthesis.placement import Box
@@ -101,6 +102,15 @@ def test_only_the_neighbourhood_counts(noise: Volume, spacing_mm: tuple[float, f
         for volume in (Volume(large, affine), Volume(other, affine))
     ]
     assert np.array_equal(*patches)
+
+
+@pytest.mark.parametrize("spacing_mm", [(1.3, 1.1, 1.9), (2.0, 2.0, 3.5)])
+def test_the_neighbourhood_is_wide_enough_to_smooth_in(noise: Volume, spacing_mm: tuple[float, float, float]) -> None:
+    """As if the whole scan had been resampled."""
+    center, small = (20, 18, 16), 5
+    grid = patch_grid(noise, center, spacing_mm=spacing_mm, patch_voxels=small)
+    whole = resample_array(noise.array, noise.affine, grid.affine, (small, small, small), 1, None)
+    np.testing.assert_allclose(pull_image(grid, noise), whole, atol=0.1)
 
 
 def test_a_patch_wholly_outside_the_scan_is_air(noise: Volume) -> None:

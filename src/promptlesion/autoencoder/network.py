@@ -21,9 +21,7 @@ class ResidualBlock(nn.Module):
         super().__init__()
         last = nn.Conv3d(out_channels, out_channels, 3, padding=1)
         nn.init.zeros_(last.weight)
-        self.residual = nn.Sequential(
-            nn.SiLU(), nn.Conv3d(in_channels, out_channels, 3, padding=1), nn.SiLU(), last
-        )
+        self.residual = nn.Sequential(nn.SiLU(), nn.Conv3d(in_channels, out_channels, 3, padding=1), nn.SiLU(), last)
         self.shortcut = nn.Identity() if in_channels == out_channels else nn.Conv3d(in_channels, out_channels, 1)
 
     def forward(self, features: Float[Tensor, "batch in_channels x y z"]) -> Float[Tensor, "batch out_channels x y z"]:

@@ -1,5 +1,6 @@
 """Many synthetic cases, written as a dataset folder that is an input like any other."""
 
+import hashlib
 import json
 import logging
 from collections.abc import Mapping, Sequence
@@ -18,6 +19,7 @@ from promptlesion.synthesis.placement import PlacedLesion, PlacementError, paint
 from promptlesion.synthesis.quality import is_plausible, mean_hu_inside
 from promptlesion.synthesis.synthesizer import Synthesizer
 from promptlesion.training.atomic import write_json, write_text
+from promptlesion.training.checkpoint import file_hash
 from promptlesion.training.progress import progress_bar
 from promptlesion.training.run import Run
 from promptlesion.training.seeding import derive_seed, numpy_generator
@@ -121,17 +123,22 @@ def synthesize_cohort(
         PlacementError: no scan has room for a lesion that was asked for.
         RunError: the folder holds a cohort made from something else.
     """
+    planned = plan_cohort(dataset, counts, lesions_per_case=config.lesions_per_case, seed=seed)
     run = Run(
         out,
         stage="synthesis",
         config={**config.model_dump(mode="json"), "counts": dict(counts)},
         seed=seed,
-        inputs={"model": synthesizer.model_hash, "cases": ", ".join(case.name for case in dataset.cases)},
+        inputs={
+            "model": synthesizer.model_hash,
+            "cases": ", ".join(case.name for case in dataset.cases),
+            "scans": _scans_hash(dataset),
+            "lesions": dataset.spec.model_dump_json(),
+        },
         device=synthesizer.device,
     )
     if run.is_finished:
         return run
-    planned = plan_cohort(dataset, counts, lesions_per_case=config.lesions_per_case, seed=seed)
     records = [out / _RECORDS_FOLDER / f"{case.name}.json" for case in planned]
     with progress_bar("synthesis", len(planned), done=sum(path.is_file() for path in records)) as bar:
         for done, (case, record) in enumerate(zip(planned, records, strict=True), start=1):
@@ -160,6 +167,12 @@ def synthesize_cohort(
     )
     run.finish()
     return run
+
+
+def _scans_hash(dataset: Dataset) -> str:
+    """Return a hash of the files the cohort is painted into."""
+    hashes = (file_hash(path) for case in dataset.cases for path in (case.image_path, case.label_path))
+    return hashlib.sha256("".join(hashes).encode()).hexdigest()[:16]
 
 
 def _make_case(

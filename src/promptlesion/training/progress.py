@@ -26,7 +26,7 @@ class ProgressBar:
 
     def update(self, done: int, figures: Mapping[str, float] | None = None) -> None:
         """Set how much is done, and the figures to show."""
-        shown = "  ".join(f"{name} {value:.3g}" for name, value in list((figures or {}).items())[:3])
+        shown = "  ".join(f"{name} {value:.3g}" for name, value in list((figures or {}).items())[:2])
         self._progress.update(self._task, completed=done, figures=shown)
 
 

@@ -1,0 +1,126 @@
+"""The whole loop on a tiny dataset: everything is written, agrees, and is not done twice."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from promptlesion.autoencoder.config import AutoencoderConfig
+from promptlesion.config import Config, DataConfig, DemoConfig, EvaluationConfig
+from promptlesion.data.dataset import Dataset, open_dataset, write_spec
+from promptlesion.data.provenance import read_provenance
+from promptlesion.demo import run_demo
+from promptlesion.diffusion.config import DiffusionConfig
+from promptlesion.evaluation.results import DemoResults, read_results
+from promptlesion.segmentation.config import SegmentationConfig
+from promptlesion.synthesis.config import SynthesisConfig
+from promptlesion.training.run import RunError
+
+Finished = tuple[DemoResults, Path]
+
+
+@pytest.fixture(scope="module")
+def config(tiny_autoencoder_config: AutoencoderConfig, tiny_diffusion_config: DiffusionConfig) -> Config:
+    return Config(
+        data=DataConfig(validation_fraction=0.25, test_fraction=0.25),
+        autoencoder=tiny_autoencoder_config,
+        diffusion=tiny_diffusion_config,
+        synthesis=SynthesisConfig(sampler="ddim", num_steps=2, lesions_per_case=1, max_attempts=1),
+        segmentation=SegmentationConfig(
+            patch_voxels=16,
+            channels=(4, 8),
+            residual_units=0,
+            num_epochs=1,
+            steps_per_epoch=2,
+            batch_size=2,
+            precision="float32",
+        ),
+        evaluation=EvaluationConfig(num_resamples=100, feature_margin_voxels=4),
+        demo=DemoConfig(synthetic_cases=4, prompt_switch_lesions=2),
+    )
+
+
+@pytest.fixture(scope="module")
+def lesions(tiny_data: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A `lesions.toml` elsewhere, to which any brightness is plausible: the model is hardly trained."""
+    spec = tiny_data.spec
+    relaxed = [lesion.model_copy(update={"hu": (-1000.0, 3000.0)}) for lesion in spec.lesions]
+    path = tmp_path_factory.mktemp("spec") / "lesions.toml"
+    write_spec(spec.model_copy(update={"lesions": tuple(relaxed)}), path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def finished(tiny_data: Dataset, config: Config, lesions: Path, tmp_path_factory: pytest.TempPathFactory) -> Finished:
+    out = tmp_path_factory.mktemp("demo") / "out"
+    results, was_work = run_demo(
+        out=out, config=config, seed=1, device="cpu", command="promptlesion demo", data=tiny_data.root, lesions=lesions
+    )
+    assert was_work
+    return results, out
+
+
+class TestDemo:
+    def test_every_folder_is_there(self, finished: Finished) -> None:
+        _, out = finished
+        stages = ("autoencoder", "diffusion", "segmentation/real", "segmentation/mixed")
+        for folder in (*stages, "synthetic", "."):
+            assert json.loads((out / folder / "run.json").read_text())["is_finished"], folder
+        assert all((out / stage / "checkpoint" / "card.json").is_file() for stage in stages)
+        assert (out / "report.html").stat().st_size > 10_000
+        assert {path.stem for path in (out / "figures").glob("*.png")} >= {"montage", "overview", "dice"}
+        for name in ("real", "mixed"):
+            assert len(list((out / "segmentation" / name / "predictions").glob("*.nii.gz"))) == 1
+
+    def test_the_results_are_those_of_the_file_and_say_what_was_done(self, finished: Finished, config: Config) -> None:
+        results, out = finished
+        assert read_results(out / "results.json") == results
+        assert results.configuration == config.model_dump(mode="json")
+        assert (results.seed, results.command) == (1, "promptlesion demo")
+        summary = results.dataset
+        assert (summary.num_train_cases, summary.num_validation_cases, summary.num_test_cases) == (2, 1, 1)
+        assert (summary.num_synthetic_cases, summary.is_phantom) == (4, False)
+        assert [stage.stage for stage in results.stages] == [
+            "data",
+            "autoencoder",
+            "diffusion",
+            "synthesis",
+            "segmentation, real",
+            "segmentation, mixed",
+            "prompt switch",
+            "evaluation",
+        ]
+        assert {row.lesion_type for row in results.segmentation} >= {"bright", "dark"}
+        assert {row.compared for row in results.intensity} == {"autoencoded", "synthetic"}
+
+    def test_synthetic_cases_come_from_training_subjects_alone(self, finished: Finished, tiny_data: Dataset) -> None:
+        _, out = finished
+        synthetic = open_dataset(out / "synthetic")
+        assert len(synthetic.cases) == 4
+        predicted = {path.name.removesuffix(".nii.gz") for path in (out / "segmentation").rglob("predictions/*.nii.gz")}
+        sources = {line["source"] for line in read_provenance(synthetic.root).values()}
+        assert len(predicted) == 1
+        assert len(sources) == 2
+        assert not sources & predicted
+        assert sources < {case.name for case in tiny_data.cases}
+
+    def test_run_again_there_is_nothing_to_do(
+        self, finished: Finished, tiny_data: Dataset, config: Config, lesions: Path
+    ) -> None:
+        results, out = finished
+        before = {path: path.stat().st_mtime_ns for path in out.rglob("*")}
+        again, was_work = run_demo(
+            out=out, config=config, seed=1, device="cpu", command="again", data=tiny_data.root, lesions=lesions
+        )
+        assert (again, was_work) == (results, False)
+        assert {path: path.stat().st_mtime_ns for path in out.rglob("*")} == before
+
+    def test_another_seed_or_setting_is_refused(
+        self, finished: Finished, tiny_data: Dataset, config: Config, lesions: Path
+    ) -> None:
+        other = config.model_copy(update={"demo": DemoConfig(synthetic_cases=5, prompt_switch_lesions=2)})
+        for options in ({"seed": 2, "config": config}, {"seed": 1, "config": other}):
+            with pytest.raises(RunError, match="expected a run with the asked-for settings"):
+                run_demo(
+                    out=finished[1], device="cpu", command="again", data=tiny_data.root, lesions=lesions, **options
+                )
