@@ -11,7 +11,7 @@ from promptlesion.diffusion.loss import denoising_loss
 def batch() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     generator = torch.Generator().manual_seed(0)
     predicted, target = torch.randn(2, 2, 3, 4, 5, 6, generator=generator)
-    mask = (torch.rand(2, 1, 4, 5, 6, generator=generator) > 0.8).float()
+    mask = (torch.rand(2, 1, 4, 5, 6, generator=generator) > 0.9).float()
     return predicted, target, mask
 
 

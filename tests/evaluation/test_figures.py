@@ -23,7 +23,7 @@ def test_training_curves_draw_each_logged_figure_where_it_was_logged() -> None:
     lines = [{"step": float(step), "loss": 1 / step} for step in range(1, 121)]
     lines[99]["validation_dice"] = 0.5
     figure = training_curves_figure({"diffusion": lines, "not_run": [], "segmentation": lines[:3]})
-    assert _titles(figure) == ["diffusion: loss", "diffusion: validation dice", "segmentation: loss"]
+    assert _titles(figure) == ["diffusion\nloss", "diffusion\nvalidation dice", "segmentation\nloss"]
     (curve,) = figure.axes[1].get_lines()
     assert (list(curve.get_xdata()), list(curve.get_ydata())) == ([100], [0.5])
     with pytest.raises(ValueError, match="at least one stage with metrics"):

@@ -7,6 +7,8 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from promptlesion.data.lesion_weight import lesion_weights
+
 
 def weighted_l1(
     reconstruction: Float[Tensor, "batch 1 x y z"],
@@ -15,11 +17,11 @@ def weighted_l1(
     *,
     lesion_weight: float,
 ) -> Float[Tensor, ""]:
-    """Return the mean absolute error in which a lesion voxel counts `lesion_weight` times.
+    """Return the mean absolute error in which a lesion voxel counts `lesion_weight` times (see `lesion_weights`).
 
     A plain mean hides the few bright voxels of a plaque: they come out at half their brightness.
     """
-    weight = torch.where(lesion_mask, lesion_weight, 1.0)
+    weight = lesion_weights(lesion_mask, lesion_weight=lesion_weight)
     return (weight * (reconstruction.float() - image).abs()).sum() / weight.sum()
 
 

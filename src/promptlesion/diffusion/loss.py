@@ -3,6 +3,8 @@
 from jaxtyping import Float
 from torch import Tensor
 
+from promptlesion.data.lesion_weight import lesion_weights
+
 
 def denoising_loss(
     predicted: Float[Tensor, "batch channel x y z"],
@@ -11,7 +13,7 @@ def denoising_loss(
     *,
     lesion_weight: float,
 ) -> Float[Tensor, ""]:
-    """Return the mean squared error in which a latent voxel of the lesion counts `lesion_weight` times."""
-    weight = 1 + (lesion_weight - 1) * lesion_mask
+    """Return the mean squared error in which a latent voxel of the lesion counts `lesion_weight` times (see `lesion_weights`)."""
+    weight = lesion_weights(lesion_mask > 0, lesion_weight=lesion_weight)
     error = (predicted.float() - target).square().mean(dim=1, keepdim=True)
     return (weight * error).sum() / weight.sum()

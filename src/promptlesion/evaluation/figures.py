@@ -42,11 +42,11 @@ def training_curves_figure(metrics: Mapping[str, Sequence[Mapping[str, float]]],
     curves = [(stage, key, lines) for stage, lines in stages.items() for key in _metric_keys(lines)[:max_panels]]
     num_columns = min(4, len(curves))
     num_rows = -(-len(curves) // num_columns)
-    figure = Figure(figsize=(2.75 * num_columns, 1.95 * num_rows), layout="constrained")
+    figure = Figure(figsize=(2.75 * num_columns, 2.1 * num_rows), layout="constrained")
     panels = figure.subplots(num_rows, num_columns, squeeze=False).ravel()
     for axes, (stage, key, lines) in zip(panels, curves, strict=False):
         _curve(axes, lines, key)
-        axes.set_title(f"{readable(stage)}: {readable(key)}", fontsize=9.5, color=TEXT_COLOR, loc="left")
+        axes.set_title(f"{readable(stage)}\n{readable(key)}", fontsize=8.5, color=TEXT_COLOR, loc="left")
     for axes in panels[len(curves) :]:
         axes.set_axis_off()
     return figure
