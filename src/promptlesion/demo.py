@@ -200,6 +200,8 @@ def _synthesize(demo: Demo, synthesizer: PromptLesionSynthesizer) -> Run:
 
 def _prompt_switch(demo: Demo, synthesizer: PromptLesionSynthesizer) -> dict[str, list[float]]:
     """Measure what the prompt alone does, on the scans of held-out subjects; measured once."""
+    if len(demo.type_names) < 2:
+        return {}  # there is no other prompt to switch to
     path = demo.out / "prompt_switch.json"
     if not path.is_file():
         measured = measure_prompt_switch(
@@ -326,6 +328,8 @@ def _intensity(
     )
     autoencoded_hu = {name: values[:, 1] for name, values in pairs.items()}
     rows = intensity_rows("autoencoded", real_hu, autoencoded_hu) + intensity_rows("synthetic", real_hu, synthetic_hu)
+    if not switch:
+        return rows, ()
     switched = prompt_switch(
         demo.config.diffusion.prompt_encoder,
         {name: np.array(values) for name, values in switch.items()},

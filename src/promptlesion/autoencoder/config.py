@@ -31,7 +31,9 @@ class AutoencoderConfig(BaseModel):
         0.1, gt=0, lt=1, description="a code used less than this share of the average code is restarted"
     )
     lesion_weight: float = Field(
-        20.0, ge=1, description="weight of a lesion voxel in the L1 loss, where lesions are few; any other voxel weighs 1"
+        20.0,
+        ge=1,
+        description="weight of a lesion voxel in the L1 loss, where lesions are few; any other voxel weighs 1",
     )
     perceptual_weight: float = Field(0.1, ge=0, description="weight of the perceptual loss")
     slices_per_axis: int = Field(

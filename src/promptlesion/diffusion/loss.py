@@ -13,7 +13,7 @@ def denoising_loss(
     *,
     lesion_weight: float,
 ) -> Float[Tensor, ""]:
-    """Return the mean squared error in which a latent voxel of the lesion counts `lesion_weight` times (see `lesion_weights`)."""
+    """Return the mean squared error in which a lesion's latent voxel counts more; see `lesion_weights`."""
     weight = lesion_weights(lesion_mask > 0, lesion_weight=lesion_weight)
     error = (predicted.float() - target).square().mean(dim=1, keepdim=True)
     return (weight * error).sum() / weight.sum()

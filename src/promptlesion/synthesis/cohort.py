@@ -149,14 +149,9 @@ def synthesize_cohort(
                 )
             bar.update(done)
     lines = [json.dumps(json.loads(path.read_text(encoding="utf-8"))) for path in records]
-    rejected = sum(not lesion["is_accepted"] for line in lines for lesion in json.loads(line)["lesions"])
-    if rejected:
-        logger.warning(
-            "%d of %d lesions were not plausible after %d attempts and were left out",
-            rejected,
-            sum(counts.values()),
-            config.max_attempts,
-        )
+    _warn_of_shortfall(
+        [lesion for line in lines for lesion in json.loads(line)["lesions"]], sum(counts.values()), config
+    )
     write_text(out / PROVENANCE_FILE, "".join(line + "\n" for line in lines))
     write_spec(dataset.spec, out / "lesions.toml")
     write_dataset_json(
@@ -167,6 +162,22 @@ def synthesize_cohort(
     )
     run.finish()
     return run
+
+
+def _warn_of_shortfall(painted: Sequence[Mapping[str, object]], num_asked: int, config: SynthesisConfig) -> None:
+    """Say when the cohort has fewer lesions than were asked for, and why."""
+    if len(painted) < num_asked:
+        logger.warning(
+            "%d of %d lesions found no room beside the others of their case", num_asked - len(painted), num_asked
+        )
+    rejected = sum(not lesion["is_accepted"] for lesion in painted)
+    if rejected:
+        logger.warning(
+            "%d of %d lesions were not plausible after %d attempts and were left out",
+            rejected,
+            len(painted),
+            config.max_attempts,
+        )
 
 
 def _scans_hash(dataset: Dataset) -> str:
@@ -204,32 +215,38 @@ def _make_case(
 def _place_all(
     planned: PlannedCase, dataset: Dataset, synthesizer: Synthesizer, config: SynthesisConfig, seed: int
 ) -> tuple[Case, Volume, Volume, list[PlacedLesion]]:
-    """Find a scan that has room for all lesions of a planned case; scans take turns, each cohort in its own order."""
-    num_sources = len(dataset.cases)
+    """Find a scan that has room for a planned case's lesions; scans take turns.
+
+    What has no room beside the first is left out: three sarcomas hardly fit into one thigh.
+    """
     failures: list[str] = []
-    for attempt in range(num_sources):
-        source = dataset.cases[(planned.index + attempt) % num_sources]
+    for attempt in range(len(dataset.cases)):
+        source = dataset.cases[(planned.index + attempt) % len(dataset.cases)]
         image, labels = read_case(dataset, source)
         generator = numpy_generator(seed, "place", source.name)
         lesions: list[PlacedLesion] = []
-        try:
-            for type_index in planned.types:
-                lesions.append(
-                    place_lesion(
-                        labels,
-                        dataset,
-                        type_index,
-                        generator=generator,
-                        edge_mm=synthesizer.edge_mm,
-                        deformation=config.deformation,
-                        max_extent_mm=synthesizer.max_extent_mm,
-                        others=lesions,
-                    )
+        full: set[int] = set()
+        for type_index in planned.types:
+            if type_index in full:
+                continue
+            try:
+                lesion = place_lesion(
+                    labels,
+                    dataset,
+                    type_index,
+                    generator=generator,
+                    edge_mm=synthesizer.edge_mm,
+                    deformation=config.deformation,
+                    max_extent_mm=synthesizer.max_extent_mm,
+                    others=lesions,
                 )
-        except PlacementError as error:
-            failures.append(f"{source.name}: {error}")
-            continue
-        return source, image, labels, lesions
+            except PlacementError as error:
+                full.add(type_index)
+                failures.append(f"{source.name}: {error}")
+            else:
+                lesions.append(lesion)
+        if lesions:
+            return source, image, labels, lesions
     raise PlacementError(f"{planned.name}: no scan has room for it. " + "; ".join(failures[:3]))
 
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Float, UInt8
+from jaxtyping import Bool, Float, Int, UInt8
 from scipy import ndimage
 
 from promptlesion.data.dataset import Dataset
@@ -16,10 +16,12 @@ from promptlesion.synthesis.shape import DeformedEllipsoid, draw_ellipsoid
 
 Box = tuple[slice, slice, slice]
 
-_MAX_TRIES = 60
+_MAX_TRIES = 40
 _MIN_GROWTH, _MAX_GROWTH = 0.4, 2.5
 _BISECTIONS = 8
 _MIN_VOXELS = 4
+_SEARCH_VOXELS = 16
+_SPARSE = 4
 
 
 class PlacementError(ValueError):
@@ -75,17 +77,21 @@ def place_lesion(
     """
     lesion_type = dataset.spec.lesions[type_index]
     is_host = np.isin(labels.array, dataset.host_labels(lesion_type))
-    candidates = np.flatnonzero(is_host)
-    if not len(candidates):
+    if not is_host.any():
         raise PlacementError(
             f"{lesion_type.name}: expected voxels of its host ({', '.join(lesion_type.host)}); found none"
         )
     reasons: Counter[str] = Counter()
+    candidates = _far_from_lesions(is_host, labels, dataset, others, 2 * edge_mm + lesion_type.diameter_mm[0] / 4)
+    if not len(candidates):
+        raise PlacementError(
+            f"{lesion_type.name}: found no place in {', '.join(lesion_type.host)}: all of it is too near other lesions"
+        )
     for _ in range(_MAX_TRIES):
         center = np.array(np.unravel_index(generator.choice(candidates), labels.shape))
         diameter_mm = float(np.exp(generator.uniform(*np.log(lesion_type.diameter_mm))))
         ellipsoid = draw_ellipsoid(generator, deformation=deformation)
-        box = _box_around(center, labels, _MAX_GROWTH * diameter_mm)
+        box = _box_around(center, labels, min(_MAX_GROWTH * diameter_mm, max_extent_mm))
         mask = _grown_into_host(ellipsoid, diameter_mm, center, box, is_host[box], labels.affine)
         reason = _why_not(mask, box, labels, dataset, lesion_type, edge_mm, max_extent_mm, others)
         if reason is None:
@@ -136,22 +142,46 @@ def _grown_into_host(
 
     The deformation may have made it larger than its sphere, the host may have cut much of it off.
     """
-    ratio = ellipsoid.radius_ratio(offsets_mm(box, center, affine), radius_mm=diameter_mm / 2)
     local_center = tuple(int(c) - side.start for c, side in zip(center, box, strict=True))
-    voxel_mm3 = abs(float(np.linalg.det(affine[:3, :3])))
-    target_voxels = np.pi / 6 * diameter_mm**3 / voxel_mm3
+    spacing_mm = np.linalg.norm(affine[:3, :3], axis=0)
+    # a large lesion's size is found on a coarser grid through its centre, then its mask is drawn on the scan's own
+    strides = np.maximum(1, diameter_mm / (_SEARCH_VOXELS * spacing_mm)).astype(int)
+    coarse = tuple(slice(int(c % n), None, int(n)) for c, n in zip(local_center, strides, strict=True))
+    coarse_center = tuple(int(c // n) for c, n in zip(local_center, strides, strict=True))
+    target_voxels = np.pi / 6 * diameter_mm**3 / abs(float(np.linalg.det(affine[:3, :3]))) / strides.prod()
+    offset_mm = offsets_mm(box, center, affine)
+    ratio = ellipsoid.radius_ratio(offset_mm[coarse], radius_mm=diameter_mm / 2)
     low, high = _MIN_GROWTH, _MAX_GROWTH
-    mask = _component((ratio < high) & is_host, local_center)
-    if mask.sum() < target_voxels:
-        return mask
-    for _ in range(_BISECTIONS):
-        middle = (low + high) / 2
-        smaller = _component((ratio < middle) & is_host, local_center)
-        if smaller.sum() < target_voxels:
-            low = middle
-        else:
-            mask, high = smaller, middle
-    return mask
+    if _component((ratio < high) & is_host[coarse], coarse_center).sum() >= target_voxels:
+        for _ in range(_BISECTIONS):
+            middle = (low + high) / 2
+            is_enough = _component((ratio < middle) & is_host[coarse], coarse_center).sum() >= target_voxels
+            low, high = (low, middle) if is_enough else (middle, high)
+    if strides.prod() > 1:
+        ratio = ellipsoid.radius_ratio(offset_mm, radius_mm=diameter_mm / 2)
+    return _component((ratio < high) & is_host, local_center)
+
+
+def _far_from_lesions(
+    is_host: Bool[np.ndarray, "x y z"],
+    labels: Volume,
+    dataset: Dataset,
+    others: Sequence[PlacedLesion],
+    distance_mm: float,
+) -> Int[np.ndarray, " candidate"]:
+    """Return the flat indices of host voxels that are not hopelessly near a lesion, judged on every fourth voxel."""
+    occupied = np.isin(labels.array[::_SPARSE, ::_SPARSE, ::_SPARSE], dataset.lesion_labels)
+    for other in others:
+        x, y, z = (int(c) // _SPARSE for c in other.center_voxel)
+        occupied[min(x, occupied.shape[0] - 1), min(y, occupied.shape[1] - 1), min(z, occupied.shape[2] - 1)] = True
+    candidates: np.ndarray = np.flatnonzero(is_host)
+    if not occupied.any():
+        return candidates
+    sampling = tuple(_SPARSE * side for side in labels.spacing_mm)
+    is_far = ndimage.distance_transform_edt(~occupied, sampling=sampling) > distance_mm
+    index = np.unravel_index(candidates, labels.shape)
+    kept: np.ndarray = candidates[is_far[tuple(axis // _SPARSE for axis in index)]]
+    return kept
 
 
 def _component(mask: Bool[np.ndarray, "x y z"], voxel: tuple[int, ...]) -> Bool[np.ndarray, "x y z"]:
