@@ -177,9 +177,7 @@ def train_autoencoder_verb(
     from promptlesion.data.prepared import prepare_dataset
 
     resolved = resolve_config(preset=preset, file=config, settings=settings or ())
-    prepared = prepare_dataset(
-        data, cache=cache or out.parent / "cache", lesions=lesions, **resolved.data.split_options()
-    )
+    prepared = prepare_dataset(data, cache=_cache(cache, out), lesions=lesions, **resolved.data.split_options())
     run = train_autoencoder(
         train_cases=prepared.train,
         validation_cases=prepared.validation,
@@ -217,9 +215,7 @@ def train_diffusion_verb(
     from promptlesion.diffusion.train import train_diffusion
 
     resolved = resolve_config(preset=preset, file=config, settings=settings or ())
-    prepared = prepare_dataset(
-        data, cache=cache or out.parent / "cache", lesions=lesions, **resolved.data.split_options()
-    )
+    prepared = prepare_dataset(data, cache=_cache(cache, out), lesions=lesions, **resolved.data.split_options())
     run = train_diffusion(
         train_cases=prepared.train,
         spec=prepared.dataset.spec,
@@ -260,7 +256,7 @@ def train_segmentation_verb(
     from promptlesion.segmentation.train import train_segmentation
 
     resolved = resolve_config(preset=preset, file=config, settings=settings or ())
-    cache = cache or out.parent / "cache"
+    cache = _cache(cache, out)
     prepared = prepare_dataset(data, cache=cache, lesions=lesions, **resolved.data.split_options())
     run = train_segmentation(
         real_cases=prepared.train,
@@ -473,6 +469,10 @@ def _say(text: str) -> None:
 
 def _say_finished(out: Path, seconds: float) -> None:
     _say(f"{out} is finished ({seconds:.0f} s of work); run again, there is nothing to do.")
+
+
+def _cache(chosen: Path | None, out: Path) -> Path:
+    return chosen or out.parent / "cache"
 
 
 def _command() -> str:

@@ -10,13 +10,10 @@ from jaxtyping import Bool, Float64, Int16
 from promptlesion.autoencoder.autoencoder import Autoencoder
 from promptlesion.data.cache import CachedCase
 from promptlesion.data.crops import centered_start
-from promptlesion.data.intensity import HUWindow
+from promptlesion.data.intensity import HUWindow, intensity_tolerance_hu
 from promptlesion.data.lesion_patch import cut_lesion
 from promptlesion.data.spec import DatasetSpec
 from promptlesion.training.device import Precision, autocast
-
-MAX_RELATIVE_BIAS = 0.25
-MAX_ABSOLUTE_BIAS_HU = 30.0
 
 
 @dataclass(frozen=True)
@@ -34,8 +31,7 @@ class LesionBias:
     @property
     def is_faithful(self) -> bool:
         """Whether the bias is within 25 % of the real mean, or 30 HU, whichever is more."""
-        allowed = max(MAX_RELATIVE_BIAS * abs(self.real_mean_hu), MAX_ABSOLUTE_BIAS_HU)
-        return abs(self.autoencoded_mean_hu - self.real_mean_hu) <= allowed
+        return abs(self.autoencoded_mean_hu - self.real_mean_hu) <= intensity_tolerance_hu(self.real_mean_hu)
 
     def as_json(self) -> dict[str, object]:
         """Return the entry for a checkpoint's card."""

@@ -1,10 +1,12 @@
-"""Hounsfield units outside the networks, [-1, 1] inside: the one place where the two meet."""
+"""Hounsfield units outside the networks, [-1, 1] inside: the one place where the two meet; how far HU may be off."""
 
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import numpy as np
 
+RELATIVE_TOLERANCE = 0.25
+ABSOLUTE_TOLERANCE_HU = 30.0
 Intensities = TypeVar("Intensities")
 """A NumPy array, a torch tensor or a number: what goes in comes out."""
 
@@ -35,6 +37,11 @@ class HUWindow:
         """Map [-1, 1] back to HU; values beyond it go on linearly, since only `normalize` clips."""
         values = _as_floats(normalized)
         return (values + 1.0) * (self.width_hu / 2.0) + self.low  # type: ignore[no-any-return]
+
+
+def intensity_tolerance_hu(real_mean_hu: float) -> float:
+    """How far a type's mean may be off: 25 % of the real lesions' mean or 30 HU, whichever is more."""
+    return max(RELATIVE_TOLERANCE * abs(real_mean_hu), ABSOLUTE_TOLERANCE_HU)
 
 
 def _as_floats(values: object) -> Any:

@@ -10,7 +10,7 @@ from scipy import ndimage
 
 from promptlesion.data.spec import LesionType
 
-_ALL_26_NEIGHBOURS = np.ones((3, 3, 3), dtype=bool)
+ALL_26_NEIGHBOURS = np.ones((3, 3, 3), dtype=bool)
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ def find_lesions(
         if not mask.any():
             continue
         region = _bounding_box(mask)
-        components, _ = ndimage.label(mask[region], structure=_ALL_26_NEIGHBOURS)
+        components, _ = ndimage.label(mask[region], structure=ALL_26_NEIGHBOURS)
         for number, box in enumerate(ndimage.find_objects(components), start=1):
             voxels = np.argwhere(components[box] == number)
             offset = np.array([outer.start + inner.start for outer, inner in zip(region, box, strict=True)])

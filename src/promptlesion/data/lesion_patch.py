@@ -6,11 +6,9 @@ from scipy import ndimage
 
 from promptlesion.data.cache import CachedCase
 from promptlesion.data.crops import crop
-from promptlesion.data.lesion_instances import LesionInstance
+from promptlesion.data.lesion_instances import ALL_26_NEIGHBOURS, LesionInstance
 from promptlesion.data.patch_sampling import AIR_HU
 from promptlesion.data.spec import DatasetSpec
-
-_ALL_26_NEIGHBOURS = np.ones((3, 3, 3), dtype=bool)
 
 
 def cut_lesion(
@@ -30,7 +28,7 @@ def cut_lesion(
     """
     size = (patch_voxels, patch_voxels, patch_voxels)
     is_type = crop(case.labels, start, size, fill=0) == spec.lesions[lesion.type_index].label
-    components, _ = ndimage.label(is_type, structure=_ALL_26_NEIGHBOURS)
+    components, _ = ndimage.label(is_type, structure=ALL_26_NEIGHBOURS)
     center = tuple(c - s for c, s in zip(lesion.center_voxel, start, strict=True))
     mask: np.ndarray = components == components[center]
     return crop(case.image, start, size, fill=AIR_HU), mask

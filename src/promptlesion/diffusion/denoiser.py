@@ -10,12 +10,7 @@ from promptlesion.diffusion.conditioning import Conditioning
 from promptlesion.diffusion.config import DiffusionConfig
 from promptlesion.diffusion.network import PromptUNet
 from promptlesion.diffusion.schedule import Estimate, NoiseSchedule, build_schedule
-from promptlesion.prompt.encoders import (
-    MaskTransformerPrompt,
-    OneHotPrompt,
-    build_prompt_encoder,
-    drop_prompts,
-)
+from promptlesion.prompt.encoders import PromptEncoder, build_prompt_encoder, drop_prompts
 
 
 class Denoiser(nn.Module):
@@ -28,7 +23,7 @@ class Denoiser(nn.Module):
         self,
         *,
         network: PromptUNet,
-        prompt_encoder: OneHotPrompt | MaskTransformerPrompt,
+        prompt_encoder: PromptEncoder,
         schedule: NoiseSchedule,
         prediction: Literal["noise", "v"],
     ) -> None:

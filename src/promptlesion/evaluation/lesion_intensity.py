@@ -7,16 +7,9 @@ import numpy as np
 from jaxtyping import Float64
 from scipy import stats
 
+from promptlesion.data.intensity import intensity_tolerance_hu
 from promptlesion.evaluation.lesions import LesionCrop
 from promptlesion.evaluation.results import IntensityRow, PromptPair, PromptRow, PromptSwitch
-
-RELATIVE_TOLERANCE = 0.25
-ABSOLUTE_TOLERANCE_HU = 30.0
-
-
-def intensity_tolerance_hu(real_mean_hu: float) -> float:
-    """How far a type's mean may be off: 25 % of the real lesions' mean or 30 HU, whichever is more."""
-    return max(RELATIVE_TOLERANCE * abs(real_mean_hu), ABSOLUTE_TOLERANCE_HU)
 
 
 def mean_hu_by_type(lesions: Iterable[LesionCrop], lesion_types: Sequence[str]) -> dict[str, Float64[np.ndarray, " _"]]:

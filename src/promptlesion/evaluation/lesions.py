@@ -9,10 +9,8 @@ from jaxtyping import Bool, Float32, UInt8
 from scipy import ndimage
 
 from promptlesion.data.dataset import Case, Dataset, DatasetError, read_case
-from promptlesion.data.lesion_instances import LesionInstance, find_lesions
+from promptlesion.data.lesion_instances import ALL_26_NEIGHBOURS, LesionInstance, find_lesions
 from promptlesion.data.provenance import read_provenance
-
-_CONNECTIVITY = np.ones((3, 3, 3), dtype=bool)
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,7 +106,7 @@ def _cut(
         slice(max(side.start - margin_voxels, 0), min(side.stop + margin_voxels, length))
         for side, length in zip(instance.bounding_box, labels.shape, strict=True)
     )
-    components, _ = ndimage.label(labels[instance.bounding_box] == label, structure=_CONNECTIVITY)
+    components, _ = ndimage.label(labels[instance.bounding_box] == label, structure=ALL_26_NEIGHBOURS)
     center = tuple(at - side.start for at, side in zip(instance.center_voxel, instance.bounding_box, strict=True))
     mask = np.zeros([side.stop - side.start for side in (x, y, z)], dtype=bool)
     inner = tuple(

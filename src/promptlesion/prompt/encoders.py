@@ -1,6 +1,6 @@
 """Prompt encoders: one protocol, two ways to tell the U-Net which lesion to paint."""
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 import torch.nn.functional as F
@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from promptlesion.prompt.mask_transformer import MaskTransformer
 
 
+@runtime_checkable
 class PromptEncoder(Protocol):
     """Turns the asked-for type and the drawn mask into a prompt embedding."""
 

@@ -148,11 +148,9 @@ def synthesize_cohort(
                     _make_case(case, dataset, synthesizer, config, out, derive_seed(seed, "case", case.index)),
                 )
             bar.update(done)
-    lines = [json.dumps(json.loads(path.read_text(encoding="utf-8"))) for path in records]
-    _warn_of_shortfall(
-        [lesion for line in lines for lesion in json.loads(line)["lesions"]], sum(counts.values()), config
-    )
-    write_text(out / PROVENANCE_FILE, "".join(line + "\n" for line in lines))
+    lines = [json.loads(path.read_text(encoding="utf-8")) for path in records]
+    _warn_of_shortfall([lesion for line in lines for lesion in line["lesions"]], sum(counts.values()), config)
+    write_text(out / PROVENANCE_FILE, "".join(json.dumps(line) + "\n" for line in lines))
     write_spec(dataset.spec, out / "lesions.toml")
     write_dataset_json(
         out,

@@ -148,7 +148,7 @@ def _grown_into_host(
     strides = np.maximum(1, diameter_mm / (_SEARCH_VOXELS * spacing_mm)).astype(int)
     coarse = tuple(slice(int(c % n), None, int(n)) for c, n in zip(local_center, strides, strict=True))
     coarse_center = tuple(int(c // n) for c, n in zip(local_center, strides, strict=True))
-    target_voxels = np.pi / 6 * diameter_mm**3 / abs(float(np.linalg.det(affine[:3, :3]))) / strides.prod()
+    target_voxels = np.pi / 6 * diameter_mm**3 / _voxel_mm3(affine) / strides.prod()
     offset_mm = offsets_mm(box, center, affine)
     ratio = ellipsoid.radius_ratio(offset_mm[coarse], radius_mm=diameter_mm / 2)
     low, high = _MIN_GROWTH, _MAX_GROWTH
@@ -193,7 +193,11 @@ def _component(mask: Bool[np.ndarray, "x y z"], voxel: tuple[int, ...]) -> Bool[
 
 
 def _diameter_mm(mask: Bool[np.ndarray, "x y z"], volume: Volume) -> float:
-    return sphere_diameter_mm(float(mask.sum()) * abs(float(np.linalg.det(volume.affine[:3, :3]))))
+    return sphere_diameter_mm(float(mask.sum()) * _voxel_mm3(volume.affine))
+
+
+def _voxel_mm3(affine: Float[np.ndarray, "4 4"]) -> float:
+    return abs(float(np.linalg.det(affine[:3, :3])))
 
 
 def _why_not(

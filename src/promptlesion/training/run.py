@@ -55,7 +55,6 @@ class Run:
         self.folder = folder
         self.checkpoint_folder = folder / "checkpoint"
         self._record_path = folder / "run.json"
-        self._metrics_path = folder / "metrics.jsonl"
         self._identity = {
             "stage": stage,
             "seed": seed,
