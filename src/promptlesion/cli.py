@@ -51,6 +51,7 @@ class PhantomKind(StrEnum):
 
     CCTA = "ccta"
     ABDOMEN = "abdomen"
+    FIVE = "five"
 
 
 OutOption = Annotated[
@@ -127,11 +128,12 @@ def demo(
 def prepare_phantom(
     out: OutOption,
     kind: Annotated[
-        PhantomKind, typer.Option("--kind", help="Coronary CT angiography, or abdomen.")
+        PhantomKind, typer.Option("--kind", help="Coronary CT angiography, abdomen, or five: both in turn, the abdomen in miniature.")
     ] = PhantomKind.CCTA,
     cases: Annotated[int, typer.Option("--cases", min=1, help="Made-up subjects.")] = 36,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the subjects.")] = 0,
     workers: Annotated[int, typer.Option("--workers", min=1, help="Processes that draw cases.")] = 1,
+    noise: Annotated[bool, typer.Option("--noise/--no-noise", help="The scanner's noise.")] = True,
 ) -> None:
     """Draw procedural CT phantoms with the paper's five lesion types.
 
@@ -149,6 +151,7 @@ def prepare_phantom(
             seed=seed,
             out=out,
             num_workers=workers,
+            is_noisy=noise,
             on_progress=lambda done, _: bar.update(done),
         )
     _say(f"{cases} {kind.value} cases in {out}")

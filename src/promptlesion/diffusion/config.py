@@ -10,7 +10,7 @@ class DiffusionConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    patch_voxels: int = Field(96, ge=16, multiple_of=8, description="edge of the cubic patch around a lesion, voxels")
+    patch_voxels: int = Field(96, ge=16, description="edge of the cubic patch around a lesion, voxels")
     num_levels: int = Field(400, ge=2, description="T, the number of noise levels of the training schedule")
     beta_start: float = Field(1e-4, gt=0, lt=1, description="variance added at the first level")
     beta_end: float = Field(2e-2, gt=0, lt=1, description="variance added at the last level")

@@ -38,6 +38,7 @@ def train_diffusion(
     out: Path,
     seed: int,
     device: str = "auto",
+    method: str = "promptlesion",
 ) -> Run:
     """Train the denoiser on the lesions of the training cases, or go on with an interrupted run.
 
@@ -49,6 +50,7 @@ def train_diffusion(
         out: the run's folder.
         seed: of the weights and of every draw.
         device: `auto` or a device's name.
+        method: name of the method, for the card and the provenance of what it paints.
 
     Returns:
         The finished run; its checkpoint names the autoencoder.
@@ -70,6 +72,7 @@ def train_diffusion(
             "training cases": ", ".join(case.name for case in train_cases),
             "data": data_fingerprint(train_cases),
             "autoencoder": autoencoder_hash,
+            "method": method,
         },
         device=torch_device,
     )
@@ -103,7 +106,7 @@ def train_diffusion(
         run.checkpoint_folder,
         card={
             "stage": "diffusion",
-            "method": "promptlesion",
+            "method": method,
             "config": config.model_dump(mode="json"),
             "dataset": spec.model_dump(mode="json"),
             "training_cases": [case.name for case in train_cases],

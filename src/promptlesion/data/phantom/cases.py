@@ -8,10 +8,13 @@ import numpy as np
 
 from promptlesion.data.phantom import abdomen, ccta
 from promptlesion.data.phantom.geometry import Grid
-from promptlesion.data.spec import DatasetSpec
+from promptlesion.data.spec import DatasetSpec, LesionType
 from promptlesion.data.volume import Volume
 
-Kind = Literal["ccta", "abdomen"]
+Kind = Literal["ccta", "abdomen", "five"]
+
+_MINIATURE = 0.3
+"""The abdomen of the kind `five` is this much smaller, so that one voxel size serves plaques and tumours."""
 
 
 @dataclass(frozen=True)
@@ -27,28 +30,56 @@ class _Recipe:
     grid: Grid
     labels: dict[str, int]
     spec: DatasetSpec
-    draw: Callable[[int, int], tuple[np.ndarray, np.ndarray]]
+    draw: Callable[..., tuple[np.ndarray, np.ndarray]]
 
 
-_RECIPES = {
+_RECIPES: dict[Kind, _Recipe] = {
     "ccta": _Recipe(ccta.GRID, ccta.LABELS, ccta.SPEC, ccta.draw),
     "abdomen": _Recipe(abdomen.GRID, abdomen.LABELS, abdomen.SPEC, abdomen.draw),
 }
 
 
-def phantom_case(kind: Kind, *, seed: int, index: int) -> PhantomCase:
-    """Draws subject `index` of the cohort `seed`; the same arguments give the same voxels."""
+def phantom_case(kind: Kind, *, seed: int, index: int, is_noisy: bool = True) -> PhantomCase:
+    """Draws subject `index` of the cohort `seed`; the same arguments give the same voxels.
+
+    Without noise the anatomy is the same, blurred by the scanner as ever. Of the kind `five` the even subjects are
+    coronary scans, the odd ones abdomens in miniature.
+    """
+    if kind == "five":
+        return _case_of_five(seed, index, is_noisy=is_noisy)
     recipe = _RECIPES[kind]
-    image, labels = recipe.draw(seed, index)
-    affine = recipe.grid.affine
-    return PhantomCase(Volume(image, affine), Volume(labels, affine))
+    image, labels = recipe.draw(seed, index, is_noisy=is_noisy)
+    return PhantomCase(Volume(image, recipe.grid.affine), Volume(labels, recipe.grid.affine))
 
 
 def phantom_spec(kind: Kind) -> DatasetSpec:
     """What the `lesions.toml` of this kind says: window, spacing and lesion types in prompt order."""
-    return _RECIPES[kind].spec
+    if kind != "five":
+        return _RECIPES[kind].spec
+    labels = phantom_labels("five")
+    tumors = tuple(_in_miniature(lesion, labels[lesion.name]) for lesion in abdomen.SPEC.lesions)
+    return ccta.SPEC.model_copy(update={"lesions": (*ccta.SPEC.lesions, *tumors)})
 
 
 def phantom_labels(kind: Kind) -> dict[str, int]:
     """Names and values of the label map, background included."""
-    return dict(_RECIPES[kind].labels)
+    if kind != "five":
+        return dict(_RECIPES[kind].labels)
+    offset = max(ccta.LABELS.values())
+    return ccta.LABELS | {name: value + offset for name, value in abdomen.LABELS.items() if value}
+
+
+def _case_of_five(seed: int, index: int, *, is_noisy: bool) -> PhantomCase:
+    if index % 2 == 0:
+        return phantom_case("ccta", seed=seed, index=index // 2, is_noisy=is_noisy)
+    case = phantom_case("abdomen", seed=seed, index=index // 2, is_noisy=is_noisy)
+    affine = case.image.affine.copy()
+    affine[:3] *= _MINIATURE
+    affine = affine.astype(np.float32).astype(np.float64)
+    labels = np.where(case.labels.array > 0, case.labels.array + max(ccta.LABELS.values()), 0).astype(np.uint8)
+    return PhantomCase(Volume(case.image.array, affine), Volume(labels, affine))
+
+
+def _in_miniature(lesion: LesionType, label: int) -> LesionType:
+    smallest, largest = (round(_MINIATURE * diameter, 2) for diameter in lesion.diameter_mm)
+    return lesion.model_copy(update={"label": label, "diameter_mm": (smallest, largest)})

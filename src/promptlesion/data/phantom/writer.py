@@ -24,21 +24,23 @@ def write_phantom_dataset(
     seed: int,
     out: Path,
     num_workers: int = 1,
+    is_noisy: bool = True,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> None:
     """Writes `num_cases` subjects named `KIND_0000`, ... and then `lesions.toml` and `dataset.json`.
 
-    Cases that are there already are kept, so a stopped run goes on and a larger number extends the cohort.
+    Without noise, the phantom shows what a network loses of the anatomy itself. Cases that are there already are
+    kept, so a stopped run goes on and a larger number extends the cohort.
     `on_progress` is told (cases done, cases wanted). Raises `DatasetError` where `out` holds another cohort.
     """
     if num_cases < 1 or num_workers < 1:
         raise ValueError(f"expected at least one case and one worker, found {num_cases} and {num_workers}")
     names = [_case_name(kind, index) for index in range(num_cases)]
-    _claim_folder(out, kind, seed, names)
+    _claim_folder(out, kind, seed, names, is_noisy=is_noisy)
     missing = [index for index, name in enumerate(names) if not _is_written(out, name)]
     if on_progress:
         on_progress(num_cases - len(missing), num_cases)
-    write = partial(_write_one, kind, seed, out)
+    write = partial(_write_one, kind, seed, is_noisy, out)
     for num_done, _ in enumerate(_run(write, missing, num_workers), num_cases - len(missing) + 1):
         if on_progress:
             on_progress(num_done, num_cases)
@@ -69,8 +71,8 @@ def _run(write: Callable[[int], None], indices: list[int], num_workers: int) -> 
                 future.cancel()
 
 
-def _write_one(kind: Kind, seed: int, out: Path, index: int) -> None:
-    case = phantom_case(kind, seed=seed, index=index)
+def _write_one(kind: Kind, seed: int, is_noisy: bool, out: Path, index: int) -> None:
+    case = phantom_case(kind, seed=seed, index=index, is_noisy=is_noisy)
     write_case(out, _case_name(kind, index), case.image, case.labels)
 
 
@@ -82,9 +84,10 @@ def _is_written(out: Path, name: str) -> bool:
     return image_path(out, name).is_file() and label_path(out, name).is_file()
 
 
-def _claim_folder(out: Path, kind: Kind, seed: int, names: list[str]) -> None:
+def _claim_folder(out: Path, kind: Kind, seed: int, names: list[str], *, is_noisy: bool) -> None:
     """Marks the folder as this cohort's, or refuses one that holds anything else."""
-    marker, wanted = out / _MARKER, {"kind": kind, "seed": seed, "version": _VERSION}
+    marker = out / _MARKER
+    wanted = {"kind": kind, "seed": seed, "version": _VERSION} | ({} if is_noisy else {"is_noisy": False})
     present = {path.name.removesuffix("_0000.nii.gz") for path in (out / "imagesTr").glob("*_0000.nii.gz")}
     if marker.is_file():
         found = json.loads(marker.read_text(encoding="utf-8"))
