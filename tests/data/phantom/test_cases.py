@@ -138,3 +138,31 @@ def test_tumours_touch_their_organ_and_are_darker(index: int) -> None:
             assert (ndimage.binary_dilation(inside, CROSS) & host).any()
             assert lesion.hu[0] < hu[inside].mean() < lesion.hu[1]
             assert hu[inside].mean() < hu[host].mean()
+
+
+@pytest.mark.parametrize("index", [0, 1])
+def test_five_is_both_anatomies_in_turn_under_one_label_map_at_one_voxel_size(index: int) -> None:
+    kind: Kind = "abdomen" if index else "ccta"
+    labels, original = phantom_labels("five"), subject(kind, 0)
+    case = subject("five", index)
+    assert np.array_equal(case.image.array, original.image.array)
+    for name, value in phantom_labels(kind).items():
+        is_here = case.labels.array == labels[name]
+        assert np.array_equal(is_here, original.labels.array == value)
+    names = [lesion.name for lesion in phantom_spec("five").lesions]
+    assert names == ["calcified_plaque", "non_calcified_plaque", "liver_tumor", "kidney_tumor", "pancreas_tumor"]
+    assert len(set(labels.values())) == len(labels)
+    assert case.image.spacing_mm == pytest.approx((0.6, 0.6, 0.75) if index else (0.6, 0.6, 0.6), abs=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["ccta", "abdomen"])
+def test_without_noise_the_anatomy_is_the_same_and_only_the_noise_is_gone(kind: Kind) -> None:
+    noisy, clean = subject(kind, 1), phantom_case(kind, seed=0, index=1, is_noisy=False)
+    assert np.array_equal(noisy.labels.array, clean.labels.array)
+    is_unclipped = (clean.image.array > -950) & (clean.image.array < 2000)
+    noise = (noisy.image.array.astype(float) - clean.image.array)[is_unclipped]
+    low, high = (18, 28) if kind == "ccta" else (9, 15)
+    assert low * 0.95 < noise.std() < high * 1.05
+    assert abs(noise.mean()) < 0.5
+    air = np.diff(clean.image.array[:8, :8, :8].astype(float), axis=0)
+    assert np.abs(air).max() <= 40  # smooth: the scanner's blur alone

@@ -58,3 +58,9 @@ def test_a_folder_with_other_cases_is_refused(tmp_path: Path) -> None:
 def test_numbers_below_one_are_refused(tmp_path: Path, num_cases: int, num_workers: int) -> None:
     with pytest.raises(ValueError, match="at least one case and one worker"):
         write_phantom_dataset("ccta", num_cases=num_cases, seed=0, out=tmp_path, num_workers=num_workers)
+
+
+def test_a_cohort_without_noise_is_another_cohort(tmp_path: Path) -> None:
+    write_phantom_dataset("five", num_cases=1, seed=5, out=tmp_path, is_noisy=False)
+    with pytest.raises(DatasetError, match=r"expected the phantom cohort .*'version': 1}, found .*'is_noisy': False"):
+        write_phantom_dataset("five", num_cases=1, seed=5, out=tmp_path)

@@ -40,7 +40,9 @@ _TUMOR_SHARES = (0.65, 0.6, 0.6)
 _IRRATIONALS = (0.6180339887498949, 0.7548776662466927, 0.8191725133961645)
 
 
-def draw(seed: int, index: int, *, is_noisy: bool = True) -> tuple[Int16[np.ndarray, "x y z"], UInt8[np.ndarray, "x y z"]]:
+def draw(
+    seed: int, index: int, *, is_noisy: bool = True
+) -> tuple[Int16[np.ndarray, "x y z"], UInt8[np.ndarray, "x y z"]]:
     """Attenuation in HU and labels of one subject; the same seed and index give the same voxels."""
     generator = np.random.default_rng(np.random.SeedSequence([seed, index, _KIND_ID]))
     has_tumors = _has_tumors(seed, index)

@@ -26,7 +26,9 @@ _SMALLEST_PIECE_VOXELS = 20
 _HEALTHY_SHARE, _SINGLE_TYPE_SHARE = 0.25, 0.1
 
 
-def draw(seed: int, index: int, *, is_noisy: bool = True) -> tuple[Int16[np.ndarray, "x y z"], UInt8[np.ndarray, "x y z"]]:
+def draw(
+    seed: int, index: int, *, is_noisy: bool = True
+) -> tuple[Int16[np.ndarray, "x y z"], UInt8[np.ndarray, "x y z"]]:
     """Attenuation in HU and labels of one subject; the same seed and index give the same voxels."""
     generator = np.random.default_rng(np.random.SeedSequence([seed, index, _KIND_ID]))
     contrast_hu = float(generator.uniform(330, 430))
