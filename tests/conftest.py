@@ -1,11 +1,14 @@
 """What every test run shares: no network, one thread, and a tiny dataset to train on."""
 
 import os
+import sys
 import time
 from collections.abc import Callable
 from functools import partial
 from multiprocessing import get_context
+from multiprocessing.context import ForkServerProcess
 from pathlib import Path
+from socket import socket
 from typing import TYPE_CHECKING
 
 import pytest
@@ -21,6 +24,8 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("MPLBACKEND", "Agg")
 # the tensors are tiny: more threads would only wait for each other
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# processes that a test starts find its functions by `tests.folder.test_file`
+sys.path.append(str(Path(__file__).parents[1]))
 
 
 @pytest.fixture(scope="session")
@@ -167,21 +172,69 @@ def tiny_diffusion_run(
 
 
 @pytest.fixture(scope="session")
-def kill_in_the_middle() -> Callable[..., None]:
-    """Start a training in a process of its own and end it with SIGKILL once it has logged some steps."""
+def start_processes() -> Callable[..., list[ForkServerProcess]]:
+    """Start a function in processes of its own; several know of each other as those that torchrun starts do."""
     context = get_context("forkserver")
-    context.set_forkserver_preload(["promptlesion.autoencoder.train", "promptlesion.diffusion.train"])
+    context.set_forkserver_preload(
+        [
+            "promptlesion.autoencoder.train",
+            "promptlesion.diffusion.train",
+            "promptlesion.segmentation.train",
+            "torch._dynamo",
+        ]
+    )
 
-    def run(train: partial[object], *, out: Path, after_steps: int) -> None:
-        process = context.Process(target=train)
-        process.start()
+    def start(function: Callable[[], object], *, num_processes: int) -> list[ForkServerProcess]:
+        with socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port: int = free.getsockname()[1]
+        ranks = range(num_processes)
+        joined = [partial(_join, function, rank, num_processes, port) for rank in ranks]
+        started = [context.Process(target=target) for target in (joined if num_processes > 1 else [function])]
+        for process in started:
+            process.start()
+        return started
+
+    return start
+
+
+def _join(function: Callable[[], object], rank: int, num_processes: int, port: int) -> None:
+    from promptlesion.training.launch import processes
+
+    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(num_processes)}
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "GLOO_SOCKET_IFNAME": "lo"}
+    with processes("cpu"):
+        function()
+
+
+@pytest.fixture(scope="session")
+def in_processes(start_processes: Callable[..., list[ForkServerProcess]]) -> Callable[..., None]:
+    """Run a function of a test module, or a `partial` of one, to its end in several processes."""
+
+    def run(function: Callable[[], object], *, num_processes: int = 2) -> None:
+        started = start_processes(function, num_processes=num_processes)
+        for process in started:
+            process.join(timeout=120)
+        assert [process.exitcode for process in started] == [0] * num_processes
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def kill_in_the_middle(start_processes: Callable[..., list[ForkServerProcess]]) -> Callable[..., None]:
+    """Start a training in processes of its own and end them with SIGKILL once it has logged some steps."""
+
+    def run(train: partial[object], *, out: Path, after_steps: int, num_processes: int = 1) -> None:
+        started = start_processes(train, num_processes=num_processes)
         metrics, deadline = out / "metrics.jsonl", time.monotonic() + 120
         while not (metrics.is_file() and metrics.read_bytes().count(b"\n") >= after_steps):
-            assert process.is_alive(), f"the training ended by itself, exit code {process.exitcode}"
+            assert all(process.is_alive() for process in started), "the training ended by itself"
             assert time.monotonic() < deadline, "the training did not get going"
             time.sleep(0.001)
-        process.kill()
-        process.join()
-        assert process.exitcode == -9
+        for process in started:
+            process.kill()
+        for process in started:
+            process.join()
+        assert [process.exitcode for process in started] == [-9] * num_processes
 
     return run

@@ -5,7 +5,7 @@ import pytest
 from skimage.measure import label as skimage_label
 
 from promptlesion.data.dataset import DatasetSpec
-from promptlesion.data.lesion_instances import find_lesions, sphere_diameter_mm
+from promptlesion.data.lesion_instances import cut_instance, find_lesions, sphere_diameter_mm
 
 SPACING_MM = (0.5, 1.0, 2.0)
 
@@ -61,3 +61,20 @@ def test_scikit_image_finds_the_same_components(spec: DatasetSpec) -> None:
 
 def test_a_scan_without_lesions_has_none(spec: DatasetSpec) -> None:
     assert find_lesions(np.full((4, 5, 6), 2, np.uint8), spec.lesions, SPACING_MM) == []
+
+
+def test_a_lesion_is_cut_without_its_neighbours_and_within_the_scan(spec: DatasetSpec) -> None:
+    labels = np.zeros((12, 10, 8), np.uint8)
+    labels[0:3, 2:5, 1:3] = 3
+    labels[4:6, 2:5, 1:3] = 3
+    labels[3, 2:5, 1:3] = 4
+    first, second, other = find_lesions(labels, spec.lesions, SPACING_MM)
+    for lesion, label in ((first, 3), (second, 3), (other, 4)):
+        box, mask = cut_instance(labels, lesion, label, margin_voxels=(2, 1, 3))
+        whole = np.zeros(labels.shape, bool)
+        whole[box] = mask
+        assert whole.sum() == lesion.num_voxels
+        assert whole[lesion.center_voxel]
+        assert (labels[whole] == label).all()
+    box, _ = cut_instance(labels, first, 3, margin_voxels=(2, 1, 3))
+    assert box == (slice(0, 5), slice(1, 6), slice(0, 6))

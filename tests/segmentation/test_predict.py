@@ -82,8 +82,13 @@ def test_label_maps_of_other_origin_are_not_replaced(trained_run: Run, dataset: 
 
 
 def test_dataset_with_other_labels_is_refused(trained_run: Run, dataset: Dataset, tmp_path: Path) -> None:
-    other = Dataset(dataset.root, dataset.spec, {**dataset.labels, "lumen": 3}, dataset.cases)
-    with pytest.raises(ValueError, match="expected the labels the network was trained on"):
+    spec = dataset.spec.model_copy(update={"window_hu": (-7.0, 9.0)})
+    other = Dataset(dataset.root, spec, {**dataset.labels, "lumen": 77}, dataset.cases)
+    message = (
+        r"like the one the network was trained on; found one with other labels \('.*, lumen=77' instead of '.*'\); "
+        r"window_hu \(\[-7.0, 9.0\] instead of"
+    )
+    with pytest.raises(ValueError, match=message):
         segment_dataset(trained_run.folder, other, tmp_path, device="cpu")
 
 

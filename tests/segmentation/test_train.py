@@ -46,10 +46,10 @@ def test_interrupted_run_ends_with_the_weights_of_an_unbroken_one(
 
     draw = PatchBatches.draw
 
-    def draw_until_killed(batches: PatchBatches, step: int) -> PatchBatch:
+    def draw_until_killed(batches: PatchBatches, step: int, items: range) -> PatchBatch:
         if step == killed_after_steps:
             raise KilledError
-        return draw(batches, step)
+        return draw(batches, step, items)
 
     with monkeypatch.context() as patched:
         patched.setattr(PatchBatches, "draw", draw_until_killed)
@@ -125,7 +125,8 @@ def test_learns_the_labels_and_says_so_in_its_card(trained_run: Run, cases: list
     best = max(line.get("validation_dice", 0.0) for line in read_metrics(trained_run.folder))
     assert best > 0.7
     assert found["best_dice"] == pytest.approx(best, abs=1e-6)
-    assert found["stage"] == "segmentation"
+    assert (found["stage"], found["method"]) == ("segmentation", "residual-unet")
+    assert {"window_hu", "spacing_mm", "lesion_types", "data_fingerprint", "versions"} <= set(found)
     assert found["labels"] == {"background": 0, "wall": 2, "hard_plaque": 5, "soft_plaque": 9}
     assert found["training_cases"] == found["training_subjects"] == [case.name for case in cases[:3]]
     assert found["validation_cases"] == ["case_3", "case_4"]

@@ -1,5 +1,6 @@
 """Checkpoints come back as they were saved, or say what is wrong with them."""
 
+import ast
 import json
 from pathlib import Path
 
@@ -7,7 +8,15 @@ import pytest
 import torch
 from torch import nn
 
-from promptlesion.training.checkpoint import CheckpointError, file_hash, load_checkpoint, save_checkpoint
+import promptlesion
+from promptlesion.training.checkpoint import (
+    FORMAT_VERSION,
+    CheckpointError,
+    differences,
+    file_hash,
+    load_checkpoint,
+    save_checkpoint,
+)
 
 
 @pytest.fixture
@@ -48,6 +57,57 @@ def test_the_card_names_the_software(saved: tuple[Path, nn.Module]) -> None:
 def test_another_stage_is_refused(saved: tuple[Path, nn.Module]) -> None:
     with pytest.raises(CheckpointError, match="expected a checkpoint of stage 'diffusion'; found 'autoencoder'"):
         load_checkpoint(saved[0], stage="diffusion")
+
+
+def test_a_format_that_is_not_known_yet_is_refused(saved: tuple[Path, nn.Module]) -> None:
+    path = saved[0] / "card.json"
+    card = json.loads(path.read_text())
+    path.write_text(json.dumps({**card, "format_version": FORMAT_VERSION + 1}))
+    with pytest.raises(
+        CheckpointError, match=rf"format_version up to {FORMAT_VERSION}; found {FORMAT_VERSION + 1}, .*torch"
+    ):
+        load_checkpoint(saved[0], stage="autoencoder")
+    del card["format_version"]
+    path.write_text(json.dumps(card))
+    load_checkpoint(saved[0], stage="autoencoder")
+
+
+def test_weights_that_do_not_fit_are_named(saved: tuple[Path, nn.Module]) -> None:
+    checkpoint = load_checkpoint(saved[0], stage="autoencoder")
+    checkpoint.restore(nn.Sequential(nn.Conv3d(2, 3, 3), nn.BatchNorm3d(3)), part="net")
+    message = (
+        r"weights.safetensors: expected the weights of the Sequential .* found missing 2.weight, 2.bias; "
+        r"left over 1.bias, 1.num_batches_tracked, 1.running_mean, 1.running_var and 1 more; "
+        r"of another shape 0.weight \(3, 2, 3, 3, 3\) instead of \(3, 2, 1, 1, 1\)$"
+    )
+    with pytest.raises(CheckpointError, match=message):
+        checkpoint.restore(nn.Sequential(nn.Conv3d(2, 3, 1), nn.SiLU(), nn.Linear(2, 2)), part="net")
+
+
+def test_differences_are_all_named_with_both_values() -> None:
+    found = {"window_hu": [0, 1], "config": {"a": 1, "b": 2}, "more": 3}
+    expected = {"window_hu": [0, 2], "config": {"a": 1, "b": 3}, "missing": "x"}
+    assert differences(found, found) == []
+    assert differences(found, expected) == [
+        "window_hu ([0, 1] instead of [0, 2])",
+        "config.b (2 instead of 3)",
+        "missing (None instead of 'x')",
+    ]
+
+
+def test_nothing_in_the_package_unpickles() -> None:
+    """Every torch.load says weights_only=True, no numpy.load allows pickles, and nothing calls pickle itself."""
+    loads = []
+    for path in Path(promptlesion.__file__).parent.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+                called = ast.unparse(node.func)
+                options = {option.arg: ast.unparse(option.value) for option in node.keywords}
+                assert not called.startswith(("pickle.", "joblib.", "dill.")), path
+                assert options.get("allow_pickle", "False") == "False", path
+                assert called != "torch.load" or options.get("weights_only") == "True", path
+                loads.append(called)
+    assert {"torch.load", "np.load"} <= set(loads)
 
 
 def test_a_missing_checkpoint_is_refused(tmp_path: Path) -> None:

@@ -2,9 +2,11 @@
 
 from pathlib import Path
 
+import pytest
 import torch
 from torch import nn
 
+from promptlesion.training.checkpoint import CheckpointError
 from promptlesion.training.device import place
 from promptlesion.training.ema import averaged_copy, update_average
 from promptlesion.training.seeding import torch_generator
@@ -62,3 +64,34 @@ def test_saving_leaves_one_file_and_changes_nothing(tmp_path: Path) -> None:
     state.save(tmp_path / "state.pt")
     assert [path.name for path in tmp_path.iterdir()] == ["state.pt"]
     assert all(torch.equal(before[k], v) for k, v in state.networks["network"].state_dict().items())
+
+
+class Executed:
+    """Pickled, it would create a file when it is read."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[object, tuple[Path]]:
+        return Path.touch, (self.path,)
+
+
+def test_what_would_run_code_is_refused_and_does_not_run(tmp_path: Path) -> None:
+    torch.save(
+        {"networks": {}, "optimizers": {}, "counters": Executed(tmp_path / "ran"), "step": 1}, tmp_path / "state.pt"
+    )
+    with pytest.raises(CheckpointError, match=r"state\.pt: expected the state of a training; .* Remove it"):
+        build(seed=1).load(tmp_path / "state.pt")
+    assert not (tmp_path / "ran").exists()
+
+
+def test_a_state_cut_short_or_of_other_networks_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "state.pt"
+    state = build(seed=1)
+    state.save(path)
+    other = TrainState(networks={"network": nn.Conv3d(1, 1, 1)}, optimizers={})
+    with pytest.raises(CheckpointError, match=r"the weights of the Conv3d .* missing weight, bias; left over 0\.bias"):
+        other.load(path)
+    path.write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(CheckpointError, match="damaged"):
+        state.load(path)

@@ -39,9 +39,11 @@ class HUWindow:
         return (values + 1.0) * (self.width_hu / 2.0) + self.low  # type: ignore[no-any-return]
 
 
-def intensity_tolerance_hu(real_mean_hu: float) -> float:
-    """How far a type's mean may be off: 25 % of the real lesions' mean or 30 HU, whichever is more."""
-    return max(RELATIVE_TOLERANCE * abs(real_mean_hu), ABSOLUTE_TOLERANCE_HU)
+def intensity_tolerance_hu(
+    real_mean_hu: float, *, relative: float = RELATIVE_TOLERANCE, absolute_hu: float = ABSOLUTE_TOLERANCE_HU
+) -> float:
+    """How far a type's mean may be off: a share of the real lesions' mean or some HU, whichever is more."""
+    return max(relative * abs(real_mean_hu), absolute_hu)
 
 
 def _as_floats(values: object) -> Any:

@@ -54,6 +54,32 @@ def find_lesions(
     return lesions
 
 
+def cut_instance(
+    labels: UInt8[np.ndarray, "x y z"], instance: LesionInstance, label: int, *, margin_voxels: tuple[int, int, int]
+) -> tuple[tuple[slice, slice, slice], Bool[np.ndarray, "i j k"]]:
+    """Return the box around a lesion with a margin, less of it at the scan's edge, and in it this lesion's mask alone.
+
+    Args:
+        labels: the label map the lesion was found in.
+        instance: the lesion.
+        label: its type's value in the label map.
+        margin_voxels: around its bounding box, along each axis.
+    """
+    x, y, z = (
+        slice(max(side.start - margin, 0), min(side.stop + margin, length))
+        for side, margin, length in zip(instance.bounding_box, margin_voxels, labels.shape, strict=True)
+    )
+    components, _ = ndimage.label(labels[instance.bounding_box] == label, structure=ALL_26_NEIGHBOURS)
+    center = tuple(at - side.start for at, side in zip(instance.center_voxel, instance.bounding_box, strict=True))
+    mask = np.zeros([side.stop - side.start for side in (x, y, z)], dtype=bool)
+    inner = tuple(
+        slice(side.start - outer.start, side.stop - outer.start)
+        for side, outer in zip(instance.bounding_box, (x, y, z), strict=True)
+    )
+    mask[inner] = components == components[center]
+    return (x, y, z), mask
+
+
 def _bounding_box(mask: Bool[np.ndarray, "x y z"]) -> tuple[slice, slice, slice]:
     x, y, z = (np.flatnonzero(mask.any(axis=other)) for other in ((1, 2), (0, 2), (0, 1)))
     return (

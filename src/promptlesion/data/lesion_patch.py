@@ -1,4 +1,4 @@
-"""A patch around one lesion, with the mask of that lesion alone."""
+"""A patch around one lesion, with the mask of that lesion alone: cut, or drawn turned and mirrored."""
 
 import numpy as np
 from jaxtyping import Bool, Int16
@@ -32,3 +32,25 @@ def cut_lesion(
     center = tuple(c - s for c, s in zip(lesion.center_voxel, start, strict=True))
     mask: np.ndarray = components == components[center]
     return crop(case.image, start, size, fill=AIR_HU), mask
+
+
+def draw_lesion_patch(
+    case: CachedCase,
+    lesion: LesionInstance,
+    spec: DatasetSpec,
+    *,
+    patch_voxels: int,
+    generator: np.random.Generator,
+) -> tuple[Int16[np.ndarray, "x y z"], Bool[np.ndarray, "x y z"]]:
+    """Cut a turned and mirrored patch that holds the lesion's centre near its middle.
+
+    Few subjects are soon known by heart; turned and mirrored, their surroundings are others. Axes change places only
+    where a voxel has equal sides.
+    """
+    offset = generator.integers(3 * patch_voxels // 8, 5 * patch_voxels // 8 + 1, size=3)
+    x, y, z = (int(c) - int(o) for c, o in zip(lesion.center_voxel, offset, strict=True))
+    image, mask = cut_lesion(case, lesion, spec, start=(x, y, z), patch_voxels=patch_voxels)
+    mirrored = tuple(int(axis) for axis in np.flatnonzero(generator.random(3) < 0.5))
+    is_isotropic = np.allclose(spec.spacing_mm, spec.spacing_mm[0], rtol=1e-3)
+    order = [int(axis) for axis in generator.permutation(3)] if is_isotropic else [0, 1, 2]
+    return np.flip(image, mirrored).transpose(order), np.flip(mask, mirrored).transpose(order)

@@ -65,11 +65,14 @@ class PatchBatches:
         self._batch_size = batch_size
         self._seed = seed
 
-    def draw(self, step: int) -> PatchBatch:
-        """Return batch number `step`."""
-        items = [self._draw_item(numpy_generator(self._seed, "patch", step, item)) for item in range(self._batch_size)]
-        image = np.stack([item[0] for item in items])[:, None]
-        labels = np.stack([item[1] for item in items])[:, None]
+    def draw(self, step: int, items: range | None = None) -> PatchBatch:
+        """Return batch number `step`, or only some items of it."""
+        patches = [
+            self._draw_item(numpy_generator(self._seed, "patch", step, item))
+            for item in (range(self._batch_size) if items is None else items)
+        ]
+        image = np.stack([patch[0] for patch in patches])[:, None]
+        labels = np.stack([patch[1] for patch in patches])[:, None]
         return PatchBatch(
             image=torch.from_numpy(self._window.normalize(image.astype(np.float32))),
             labels=torch.from_numpy(labels.astype(np.int64)),

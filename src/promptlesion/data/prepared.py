@@ -7,6 +7,7 @@ from pathlib import Path
 from promptlesion.data.cache import CachedCase, build_cache
 from promptlesion.data.dataset import Dataset, open_dataset
 from promptlesion.data.splits import Split, dataset_split
+from promptlesion.training.launch import main_process_first
 from promptlesion.training.progress import progress_bar
 
 
@@ -61,5 +62,5 @@ def cached_cases(dataset: Dataset, cache: Path) -> list[CachedCase]:
     """Cache every case of a dataset, each dataset in a folder of its own."""
     identity = hashlib.sha256(str(dataset.root.resolve()).encode()).hexdigest()[:8]
     folder = cache / f"{dataset.root.resolve().name}-{identity}"
-    with progress_bar(f"preparing {dataset.root.name}", len(dataset.cases)) as bar:
+    with main_process_first(), progress_bar(f"preparing {dataset.root.name}", len(dataset.cases)) as bar:
         return build_cache(dataset, folder, on_progress=lambda done, _: bar.update(done))

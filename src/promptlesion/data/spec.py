@@ -58,6 +58,14 @@ class DatasetSpec(BaseModel):
         "case is a subject of its own.",
     )
 
+    def facts(self) -> dict[str, object]:
+        """Return what a network trained on the dataset is bound to, in JSON types: window, spacing, types in order."""
+        return {
+            "window_hu": list(self.window_hu),
+            "spacing_mm": list(self.spacing_mm),
+            "lesion_types": [lesion.name for lesion in self.lesions],
+        }
+
     @field_validator("lesions")
     @classmethod
     def _lesions_differ(cls, lesions: tuple[LesionType, ...]) -> tuple[LesionType, ...]:

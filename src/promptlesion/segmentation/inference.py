@@ -40,7 +40,7 @@ def load_segmentation(run_folder: Path, device: torch.device) -> TrainedSegmenta
     """Read a finished run of stage 3, frozen and in evaluation mode.
 
     Raises:
-        CheckpointError: the run is not finished, damaged, or of another stage.
+        CheckpointError: the run is not finished, damaged, of another stage or of another network.
     """
     checkpoint = load_checkpoint(run_folder / "checkpoint", stage="segmentation")
     config = SegmentationConfig.model_validate(checkpoint.card["config"])
@@ -48,7 +48,7 @@ def load_segmentation(run_folder: Path, device: torch.device) -> TrainedSegmenta
     assert isinstance(labels, dict)
     classes = LabelClasses.of_labels(labels)
     network = build_segmentation_network(config, classes.num_classes)
-    network.load_state_dict(checkpoint.part("segmentation"))
+    checkpoint.restore(network, part="segmentation")
     return TrainedSegmentation(
         network=place(network.requires_grad_(requires_grad=False).eval(), device),
         config=config,

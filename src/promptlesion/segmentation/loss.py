@@ -3,16 +3,21 @@
 from collections.abc import Iterable
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float, Int
-from monai.losses.dice import DiceLoss
 from torch import Tensor, nn
 
 from promptlesion.segmentation.label_classes import LabelClasses
+from promptlesion.training.launch import all_reduced_sum, global_sum
+
+_SMOOTHING = 1e-5
+"""Of the Dice of a label that neither the batch nor the network has."""
 
 
 class SegmentationLoss(nn.Module):
     """Soft Dice over the whole batch, background left out, plus cross-entropy in which lesions weigh more.
 
+    The batch is that of all processes together.
     Dice is summed over the batch before it is divided, so that a patch without a lesion does not count as a miss.
     A lesion fills one voxel in some hundreds of a patch, and the plain mean of the cross-entropy hardly sees it.
     """
@@ -28,13 +33,32 @@ class SegmentationLoss(nn.Module):
         super().__init__()
         lesions = set(lesion_labels)
         weights = torch.tensor([lesion_weight if value in lesions else 1.0 for value in classes.values])
-        self.dice = DiceLoss(softmax=True, to_onehot_y=True, include_background=False, batch=True)
-        self.cross_entropy = nn.CrossEntropyLoss(weight=weights)
+        self.register_buffer("weights", weights, persistent=False)
+
+    weights: Tensor
 
     def forward(
         self, scores: Float[Tensor, "batch label x y z"], truth: Int[Tensor, "batch 1 x y z"]
     ) -> Float[Tensor, ""]:
         """Return the loss, computed in float32."""
         scores = scores.float()
-        loss: Tensor = self.dice(scores, truth) + self.cross_entropy(scores, truth[:, 0])
-        return loss
+        return soft_dice_loss(scores, truth) + self.cross_entropy(scores, truth)
+
+    def cross_entropy(
+        self, scores: Float[Tensor, "batch label x y z"], truth: Int[Tensor, "batch 1 x y z"]
+    ) -> Float[Tensor, ""]:
+        """Return the mean over the voxels, each weighted by its label."""
+        total = F.cross_entropy(scores, truth[:, 0], weight=self.weights, reduction="sum")
+        return global_sum(total) / all_reduced_sum(self.weights[truth].sum())
+
+
+def soft_dice_loss(
+    scores: Float[Tensor, "batch label x y z"], truth: Int[Tensor, "batch 1 x y z"]
+) -> Float[Tensor, ""]:
+    """Return the mean over the labels but the first of 1 - 2 |P T| / (|P| + |T|), P probabilities and T the truth."""
+    probabilities = scores.softmax(dim=1)
+    is_label = torch.zeros_like(probabilities).scatter_(1, truth, 1.0)
+    voxels = (0, 2, 3, 4)
+    overlap = global_sum((probabilities * is_label).sum(dim=voxels)[1:])
+    size = global_sum((probabilities + is_label).sum(dim=voxels)[1:])
+    return (1 - (2 * overlap + _SMOOTHING) / (size + _SMOOTHING)).mean()

@@ -1,11 +1,12 @@
 """Label maps for the scans of a dataset folder, one file a case, resumable."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from promptlesion.data.case_check import check_hounsfield
 from promptlesion.data.dataset import Case, Dataset
+from promptlesion.data.spec import DatasetSpec
 from promptlesion.data.volume import read_volume, write_volume
 from promptlesion.segmentation.inference import (
     TrainedSegmentation,
@@ -14,6 +15,7 @@ from promptlesion.segmentation.inference import (
     predict_labels,
 )
 from promptlesion.training.atomic import write_json
+from promptlesion.training.checkpoint import differences
 from promptlesion.training.device import resolve_device
 
 __all__ = [
@@ -55,14 +57,18 @@ def segment_dataset(
         on_progress: called with (done, total) after each case.
 
     Raises:
-        ValueError: other labels than the network's, or label maps in the folder that are not ours to replace.
+        ValueError: other labels, window or spacing than the network's, or label maps in the folder that are not
+            ours to replace.
     """
     torch_device = resolve_device(device)
     model = load_segmentation(run_folder, torch_device)
-    if dataset.labels != model.card["labels"]:
+    trained_on = model.card["labels"]
+    assert isinstance(trained_on, dict)
+    others = differences(_facts(dataset.labels, dataset.spec), _facts(trained_on, model.spec))
+    if others:
         raise ValueError(
-            f"{dataset.root}: expected the labels the network was trained on, {model.card['labels']}; "
-            f"found {dataset.labels}"
+            f"{dataset.root}: expected a dataset like the one the network was trained on; found one with other "
+            + "; ".join(others)
         )
     scans = _take_up(out_folder, model.model_hash, dataset.cases)
     for done, case in enumerate(dataset.cases, start=1):
@@ -75,6 +81,13 @@ def segment_dataset(
             _write_record(out_folder, model.model_hash, scans)
         if on_progress is not None:
             on_progress(done, len(dataset.cases))
+
+
+def _facts(labels: Mapping[str, int], spec: DatasetSpec) -> dict[str, object]:
+    """Return what the network is bound to; which of the labels are lesions does not matter to it."""
+    named = ", ".join(f"{name}={value}" for name, value in sorted(labels.items(), key=lambda item: item[1]))
+    facts = spec.facts()
+    return {"labels": named, "window_hu": facts["window_hu"], "spacing_mm": facts["spacing_mm"]}
 
 
 def _take_up(out_folder: Path, model_hash: str, cases: Sequence[Case]) -> dict[str, list[int]]:

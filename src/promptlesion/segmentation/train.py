@@ -20,6 +20,7 @@ from promptlesion.segmentation.network import build_segmentation_network
 from promptlesion.segmentation.validation import check_validation_lesions, mean_over_types, validation_dice
 from promptlesion.training.checkpoint import save_checkpoint
 from promptlesion.training.device import autocast, place, resolve_device
+from promptlesion.training.launch import average_gradients, share_of_batch
 from promptlesion.training.learning_rate import set_learning_rate
 from promptlesion.training.run import Report, Run
 from promptlesion.training.seeding import derive_seed
@@ -59,7 +60,7 @@ def train_segmentation(
     """
     check_subjects_apart(real_cases=real_cases, synthetic_cases=synthetic_cases, validation_cases=validation_cases)
     check_validation_lesions(validation_cases, spec)
-    torch_device = resolve_device(device)
+    torch_device, share = resolve_device(device), share_of_batch(config.batch_size)
     run = Run(
         out,
         stage="segmentation",
@@ -92,6 +93,7 @@ def train_segmentation(
     reports = _steps(
         state,
         mixed_batches(real_cases=real_cases, synthetic_cases=synthetic_cases, spec=spec, config=config, seed=seed),
+        share,
         validation_cases,
         spec=spec,
         config=config,
@@ -104,6 +106,9 @@ def train_segmentation(
         run.checkpoint_folder,
         card={
             "stage": "segmentation",
+            "method": "residual-unet",
+            **spec.facts(),
+            "data_fingerprint": data_fingerprint([*real_cases, *synthetic_cases, *validation_cases]),
             "config": config.model_dump(mode="json"),
             "dataset": spec.model_dump(mode="json"),
             "labels": labels,
@@ -125,6 +130,7 @@ def train_segmentation(
 def _steps(
     state: TrainState,
     batches: PatchBatches,
+    share: range,
     validation_cases: Sequence[CachedCase],
     *,
     spec: DatasetSpec,
@@ -133,13 +139,16 @@ def _steps(
     classes: LabelClasses,
     device: torch.device,
 ) -> Iterator[Report]:
-    """Train step by step, yielding the loss and, after an epoch, the Dice; end early without progress."""
+    """Train step by step on this process's share of each batch; end early without progress.
+
+    Yields the loss and, after an epoch, the Dice.
+    """
     network, optimizer = state.networks["segmentation"], state.optimizers["segmentation"]
     lesion_labels = [lesion.label for lesion in spec.lesions]
     loss_of = SegmentationLoss(classes, lesion_labels=lesion_labels, lesion_weight=config.lesion_weight).to(device)
     num_steps = config.num_epochs * steps_per_epoch
     while state.step < num_steps and state.counters["epochs_since_best"] < config.patience_epochs:
-        patches = batches.draw(state.step)
+        patches = batches.draw(state.step, share)
         image, truth = patches.image.to(device), classes.to_classes(patches.labels).to(device)
         network.train()
         with autocast(device, config.precision):
@@ -154,6 +163,7 @@ def _steps(
         )
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
+        average_gradients(network)
         nn.utils.clip_grad_norm_(network.parameters(), 1.0)
         optimizer.step()
         state.step += 1

@@ -10,6 +10,7 @@ from promptlesion.data.cache import CachedCase
 from promptlesion.data.spec import DatasetSpec
 from promptlesion.segmentation.config import SegmentationConfig
 from promptlesion.segmentation.inference import predict_labels
+from promptlesion.training.launch import all_reduced_sum, num_processes, process_rank
 
 
 def check_validation_lesions(cases: Sequence[CachedCase], spec: DatasetSpec) -> None:
@@ -36,11 +37,13 @@ def validation_dice(
 ) -> dict[str, float]:
     """Predict every case and return the mean Dice by lesion type, over the cases that have a lesion of it.
 
-    A type that no case has is left out. The network is put into evaluation mode; nothing random is drawn.
+    A type that no case has is left out. The network is put into evaluation mode; nothing random is drawn. Several
+    processes share the cases, and all return the same.
     """
     network.eval()
-    values: dict[str, list[float]] = {}
-    for case in cases:
+    dice = torch.zeros(len(cases), len(spec.lesions), dtype=torch.float64)
+    for index in range(process_rank(), len(cases), num_processes()):
+        case = cases[index]
         predicted = predict_labels(
             network,
             case.image,
@@ -52,12 +55,16 @@ def validation_dice(
             precision=config.precision,
         )
         truth = np.asarray(case.labels)
-        for lesion in spec.lesions:
+        for column, lesion in enumerate(spec.lesions):
             if lesion.label in case.num_label_voxels:
-                dice = _dice(predicted == lesion.label, truth == lesion.label)
-                values.setdefault(lesion.name, []).append(dice)
-    names = [lesion.name for lesion in spec.lesions if lesion.name in values]
-    return {name: float(np.mean(values[name])) for name in names}
+                dice[index, column] = _dice(predicted == lesion.label, truth == lesion.label)
+    dice = all_reduced_sum(dice)
+    means = {}
+    for column, lesion in enumerate(spec.lesions):
+        rows = [row for row, case in enumerate(cases) if lesion.label in case.num_label_voxels]
+        if rows:
+            means[lesion.name] = dice[rows, column].mean().item()
+    return means
 
 
 def mean_over_types(dice: Mapping[str, float]) -> float:

@@ -2,15 +2,20 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from promptlesion.training.atomic import write_json, written_whole
+from promptlesion.training.launch import is_main_process
+
+FORMAT_VERSION = 2
+"""Of card and weights. 1 had no version, and window, spacing and lesion types in `dataset` alone."""
+_MOST_NAMED = 4
 
 
 class CheckpointError(ValueError):
@@ -23,11 +28,68 @@ class Checkpoint:
 
     card: dict[str, object]
     weights: dict[str, Tensor]
+    path: Path
+    """Where the weights lie."""
 
     def part(self, name: str) -> dict[str, Tensor]:
         """Return the state dict of one of the networks in the checkpoint."""
         prefix = f"{name}."
         return {key.removeprefix(prefix): value for key, value in self.weights.items() if key.startswith(prefix)}
+
+    def restore(self, network: nn.Module, *, part: str) -> None:
+        """Give a network the weights of one of the networks in the checkpoint.
+
+        Raises:
+            CheckpointError: the weights are those of another network.
+        """
+        load_weights(network, self.part(part), source=self.path)
+
+
+def load_weights(network: nn.Module, weights: Mapping[str, Tensor], *, source: Path) -> None:
+    """Give a network its weights, or say which do not fit.
+
+    Raises:
+        CheckpointError: tensors are missing, left over, or of another shape.
+    """
+    own = network.state_dict()
+    missing = [name for name in own if name not in weights]
+    left_over = sorted(name for name in weights if name not in own)
+    shapes = [
+        f"{name} {tuple(weights[name].shape)} instead of {tuple(tensor.shape)}"
+        for name, tensor in own.items()
+        if name in weights and weights[name].shape != tensor.shape
+    ]
+    problems = [
+        f"{kind} {_shortened(names)}"
+        for kind, names in (("missing", missing), ("left over", left_over), ("of another shape", shapes))
+        if names
+    ]
+    if problems:
+        raise CheckpointError(
+            f"{source}: expected the weights of the {type(network).__name__} the configuration describes; "
+            f"found {'; '.join(problems)}"
+        )
+    network.load_state_dict(weights)
+
+
+def _shortened(names: Sequence[str]) -> str:
+    more = len(names) - _MOST_NAMED
+    return ", ".join(names[:_MOST_NAMED]) + (f" and {more} more" if more > 0 else "")
+
+
+def differences(found: Mapping[str, object], expected: Mapping[str, object], prefix: str = "") -> list[str]:
+    """Name every entry of `expected` that `found` holds with another value, or not at all, with both values.
+
+    Both hold JSON types alone; what `found` says beyond that does not matter.
+    """
+    result: list[str] = []
+    for name, value in expected.items():
+        other = found.get(name)
+        if isinstance(value, Mapping) and isinstance(other, Mapping):
+            result += differences(other, value, f"{prefix}{name}.")
+        elif other != value:
+            result.append(f"{prefix}{name} ({other!r} instead of {value!r})")
+    return result
 
 
 def file_hash(path: Path) -> str:
@@ -39,8 +101,11 @@ def file_hash(path: Path) -> str:
 def save_checkpoint(folder: Path, *, card: Mapping[str, object], parts: Mapping[str, Mapping[str, Tensor]]) -> None:
     """Write `weights.safetensors`, then `card.json`, whose presence means that the checkpoint is complete.
 
-    `card` says at least `stage`; the hash of the weights and the versions of the software are added.
+    `card` says at least `stage`; the hash of the weights and the versions of software and format are added. Of several
+    processes the main one alone writes.
     """
+    if not is_main_process():
+        return
     flat = {
         f"{part}.{name}": tensor.detach().cpu().contiguous().clone()
         for part, tensors in parts.items()
@@ -51,14 +116,21 @@ def save_checkpoint(folder: Path, *, card: Mapping[str, object], parts: Mapping[
     with written_whole(weights_path) as temporary:
         save_file(flat, temporary)
     versions = {name: version(name) for name in ("promptlesion", "torch", "monai")}
-    write_json(folder / "card.json", {**card, "versions": versions, "weights_sha256": file_hash(weights_path)})
+    content = {
+        "format_version": FORMAT_VERSION,
+        **card,
+        "versions": versions,
+        "weights_sha256": file_hash(weights_path),
+    }
+    write_json(folder / "card.json", content)
 
 
 def load_checkpoint(folder: Path, *, stage: str) -> Checkpoint:
     """Read a checkpoint of the given stage.
 
     Raises:
-        CheckpointError: no finished checkpoint, another stage's, or weights that do not match their card.
+        CheckpointError: no finished checkpoint, another stage's, one of a format that is not known yet, or weights
+            that do not match their card.
     """
     card_path, weights_path = folder / "card.json", folder / "weights.safetensors"
     if not card_path.is_file():
@@ -67,10 +139,16 @@ def load_checkpoint(folder: Path, *, stage: str) -> Checkpoint:
         card: dict[str, object] = json.loads(card_path.read_text(encoding="utf-8"))
     except json.JSONDecodeError as error:
         raise CheckpointError(f"{card_path}: expected JSON; found {error}") from error
+    written_in = card.get("format_version", 1)
+    if not isinstance(written_in, int) or written_in > FORMAT_VERSION:
+        raise CheckpointError(
+            f"{card_path}: expected a format_version up to {FORMAT_VERSION}; found {written_in!r}, written by "
+            f"versions {card.get('versions')}. A newer promptlesion reads it"
+        )
     if card.get("stage") != stage:
         raise CheckpointError(f"{folder}: expected a checkpoint of stage {stage!r}; found {card.get('stage')!r}")
     if not weights_path.is_file() or file_hash(weights_path) != card.get("weights_sha256"):
         raise CheckpointError(
             f"{weights_path}: expected the SHA-256 stated in card.json; the file differs or is missing"
         )
-    return Checkpoint(card=card, weights=load_file(weights_path))
+    return Checkpoint(card=card, weights=load_file(weights_path), path=weights_path)

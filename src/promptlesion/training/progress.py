@@ -13,6 +13,8 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from promptlesion.training.launch import is_main_process
+
 _STDERR = Console(stderr=True)
 
 
@@ -32,7 +34,10 @@ class ProgressBar:
 
 @contextmanager
 def progress_bar(description: str, total: int, *, done: int = 0) -> Iterator[ProgressBar]:
-    """Show a bar on standard error while the block runs; where nobody watches, one line at its end."""
+    """Show a bar on standard error while the block runs; where nobody watches, one line at its end.
+
+    Of several processes the main one alone shows it.
+    """
     columns = (
         TextColumn("{task.description:<28}"),
         BarColumn(bar_width=30),
@@ -41,6 +46,6 @@ def progress_bar(description: str, total: int, *, done: int = 0) -> Iterator[Pro
         TimeRemainingColumn(),
         TextColumn("{task.fields[figures]}", style="dim"),
     )
-    with Progress(*columns, console=_STDERR, refresh_per_second=4) as progress:
+    with Progress(*columns, console=_STDERR, refresh_per_second=4, disable=not is_main_process()) as progress:
         bar = ProgressBar(progress, description, total, done)
         yield bar

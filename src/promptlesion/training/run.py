@@ -4,6 +4,7 @@ import json
 import platform
 import time
 from collections.abc import Iterable, Mapping
+from contextlib import nullcontext
 from importlib.metadata import version
 from pathlib import Path
 from types import TracebackType
@@ -12,6 +13,8 @@ import torch
 from torch.utils.tensorboard import SummaryWriter
 
 from promptlesion.training.atomic import write_json, write_text
+from promptlesion.training.checkpoint import differences
+from promptlesion.training.launch import barrier, is_main_process, mean_over_processes, num_processes
 from promptlesion.training.progress import progress_bar
 from promptlesion.training.state import TrainState
 
@@ -26,7 +29,8 @@ class Run:
     """`run.json`, `metrics.jsonl`, TensorBoard events, `state.pt` and `checkpoint/` of one training run.
 
     Opening the folder of an interrupted run goes on with it; opening a finished one says so through
-    `is_finished`; opening one that was made from something else is an error.
+    `is_finished`; opening one that was made from something else is an error. Of several processes all open it and
+    load from it, and the main one alone writes.
     """
 
     def __init__(
@@ -65,17 +69,18 @@ class Run:
         self.is_finished = False
         if self._record_path.is_file():
             record = json.loads(self._record_path.read_text(encoding="utf-8"))
-            differences = list(_differences(record, self._identity))
-            if differences:
+            others = differences(record, self._identity)
+            if others:
                 raise RunError(
                     f"{folder}: expected a run with the asked-for settings; found one with other "
-                    + "; ".join(differences)
+                    + "; ".join(others)
                     + ". Choose another --out, or remove the folder"
                 )
             self._seconds_before = float(record["seconds"])
             self.is_finished = bool(record["is_finished"])
         self._device = device
         self._started = time.perf_counter()
+        barrier()  # nobody writes before all have read
         if not self.is_finished:
             self._write_record()
 
@@ -85,6 +90,8 @@ class Run:
         return self._seconds_before + (0.0 if self.is_finished else time.perf_counter() - self._started)
 
     def _write_record(self) -> None:
+        if not is_main_process():
+            return
         device = self._device
         record = {
             **self._identity,
@@ -93,6 +100,7 @@ class Run:
             "device": torch.cuda.get_device_name(device)
             if device.type == "cuda"
             else f"{device.type} ({platform.machine()})",
+            "num_processes": num_processes(),
             "num_threads": torch.get_num_threads(),
             "versions": {
                 "python": platform.python_version(),
@@ -106,6 +114,8 @@ class Run:
     ) -> None:
         """Run a training loop to its end: log every report, save the state, show a progress bar.
 
+        Of several processes each runs its own loop; what is logged is the mean of their reports.
+
         Args:
             state: what the loop trains; an interrupted run's is loaded first, by `resume`.
             reports: the training loop, a generator that yields after each step and ends with the training.
@@ -114,16 +124,22 @@ class Run:
         """
         stage = str(self._identity["stage"])
         with (
-            _MetricsLog(self.folder, after_step=state.step) as log,
+            _MetricsLog(self.folder, after_step=state.step) if is_main_process() else nullcontext() as log,
             progress_bar(stage, num_steps, done=state.step) as bar,
         ):
-            for report in reports:
-                log.write(state.step, report)
+            for own_report in reports:
+                report = mean_over_processes(own_report)
+                if log is not None:
+                    log.write(state.step, report)
                 bar.update(state.step, report)
                 if state.step % checkpoint_every_steps == 0:
-                    state.save(self.folder / "state.pt")
+                    self._save(state)
                     self._write_record()
-        state.save(self.folder / "state.pt")
+        self._save(state)
+
+    def _save(self, state: TrainState) -> None:
+        if is_main_process():
+            state.save(self.folder / "state.pt")
 
     def resume(self, state: TrainState) -> None:
         """Load the saved state of an interrupted run, if there is one."""
@@ -132,10 +148,11 @@ class Run:
             state.load(path)
 
     def finish(self) -> None:
-        """Mark the run as done; from now on there is nothing to do in this folder."""
+        """Mark the run as done, for all processes at once; from now on there is nothing to do in this folder."""
         seconds = self.seconds
         self.is_finished, self._seconds_before = True, seconds
         self._write_record()
+        barrier()
 
 
 def read_metrics(folder: Path) -> list[dict[str, float]]:
@@ -175,13 +192,3 @@ class _MetricsLog:
     ) -> None:
         self._file.close()
         self._tensorboard.close()
-
-
-def _differences(found: Mapping[str, object], asked: Mapping[str, object], prefix: str = "") -> Iterable[str]:
-    """Name every entry of `asked` that `found` holds with another value."""
-    for name, value in asked.items():
-        other = found.get(name)
-        if isinstance(value, Mapping) and isinstance(other, Mapping):
-            yield from _differences(other, value, f"{prefix}{name}.")
-        elif other != value:
-            yield f"{prefix}{name} ({other!r} instead of {value!r})"

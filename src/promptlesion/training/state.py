@@ -2,12 +2,14 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from pickle import UnpicklingError
 
 import torch
 from torch import nn
 from torch.optim import Optimizer
 
 from promptlesion.training.atomic import written_whole
+from promptlesion.training.checkpoint import CheckpointError, load_weights
 
 
 @dataclass
@@ -35,10 +37,20 @@ class TrainState:
             torch.save(content, temporary)
 
     def load(self, path: Path) -> None:
-        """Take over a saved state; networks and optimisers must be built alike."""
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        """Take over a saved state; networks and optimisers must be built alike.
+
+        Raises:
+            CheckpointError: a damaged file, one that holds more than tensors and figures, or other networks.
+        """
+        try:
+            content = torch.load(path, map_location="cpu", weights_only=True)
+        except (UnpicklingError, EOFError, RuntimeError) as error:
+            raise CheckpointError(
+                f"{path}: expected the state of a training; found a file that is damaged or none of ours. "
+                "Remove it to start anew"
+            ) from error
         for name, network in self.networks.items():
-            network.load_state_dict(content["networks"][name])
+            load_weights(network, content["networks"][name], source=path)
         for name, optimizer in self.optimizers.items():
             optimizer.load_state_dict(content["optimizers"][name])
         self.counters = dict(content["counters"])

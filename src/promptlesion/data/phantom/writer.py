@@ -1,8 +1,10 @@
 """Cohorts of phantom subjects as a dataset folder, made by several processes and resumable."""
 
 import json
+import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import contextmanager
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
@@ -12,6 +14,7 @@ from promptlesion.data.phantom.cases import Kind, phantom_case, phantom_labels, 
 from promptlesion.data.spec import DatasetError
 from promptlesion.training.atomic import write_text
 
+_NUM_THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
 _MARKER = "phantom.json"
 _VERSION = 1
 """Raised whenever the same seed would give other voxels, so that a cohort is never half old and half new."""
@@ -61,7 +64,8 @@ def _run(write: Callable[[int], None], indices: list[int], num_workers: int) -> 
             yield index
         return
     with ProcessPoolExecutor(min(num_workers, len(indices)), mp_context=get_context("spawn")) as pool:
-        futures = {pool.submit(write, index): index for index in indices}
+        with _one_thread_each():
+            futures = {pool.submit(write, index): index for index in indices}
         try:
             for future in as_completed(futures):
                 future.result()
@@ -69,6 +73,22 @@ def _run(write: Callable[[int], None], indices: list[int], num_workers: int) -> 
         finally:
             for future in futures:
                 future.cancel()
+
+
+@contextmanager
+def _one_thread_each() -> Iterator[None]:
+    """Let the processes that start in the block compute with one thread each, unless the user said otherwise.
+
+    Every worker's linear algebra would take all cores, and threads that wait for one another keep them busy: drawing
+    abdomens took thirty times as long.
+    """
+    missing = [name for name in _NUM_THREADS if name not in os.environ]
+    os.environ.update(dict.fromkeys(missing, "1"))
+    try:
+        yield
+    finally:
+        for name in missing:
+            del os.environ[name]
 
 
 def _write_one(kind: Kind, seed: int, is_noisy: bool, out: Path, index: int) -> None:
