@@ -33,6 +33,14 @@ def test_a_patch_that_does_not_divide_is_refused() -> None:
         AutoencoderConfig(patch_voxels=24, widths=(8, 8, 8, 8, 8))
 
 
+def test_medicalnet_and_its_file_come_together() -> None:
+    with pytest.raises(ValidationError, match=r"medicalnet_weights: expected the path of a Med.*found none"):
+        AutoencoderConfig(perceptual_network="medicalnet")
+    with pytest.raises(ValidationError, match=r"medicalnet_weights: expected none, as it has.*found 'a\.pth'"):
+        AutoencoderConfig(medicalnet_weights="a.pth")
+    assert AutoencoderConfig(perceptual_network="medicalnet", medicalnet_weights="a.pth").medicalnet_weights == "a.pth"
+
+
 def test_unknown_keys_are_refused() -> None:
     with pytest.raises(ValidationError, match="codebook_sise"):
         AutoencoderConfig.model_validate({"codebook_sise": 12})

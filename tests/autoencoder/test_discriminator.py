@@ -6,6 +6,7 @@ from torch import Tensor
 
 from promptlesion.autoencoder.discriminator import (
     Discriminators,
+    adaptive_weight,
     axis_slices,
     discriminator_loss,
     feature_matching_loss,
@@ -93,3 +94,19 @@ def test_a_patch_is_judged_apart_from_its_batch() -> None:
     together, alone = discriminators(volume, slices), discriminators(volume[1:2], slices[1:2])
     for first, second in zip(together, alone, strict=True):
         torch.testing.assert_close(first[-1][1:2], second[-1], rtol=1e-3, atol=1e-4)
+
+
+def test_the_adaptive_weight_makes_both_gradients_alike() -> None:
+    """Esser et al. 2021, eq. 7, at a layer whose gradients are known."""
+    layer = torch.tensor([3.0, -4.0]).requires_grad_()
+    faithful, fooling = layer.square().sum(), 0.1 * layer.sum()
+    weight = adaptive_weight(faithful, fooling, layer)
+    assert weight.item() == pytest.approx(10.0 / (0.1 * 2**0.5), rel=1e-4)
+    assert not weight.requires_grad
+    gradients = [torch.autograd.grad(loss, layer, retain_graph=True)[0] for loss in (faithful, weight * fooling)]
+    assert gradients[0].norm().item() == pytest.approx(gradients[1].norm().item(), rel=1e-4)
+
+
+def test_the_adaptive_weight_is_capped_where_nothing_fools() -> None:
+    layer = torch.tensor([3.0, -4.0]).requires_grad_()
+    assert adaptive_weight(layer.square().sum(), 0.0 * layer.sum(), layer) == 1e4

@@ -1,5 +1,9 @@
 """The quantizer against brute force, an independent implementation, and its own closed forms."""
 
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -39,6 +43,25 @@ def test_agrees_with_vector_quantize_pytorch() -> None:
     quantized = filled(codebook).eval()(latent)
     assert torch.equal(quantized.codes, codes.view(2, 5, 3, 6))
     torch.testing.assert_close(quantized.latent, expected.view(latent.shape))
+
+
+def test_a_step_agrees_with_vector_quantize_pytorch() -> None:
+    """Same codebook, same tokens: same codes, same moved codebook, in step after step."""
+    codebook, decay = drawn(41, 4, seed=1), 0.9
+    reference = VectorQuantize(
+        dim=4, codebook_size=41, channel_last=False, decay=decay, eps=0.0, threshold_ema_dead_code=0
+    ).train()
+    reference._codebook.embed.copy_(codebook[None])
+    reference._codebook.embed_avg.copy_(codebook[None])
+    reference._codebook.cluster_size.fill_(1.0)
+    quantizer = filled(codebook, decay=decay, dead_code_usage=1e-9)
+    for step in range(3):
+        latent = drawn(2, 4, 5, 3, 6, seed=2 + step)
+        _, codes, _ = reference(latent.flatten(2))
+        quantized = quantizer(latent, torch.Generator())
+        assert torch.equal(quantized.codes, codes.view(2, 5, 3, 6))
+        torch.testing.assert_close(quantizer.codebook, reference._codebook.embed[0])
+        torch.testing.assert_close(quantizer.usage, reference._codebook.cluster_size[0])
 
 
 def test_chunking_does_not_change_a_code(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -157,13 +180,61 @@ def test_the_same_generator_gives_the_same_codebook() -> None:
     assert not torch.equal(trained(0), trained(1))
 
 
-def test_precision_around_it_does_not_change_it() -> None:
-    quantizer, latent = filled(drawn(16, 3, seed=1)).eval(), drawn(2, 3, 4, 3, 5)
-    plain = quantizer(latent)
+@pytest.mark.parametrize("is_training", [False, True])
+def test_it_computes_in_float32_whatever_is_around_it(is_training: bool) -> None:
+    """Far from zero bfloat16 cannot tell the codes apart: most tokens would get another."""
+    codebook, latent = 30 + drawn(64, 3, seed=1), 30 + drawn(2, 3, 4, 3, 5)
+    plain_quantizer, cast_quantizer = (filled(codebook).train(is_training) for _ in range(2))
+    plain = plain_quantizer(latent, torch.Generator().manual_seed(0))
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        cast = quantizer(latent)
+        cast = cast_quantizer(latent, torch.Generator().manual_seed(0))
+        tokens = latent.movedim(1, -1).reshape(-1, 3)
+        rounded = (tokens @ codebook.T - 0.5 * codebook.square().sum(dim=1)).argmax(dim=1)
+    assert (rounded.view(plain.codes.shape) != plain.codes).float().mean() > 0.5
     assert torch.equal(plain.codes, cast.codes)
+    assert torch.equal(plain.commitment, cast.commitment)
     assert cast.latent.dtype is torch.float32
+    assert torch.equal(plain_quantizer.codebook, cast_quantizer.codebook)
+
+
+def test_a_bfloat16_latent_is_taken_as_it_is() -> None:
+    """What an encoder under autocast gives."""
+    quantizer, latent = filled(drawn(16, 3, seed=1)).eval(), drawn(2, 3, 4, 3, 5).bfloat16()
+    quantized = quantizer(latent)
+    assert torch.equal(quantized.codes, quantizer(latent.float()).codes)
+    assert quantized.latent.dtype is torch.float32
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason="Linux tells a process its peak memory there")
+def test_the_papers_batch_needs_little_memory() -> None:
+    """All distances of 4 x 24^3 tokens to 16384 codes would take 3.6 GB; a training step adds at most 300 MB."""
+    result = subprocess.run([sys.executable, "-c", _MEMORY], capture_output=True, text=True, timeout=120)
+    assert result.returncode == 0, result.stderr
+    assert 0 < float(result.stdout) <= 300
+
+
+_MEMORY = """
+import re, torch
+from pathlib import Path
+from promptlesion.autoencoder.quantizer import VectorQuantizer
+
+def peak_mb():  # not getrusage: its maximum is that of the process this one was started from
+    return int(re.search(r"VmHWM:\\s*(\\d+) kB", Path("/proc/self/status").read_text())[1]) / 1000
+
+torch.set_num_threads(1)
+generator = torch.Generator().manual_seed(0)
+quantizer = VectorQuantizer(codebook_size=16384, dimension=8)
+quantizer.codebook.normal_(generator=generator)
+quantizer.token_sum.copy_(quantizer.codebook)
+quantizer.usage.fill_(1.0)
+quantizer.is_initialized.fill_(value=True)
+quantizer(torch.randn(1, 8, 2, 2, 2, requires_grad=True), generator).latent.sum().backward()  # loads what it needs
+latent = torch.randn(4, 8, 24, 24, 24, requires_grad=True)
+before = peak_mb()
+quantized = quantizer(latent, generator)
+(quantized.latent.sum() + quantized.commitment).backward()
+print(peak_mb() - before)
+"""
 
 
 def test_before_there_is_a_codebook_the_latent_passes_unchanged() -> None:

@@ -12,8 +12,10 @@ import torch
 from promptlesion.autoencoder.autoencoder import load_autoencoder
 from promptlesion.autoencoder.config import AutoencoderConfig
 from promptlesion.autoencoder.train import train_autoencoder
-from promptlesion.data.cache import CachedCase
+from promptlesion.data.cache import CachedCase, data_fingerprint
 from promptlesion.data.spec import DatasetSpec
+from promptlesion.training.checkpoint import file_hash
+from promptlesion.training.medicalnet import MedicalNet
 from promptlesion.training.run import RunError, read_metrics
 
 CPU = torch.device("cpu")
@@ -79,6 +81,41 @@ def test_bfloat16_and_one_loss_alone_train_too(
     assert lines[0]["l1"] == pytest.approx(read_metrics(tiny_autoencoder_run)[0]["l1"], rel=0.05)
 
 
+def test_the_adversarial_losses_are_weighed_by_their_gradients(
+    train: partial[object], tiny_autoencoder_config: AutoencoderConfig, tmp_path: Path
+) -> None:
+    """From the first adversarial step on, and the run differs from there."""
+    config = tiny_autoencoder_config.model_copy(update={"adversarial_weighting": "adaptive", "num_epochs": 3})
+    train(out=tmp_path, config=config)
+    lines = read_metrics(tmp_path)
+    assert ["adaptive_weight" in line for line in lines] == [False] * 8 + [True] * 4
+    assert all(0 < line["adaptive_weight"] <= 1e4 for line in lines[8:])
+
+
+def test_medicalnet_is_part_of_the_runs_identity(
+    train: partial[object], tiny_autoencoder_config: AutoencoderConfig, tmp_path: Path
+) -> None:
+    weights = tmp_path / "resnet_10.pth"
+    torch.manual_seed(0)
+    torch.save({"state_dict": MedicalNet(10).state_dict()}, weights)
+    config = tiny_autoencoder_config.model_copy(
+        update={
+            "perceptual_network": "medicalnet",
+            "medicalnet_weights": str(weights),
+            "num_epochs": 2,
+            "steps_per_epoch": 2,
+            "adversarial_weight": 0.0,
+        }
+    )
+    out = tmp_path / "run"
+    train(out=out, config=config)
+    assert all(line["perceptual"] > 0 for line in read_metrics(out))
+    assert load_autoencoder(out, CPU).card["medicalnet weights"] == file_hash(weights)
+    torch.save({"state_dict": MedicalNet(10).state_dict()}, weights)
+    with pytest.raises(RunError, match=r"inputs\.medicalnet weights"):
+        train(out=out, config=config)
+
+
 def test_a_finished_run_is_left_alone(train: partial[object], tiny_autoencoder_run: Path) -> None:
     before = {path: path.stat().st_mtime_ns for path in tiny_autoencoder_run.rglob("*")}
     train(out=tiny_autoencoder_run)
@@ -103,11 +140,22 @@ def test_codebook_and_discriminators_start_at_their_epochs(tiny_autoencoder_run:
 
 
 def test_the_card_says_what_other_stages_must_know(
-    tiny_autoencoder_run: Path, tiny_spec: DatasetSpec, tiny_autoencoder_config: AutoencoderConfig
+    tiny_autoencoder_run: Path,
+    tiny_spec: DatasetSpec,
+    tiny_cases: list[CachedCase],
+    tiny_autoencoder_config: AutoencoderConfig,
 ) -> None:
     trained = load_autoencoder(tiny_autoencoder_run, CPU)
     assert trained.config == tiny_autoencoder_config
     assert DatasetSpec.model_validate(trained.card["dataset"]) == tiny_spec
+    assert trained.spec == tiny_spec
+    assert {name: trained.card[name] for name in tiny_spec.facts()} == tiny_spec.facts()
+    assert trained.card["method"] == "vqgan"
+    assert trained.card["latent_scale"] == {
+        "mean": trained.network.latent_mean.tolist(),
+        "std": trained.network.latent_std.tolist(),
+    }
+    assert trained.card["data_fingerprint"] == data_fingerprint(tiny_cases[:3])
     assert trained.card["training_subjects"] == ["tiny_0", "tiny_1", "tiny_2"]
     bias = trained.card["lesion_bias"]
     assert isinstance(bias, list)

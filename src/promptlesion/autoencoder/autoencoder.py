@@ -4,13 +4,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from promptlesion.autoencoder.config import AutoencoderConfig
 from promptlesion.autoencoder.network import build_decoder, build_encoder
 from promptlesion.autoencoder.quantizer import Quantized, VectorQuantizer, unquantized
-from promptlesion.training.checkpoint import load_checkpoint
+from promptlesion.data.spec import DatasetSpec
+from promptlesion.training.checkpoint import differences, load_checkpoint
 from promptlesion.training.device import place
 
 
@@ -45,6 +46,13 @@ class Autoencoder(nn.Module):
         self.latent_channels = latent_channels
         self.downsampling = 2 ** (len(widths) - 1)
 
+    @property
+    def last_weight(self) -> Float[Tensor, "1 channel _ _ _"]:
+        """Weight of the decoder's last convolution, where the adaptive adversarial weight compares gradients."""
+        last = self.decoder[-1]
+        assert isinstance(last, nn.Conv3d)
+        return last.weight
+
     def reconstruct(
         self,
         image: Float[Tensor, "batch 1 x y z"],
@@ -65,9 +73,17 @@ class Autoencoder(nn.Module):
 
     def decode(self, latent: Float[Tensor, "batch channel u v w"]) -> Float[Tensor, "batch 1 x y z"]:
         """Return the normalised patch of a latent: undo the scale, quantize, decode, clip to [-1, 1]."""
-        raw = latent.float() * _per_channel(self.latent_std) + _per_channel(self.latent_mean)
-        decoded: Tensor = self.decoder(self.quantizer(raw).latent)
+        decoded: Tensor = self.decoder(self._quantize(latent).latent)
         return decoded.float().clamp(-1, 1)
+
+    def codes(self, latent: Float[Tensor, "batch channel u v w"]) -> Int[Tensor, "batch u v w"]:
+        """Return the index of the code that `decode` puts in every place of a latent."""
+        return self._quantize(latent).codes
+
+    def _quantize(self, latent: Float[Tensor, "batch channel u v w"]) -> Quantized:
+        raw = latent.float() * _per_channel(self.latent_std) + _per_channel(self.latent_mean)
+        quantized: Quantized = self.quantizer(raw)
+        return quantized
 
     @torch.no_grad()
     def set_latent_scale(self, raw: Float[Tensor, "batch channel u v w"]) -> None:
@@ -75,6 +91,10 @@ class Autoencoder(nn.Module):
         channels = raw.float().movedim(1, 0).flatten(1)
         self.latent_mean.copy_(channels.mean(dim=1))
         self.latent_std.copy_(channels.std(dim=1).clamp_min(1e-6))
+
+    def latent_scale(self) -> dict[str, list[float]]:
+        """Return mean and standard deviation of every channel of the unscaled latent, for a checkpoint's card."""
+        return {"mean": self.latent_mean.tolist(), "std": self.latent_std.tolist()}
 
 
 def _per_channel(values: Float[Tensor, " channel"]) -> Float[Tensor, "1 channel 1 1 1"]:
@@ -101,16 +121,36 @@ class TrainedAutoencoder:
     config: AutoencoderConfig
     card: dict[str, object]
 
+    @property
+    def spec(self) -> DatasetSpec:
+        """Window, spacing and lesion types of the dataset it was trained on."""
+        return DatasetSpec.model_validate(self.card["dataset"])
+
+
+def check_dataset(trained: TrainedAutoencoder, spec: DatasetSpec, *, run_folder: Path) -> None:
+    """Refuse a dataset whose scans mean something else to the autoencoder; it may have other lesion types.
+
+    Raises:
+        ValueError: window or spacing differ from those it was trained with.
+    """
+    expected = {name: value for name, value in spec.facts().items() if name != "lesion_types"}
+    others = differences(trained.spec.facts(), expected)
+    if others:
+        raise ValueError(
+            f"{run_folder}: expected an autoencoder for scans like the dataset's; found one with other "
+            + "; ".join(others)
+        )
+
 
 def load_autoencoder(run_folder: Path, device: torch.device) -> TrainedAutoencoder:
     """Read a finished run of stage 1, frozen and in evaluation mode.
 
     Raises:
-        CheckpointError: the run is not finished, damaged, or of another stage.
+        CheckpointError: the run is not finished, damaged, of another stage or of other networks.
     """
     checkpoint = load_checkpoint(run_folder / "checkpoint", stage="autoencoder")
     config = AutoencoderConfig.model_validate(checkpoint.card["config"])
     network = build_autoencoder(config)
-    network.load_state_dict(checkpoint.part("autoencoder"))
+    checkpoint.restore(network, part="autoencoder")
     place(network.requires_grad_(requires_grad=False).eval(), device)
     return TrainedAutoencoder(network, config, checkpoint.card)

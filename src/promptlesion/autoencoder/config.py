@@ -36,10 +36,26 @@ class AutoencoderConfig(BaseModel):
         description="weight of a lesion voxel in the L1 loss, where lesions are few; any other voxel weighs 1",
     )
     perceptual_weight: float = Field(0.1, ge=0, description="weight of the perceptual loss")
+    perceptual_network: Literal["imagenet", "medicalnet"] = Field(
+        "imagenet",
+        description="what the perceptual loss compares: features of an ImageNet network on slices of all three axes, "
+        "or of MedicalNet on the whole patch, which needs medicalnet_weights",
+    )
+    medicalnet_weights: str | None = Field(
+        None,
+        min_length=1,
+        description="path of a file of MedicalNet's on this machine: resnet_10.pth, resnet_18.pth, resnet_34.pth, "
+        "resnet_50.pth, or one ending in _23dataset.pth",
+    )
     slices_per_axis: int = Field(
-        2, ge=1, description="slices per axis that the perceptual loss and the slice discriminator see"
+        2, ge=1, description="slices per axis that the perceptual loss on slices and the slice discriminator see"
     )
     adversarial_weight: float = Field(0.1, ge=0, description="weight of each of the two adversarial losses")
+    adversarial_weighting: Literal["fixed", "adaptive"] = Field(
+        "fixed",
+        description="what adversarial_weight multiplies: 1, or the ratio of the gradients of reconstruction and "
+        "adversarial losses at the decoder's last layer, found anew in every step",
+    )
     feature_matching_weight: float = Field(1.0, ge=0, description="weight of the feature matching loss")
     adversarial_start_epoch: int = Field(100, ge=0, description="epoch at which the discriminators switch on")
     discriminator_channels: int = Field(32, ge=4, description="channels of the first layer of both discriminators")
@@ -72,6 +88,20 @@ class AutoencoderConfig(BaseModel):
                 f"adversarial_start_epoch: expected less than num_epochs ({self.num_epochs}), so that the "
                 f"discriminators train at all; found {self.adversarial_start_epoch}. "
                 "Set adversarial_weight = 0 to train without them"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _medicalnet_has_its_file(self) -> "AutoencoderConfig":
+        if self.perceptual_network == "medicalnet" and self.medicalnet_weights is None:
+            raise ValueError(
+                "medicalnet_weights: expected the path of a MedicalNet file for perceptual_network = 'medicalnet'; "
+                "found none"
+            )
+        if self.perceptual_network != "medicalnet" and self.medicalnet_weights is not None:
+            raise ValueError(
+                "medicalnet_weights: expected none, as it has no effect with perceptual_network = "
+                f"{self.perceptual_network!r}; found {self.medicalnet_weights!r}"
             )
         return self
 

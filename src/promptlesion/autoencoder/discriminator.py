@@ -8,6 +8,11 @@ from jaxtyping import Float
 from monai.networks.nets import PatchDiscriminator
 from torch import Tensor, nn
 
+from promptlesion.training.launch import all_reduced_sum, num_processes
+
+_MAX_ADAPTIVE_WEIGHT = 1e4
+_SMALLEST_GRADIENT = 1e-6
+
 
 class Discriminators(nn.Module):
     """The volume and the slice discriminator side by side."""
@@ -67,3 +72,18 @@ def feature_matching_loss(real: list[list[Tensor]], generated: list[list[Tensor]
         for map_real, map_generated in zip(on_real[:-1], on_generated[:-1], strict=True)
     ]
     return torch.stack(losses).mean()
+
+
+def adaptive_weight(
+    reconstruction: Float[Tensor, ""], fooling: Float[Tensor, ""], last_layer: Float[Tensor, "..."]
+) -> Float[Tensor, ""]:
+    """Return the weight at which fooling pulls as hard as the reconstruction (Esser et al. 2021, eq. 7).
+
+    It is the ratio of the norms of both gradients at the decoder's last layer, over all processes together, at most
+    1e4; no gradient flows through it. `reconstruction` and `fooling` keep their graphs.
+    """
+    norms: list[Tensor] = []
+    for loss in (reconstruction, fooling):
+        (gradient,) = torch.autograd.grad(loss, last_layer, retain_graph=True)
+        norms.append((all_reduced_sum(gradient.float()) / num_processes()).norm())
+    return (norms[0] / (norms[1] + _SMALLEST_GRADIENT)).clamp_max(_MAX_ADAPTIVE_WEIGHT)

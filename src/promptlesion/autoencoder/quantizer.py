@@ -1,7 +1,7 @@
 """Vector quantizer whose codebook is an exponential moving average of the tokens it stands for.
 
 van den Oord et al. 2017, appendix A.1; initialisation from data and restart of dead codes after
-Williams et al. 2020.
+Williams et al. 2020. Several processes keep one codebook, that of all their tokens together.
 """
 
 from dataclasses import dataclass
@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
+
+from promptlesion.training.launch import all_reduced_sum, num_processes, process_rank
 
 _CHUNK_DISTANCES = 16 * 2**20
 _KMEANS_ROUNDS = 4
@@ -88,7 +90,7 @@ class VectorQuantizer(nn.Module):
         count, total = _assign(tokens, codes, len(self.codebook))
         self.usage.lerp_(count, 1 - self.decay)
         self.token_sum.lerp_(total, 1 - self.decay)
-        threshold = self.dead_code_usage * len(tokens) / len(self.codebook)
+        threshold = self.dead_code_usage * len(tokens) * num_processes() / len(self.codebook)
         is_dead = self.usage < threshold
         if bool(is_dead.any()):
             new = _draw(tokens, int(is_dead.sum()), generator)
@@ -121,33 +123,45 @@ def nearest_code(
 
 def perplexity(codes: Int[Tensor, "*shape"], codebook_size: int) -> float:
     """Return exp of the entropy of the code usage: the number of codes used as if equally often."""
-    share = torch.bincount(codes.flatten(), minlength=codebook_size).double() / codes.numel()
-    return float(torch.special.entr(share).sum().exp())
+    count = all_reduced_sum(torch.bincount(codes.flatten(), minlength=codebook_size)).double()
+    return float(torch.special.entr(count / count.sum()).sum().exp())
 
 
 def _assign(
     tokens: Float[Tensor, "token channel"], codes: Int[Tensor, " token"], codebook_size: int
 ) -> tuple[Float[Tensor, " code"], Float[Tensor, "code channel"]]:
-    """Return how many tokens each code has, and their sum."""
+    """Return how many tokens of all processes each code has, and their sum."""
     count = torch.bincount(codes, minlength=codebook_size).to(tokens.dtype)
     total = tokens.new_zeros(codebook_size, tokens.shape[1]).index_add_(0, codes, tokens)
-    return count, total
+    return all_reduced_sum(count), all_reduced_sum(total)
 
 
 def _draw(
     tokens: Float[Tensor, "token channel"], number: int, generator: torch.Generator
 ) -> Float[Tensor, "number channel"]:
-    """Draw tokens, without repeating any while there are enough.
+    """Draw from the tokens of all processes, without repeating any while there are enough.
 
     Where some repeat, all are moved a little so that they differ.
     """
-    rounds = -(-number // len(tokens))
-    chosen = torch.cat([torch.randperm(len(tokens), generator=generator) for _ in range(rounds)])[:number]
-    drawn = tokens[chosen.to(tokens.device)]
+    num_tokens = len(tokens) * num_processes()
+    rounds = -(-number // num_tokens)
+    chosen = torch.cat([torch.randperm(num_tokens, generator=generator) for _ in range(rounds)])[:number]
+    own = chosen - process_rank() * len(tokens)
+    is_own = (own >= 0) & (own < len(tokens))
+    drawn = tokens.new_zeros(number, tokens.shape[1])
+    drawn[is_own.to(tokens.device)] = tokens[own[is_own].to(tokens.device)]
+    drawn = all_reduced_sum(drawn)
     if rounds > 1:
         jitter = torch.randn(drawn.shape, generator=generator).to(drawn.device)
-        drawn = drawn + 1e-2 * tokens.std(dim=0) * jitter
+        drawn = drawn + 1e-2 * _standard_deviation(tokens) * jitter
     return drawn
+
+
+def _standard_deviation(tokens: Float[Tensor, "token channel"]) -> Float[Tensor, " channel"]:
+    """Return that of every channel over the tokens of all processes."""
+    num_tokens = len(tokens) * num_processes()
+    mean = all_reduced_sum(tokens.sum(dim=0)) / num_tokens
+    return (all_reduced_sum((tokens - mean).square().sum(dim=0)) / (num_tokens - 1)).sqrt()
 
 
 def _required(generator: torch.Generator | None) -> torch.Generator:

@@ -12,27 +12,28 @@ from promptlesion.autoencoder.autoencoder import Autoencoder, build_autoencoder
 from promptlesion.autoencoder.config import AutoencoderConfig
 from promptlesion.autoencoder.discriminator import (
     Discriminators,
+    adaptive_weight,
     axis_slices,
     discriminator_loss,
     feature_matching_loss,
     generator_loss,
 )
 from promptlesion.autoencoder.lesion_bias import measure_lesion_bias
-from promptlesion.autoencoder.loss import PerceptualLoss, weighted_l1
+from promptlesion.autoencoder.loss import weighted_l1
+from promptlesion.autoencoder.perceptual import build_perceptual_loss, perceptual_identity
 from promptlesion.autoencoder.quantizer import perplexity
 from promptlesion.data.cache import CachedCase, data_fingerprint
 from promptlesion.data.patch_batches import PatchBatches
 from promptlesion.data.spec import DatasetSpec
 from promptlesion.training.checkpoint import save_checkpoint
 from promptlesion.training.device import autocast, place, resolve_device
-from promptlesion.training.imagenet import load_efficientnet_lite0
+from promptlesion.training.launch import average_gradients, share_of_batch
 from promptlesion.training.learning_rate import set_learning_rate
 from promptlesion.training.run import Report, Run
 from promptlesion.training.seeding import derive_seed, numpy_generator, torch_generator
 from promptlesion.training.state import TrainState
 
 _SCALE_BATCHES = 16
-_PERCEPTUAL_STAGES = (1, 2, 3, 4)
 
 
 def train_autoencoder(
@@ -59,7 +60,7 @@ def train_autoencoder(
     Returns:
         The finished run; its `checkpoint/` holds the networks and the card.
     """
-    torch_device = resolve_device(device)
+    torch_device, share = resolve_device(device), share_of_batch(config.batch_size)
     run = Run(
         out,
         stage="autoencoder",
@@ -68,6 +69,7 @@ def train_autoencoder(
         inputs={
             "training cases": ", ".join(case.name for case in train_cases),
             "data": data_fingerprint(train_cases),
+            **perceptual_identity(config),
         },
         device=torch_device,
     )
@@ -101,6 +103,7 @@ def train_autoencoder(
     reports = _steps(
         state,
         batches,
+        share,
         config=config,
         num_steps=num_steps,
         adversarial_start_step=config.adversarial_start_epoch * steps_per_epoch,
@@ -123,12 +126,17 @@ def train_autoencoder(
         run.checkpoint_folder,
         card={
             "stage": "autoencoder",
+            "method": "vqgan",
+            **spec.facts(),
+            "latent_scale": autoencoder.latent_scale(),
+            "data_fingerprint": data_fingerprint(train_cases),
             "config": config.model_dump(mode="json"),
             "dataset": spec.model_dump(mode="json"),
             "training_cases": [case.name for case in train_cases],
             "training_subjects": sorted({case.subject for case in train_cases}),
             "seed": seed,
             "lesion_bias": [entry.as_json() for entry in bias],
+            **perceptual_identity(config),
         },
         parts={"autoencoder": autoencoder.state_dict()},
     )
@@ -139,6 +147,7 @@ def train_autoencoder(
 def _steps(
     state: TrainState,
     batches: PatchBatches,
+    share: range,
     *,
     config: AutoencoderConfig,
     num_steps: int,
@@ -147,15 +156,13 @@ def _steps(
     seed: int,
     device: torch.device,
 ) -> Iterator[Report]:
-    """Train step by step, yielding the losses of each."""
+    """Train step by step on this process's share of each batch, yielding the losses of each."""
     autoencoder, discriminators = state.networks["autoencoder"], state.networks["discriminators"]
     assert isinstance(autoencoder, Autoencoder)
     autoencoder.train()
-    perceptual = (
-        PerceptualLoss(load_efficientnet_lite0(_PERCEPTUAL_STAGES).to(device)) if config.perceptual_weight > 0 else None
-    )
+    perceptual = build_perceptual_loss(config, device)
     while state.step < num_steps:
-        patches = batches.draw(state.step)
+        patches = batches.draw(state.step, share)
         image, lesion_mask = patches.image.to(device), patches.lesion_mask.to(device)
         is_adversarial = config.adversarial_weight > 0 and state.step >= adversarial_start_step
         is_quantized = state.step >= quantizer_start_step
@@ -173,18 +180,25 @@ def _steps(
             reconstruction, quantized = autoencoder.reconstruct(image, generator, is_quantized=is_quantized)
             l1 = weighted_l1(reconstruction, image, lesion_mask, lesion_weight=config.lesion_weight)
             image_slices, slices = axis_slices(image, positions), axis_slices(reconstruction, positions)
-            loss = l1 + config.commitment_weight * quantized.commitment
+            faithful = l1
             report = {"l1": l1.item(), "commitment": quantized.commitment.item()}
             if perceptual is not None:
-                distance = perceptual(slices, image_slices)
-                loss = loss + config.perceptual_weight * distance
+                sees_patches = config.perceptual_network == "medicalnet"
+                compared = (reconstruction, image) if sees_patches else (slices, image_slices)
+                distance = perceptual(*compared)
+                faithful = faithful + config.perceptual_weight * distance
                 report["perceptual"] = distance.item()
+            loss = faithful + config.commitment_weight * quantized.commitment
             if is_adversarial:
                 real = discriminators(image, image_slices)
                 generated = discriminators(reconstruction, slices)
                 fooling, matching = generator_loss(generated), feature_matching_loss(real, generated)
-                loss = loss + config.adversarial_weight * fooling + config.feature_matching_weight * matching
                 report |= {"generator": fooling.item(), "feature_matching": matching.item()}
+                if config.adversarial_weighting == "adaptive":
+                    weight = adaptive_weight(faithful, fooling, autoencoder.last_weight)
+                    fooling = weight * fooling
+                    report["adaptive_weight"] = weight.item()
+                loss = loss + config.adversarial_weight * fooling + config.feature_matching_weight * matching
         _descend(loss, autoencoder, state.optimizers["autoencoder"], config.max_gradient_norm)
         if is_adversarial:
             with autocast(device, config.precision):
@@ -201,6 +215,7 @@ def _descend(loss: Tensor, network: nn.Module, optimizer: torch.optim.Optimizer,
     """Take one optimiser step for the network alone."""
     optimizer.zero_grad(set_to_none=True)
     loss.backward(inputs=[p for p in network.parameters() if p.requires_grad], retain_graph=False)  # type: ignore[no-untyped-call]
+    average_gradients(network)
     nn.utils.clip_grad_norm_(network.parameters(), max_norm)
     optimizer.step()
 
