@@ -12,6 +12,7 @@ def test_the_defaults_are_the_papers() -> None:
     assert (config.num_levels, config.num_steps, config.batch_size) == (400, 60_000, 4)
     assert (config.learning_rate, config.adam_betas, config.prediction) == (1e-4, (0.9, 0.999), "noise")
     assert (config.beta_start, config.beta_end, config.rescale_betas) == (1e-4, 2e-2, False)
+    assert (config.loss, config.schedule, config.prompt_encoder) == ("mse", "linear", "mask-transformer")
 
 
 def test_attention_where_there_is_no_level_is_refused() -> None:
@@ -33,6 +34,12 @@ def test_channels_that_make_no_heads_are_refused() -> None:
 def test_what_is_accepted_can_be_built(channels: tuple[int, ...]) -> None:
     config = DiffusionConfig(channels=channels, attention_levels=(1,), attention_head_channels=8)
     build_denoiser(config, latent_channels=4, latent_voxels=6, num_types=2)
+
+
+def test_betas_that_no_schedule_uses_are_refused() -> None:
+    assert DiffusionConfig(schedule="cosine").schedule == "cosine"
+    with pytest.raises(ValidationError, match=r"beta_end, rescale_betas: expected the default .*cosine.*0.03, True"):
+        DiffusionConfig(schedule="cosine", beta_end=0.03, rescale_betas=True)
 
 
 def test_unknown_keys_are_refused() -> None:

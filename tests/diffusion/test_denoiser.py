@@ -135,6 +135,18 @@ def test_a_dropped_prompt_does_not_tell_the_type(encoder: str, conditioning: Con
 
 
 @torch.no_grad()
+def test_without_prompt_there_is_a_plain_u_net_that_no_type_and_no_dropping_changes(conditioning: Conditioning) -> None:
+    denoiser = randomized(tiny_denoiser("noise", "none"))
+    assert denoiser.prompt_encoder is None
+    assert not [name for name, _ in denoiser.named_parameters() if "injections" in name or "prompt" in name]
+    noisy, level, keep = torch.randn(3, 3, 6, 6, 6), torch.full((3,), 12), torch.zeros(3, dtype=torch.bool)
+    other = Conditioning(conditioning.surroundings, conditioning.lesion_mask, 1 - conditioning.lesion_type)
+    first = denoiser(noisy, level, conditioning, keep)
+    assert first.abs().max() > 0
+    assert torch.equal(first, denoiser(noisy, level, other, ~keep))
+
+
+@torch.no_grad()
 def test_surroundings_and_mask_reach_the_network(conditioning: Conditioning) -> None:
     denoiser = randomized(tiny_denoiser("noise", "one-hot"))
     noisy, level, keep = torch.randn(3, 3, 6, 6, 6), torch.full((3,), 12), torch.zeros(3, dtype=torch.bool)
@@ -157,7 +169,7 @@ def test_one_batch_is_overfitted(prediction: Literal["noise", "v"], conditioning
     losses = []
     for _ in range(100):
         predicted = denoiser(noisy, level, conditioning, keep)
-        loss = denoising_loss(predicted, target, conditioning.lesion_mask, lesion_weight=1.0)
+        loss = denoising_loss(predicted, target, conditioning.lesion_mask, lesion_weight=1.0, kind="mse")
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

@@ -8,12 +8,14 @@ import pytest
 import torch
 from torch import nn
 
+from promptlesion.autoencoder.config import AutoencoderConfig
 from promptlesion.diffusion.config import DiffusionConfig
 from promptlesion.diffusion.denoiser import build_denoiser
 from promptlesion.diffusion.network import Level, PromptUNet, SelfAttention, sinusoidal_embedding
+from promptlesion.diffusion.prompt_block import PromptGenBlock
 
 
-def small_unet(channels: tuple[int, ...] = (8, 16, 24, 24)) -> PromptUNet:
+def small_unet(channels: tuple[int, ...] = (8, 16, 24, 24), embedding_dimension: int | None = 3) -> PromptUNet:
     torch.manual_seed(0)
     return PromptUNet(
         in_channels=5,
@@ -22,7 +24,7 @@ def small_unet(channels: tuple[int, ...] = (8, 16, 24, 24)) -> PromptUNet:
         blocks_per_level=1,
         attention_levels=(1, 2),
         attention_head_channels=8,
-        embedding_dimension=3,
+        embedding_dimension=embedding_dimension,
         num_components=4,
     )
 
@@ -115,7 +117,7 @@ def test_the_prompt_blocks_cost_at_most_a_twentieth(config: DiffusionConfig, enc
         denoiser = build_denoiser(config, latent_channels=8, latent_voxels=24, num_types=5)
     network = denoiser.network
     blocks: list[nn.Module] = [injection.prompt for injection in network.injections]
-    assert num_parameters(blocks) <= 0.05 * num_parameters([network])
+    assert 0 < num_parameters(blocks) <= 0.05 * num_parameters([network])
 
 
 def test_the_prompt_enters_at_every_decoder_resolution_and_not_at_the_bottleneck() -> None:
@@ -125,12 +127,37 @@ def test_the_prompt_enters_at_every_decoder_resolution_and_not_at_the_bottleneck
     assert widths == [256, 128, 64]
 
 
-def test_the_paper_injects_at_24_12_and_6_latent_voxels() -> None:
-    network, seen = small_unet(), []
-    for injection in network.injections:
-        injection.register_forward_hook(lambda _, inputs, __: seen.append(tuple(inputs[0].shape[2:])))
-    network(torch.randn(1, 5, 24, 24, 24), torch.tensor([1]), torch.randn(1, 3, 1, 1, 1))
-    assert seen == [(6, 6, 6), (12, 12, 12), (24, 24, 24)]
+def test_the_paper_injects_at_24_12_and_6_latent_voxels_and_not_at_3() -> None:
+    config, seen = DiffusionConfig(), []
+    edge = config.patch_voxels // AutoencoderConfig().downsampling
+    with torch.device("meta"):
+        denoiser = build_denoiser(config, latent_channels=8, latent_voxels=edge, num_types=5)
+        network = denoiser.network
+        for name, module in [*network.named_modules()]:
+            if isinstance(module, PromptGenBlock) or name == "encoder.3":
+                module.register_forward_hook(
+                    lambda module, inputs, _: seen.append((type(module).__name__, *inputs[0].shape[2:]))
+                )
+        embedding = denoiser.prompt_encoder(torch.zeros(2, dtype=torch.long), torch.zeros(2, 1, edge, edge, edge))
+        network(torch.zeros(2, 17, edge, edge, edge), torch.zeros(2, dtype=torch.long), embedding)
+    assert seen == [("Level", 3, 3, 3), *(("PromptGenBlock", size, size, size) for size in (6, 12, 24))]
+
+
+def test_without_prompt_nothing_is_injected_and_the_rest_is_the_same() -> None:
+    with torch.device("meta"):
+        plain, prompted = (
+            build_denoiser(
+                DiffusionConfig.model_validate({"prompt_encoder": name}),
+                latent_channels=8,
+                latent_voxels=24,
+                num_types=5,
+            ).network
+            for name in ("none", "one-hot")
+        )
+    rest = {name for name, _ in prompted.named_parameters() if not name.startswith("injections.")}
+    assert {name for name, _ in plain.named_parameters()} == rest
+    output = small_unet(embedding_dimension=None)(torch.randn(2, 5, 6, 4, 5), torch.tensor([1, 2]), None)
+    assert output.shape == (2, 2, 6, 4, 5)
 
 
 @pytest.mark.parametrize(("size", "expected"), [((2, 5, 4), torch.float32), ((3, 5, 4), torch.bfloat16)])

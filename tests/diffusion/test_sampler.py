@@ -5,6 +5,8 @@ E[x_0 | x_t] = m + a s^2 / (a^2 s^2 + b^2) (x_t - a m), and every sampler is lin
 """
 
 import math
+from collections.abc import Callable
+from functools import partial
 from itertools import pairwise
 
 import numpy as np
@@ -13,12 +15,20 @@ import torch
 from monai.networks.schedulers import DDIMScheduler, DDPMScheduler
 from torch import Tensor
 
-from promptlesion.diffusion.sampler import Denoise, NoiseSource, sample_ancestral, sample_ddim
+from promptlesion.diffusion.sampler import (
+    Denoise,
+    NoiseSource,
+    sample_ancestral,
+    sample_ddim,
+    sample_dpm_solver,
+)
 from promptlesion.diffusion.schedule import Estimate, NoiseSchedule, linear_schedule
 
 MEAN, STD = 1.5, 0.4
 SHAPE = (3, 9, 7, 8)
 CPU = torch.device("cpu")
+DETERMINISTIC = [sample_ddim, sample_dpm_solver]
+Sampler = Callable[..., Tensor]
 
 
 @pytest.fixture
@@ -83,9 +93,10 @@ def _ancestral_variance(schedule: NoiseSchedule) -> float:
     return variance
 
 
-def test_ddim_maps_standard_noise_onto_the_data(schedule: NoiseSchedule) -> None:
+@pytest.mark.parametrize("sample", DETERMINISTIC)
+def test_the_deterministic_samplers_map_standard_noise_onto_the_data(schedule: NoiseSchedule, sample: Sampler) -> None:
     noise = NoiseSource([7, 8], SHAPE, CPU).draw()
-    samples = sample_ddim(
+    samples = sample(
         start_of(schedule, noise),
         schedule=schedule,
         levels=schedule.spaced_levels(400),
@@ -95,26 +106,75 @@ def test_ddim_maps_standard_noise_onto_the_data(schedule: NoiseSchedule) -> None
 
 
 def test_ddim_converges_with_first_order() -> None:
-    schedule = linear_schedule(num_levels=2000, beta_start=5e-5, beta_end=1e-2)
+    assert order_of_convergence(sample_ddim) == pytest.approx(1, abs=0.1)
+
+
+def test_dpm_solver_converges_with_second_order() -> None:
+    assert order_of_convergence(sample_dpm_solver) == pytest.approx(2, abs=0.2)
+
+
+def order_of_convergence(sample: Sampler) -> float:
+    """Slope of the error against the length of the steps, both logarithmic; short steps and long ones take turns.
+
+    The exact path of the probability flow carries noise z to a m + sqrt(a^2 s^2 + b^2) z at every level; the last
+    level is the same for all numbers of steps, and there the samplers answer with the clean part.
+    """
+    schedule = linear_schedule(num_levels=20_000, beta_start=5e-6, beta_end=1e-3)
+    last_level = 200
     noise = NoiseSource([7], SHAPE, CPU).draw().double()
-    errors = [
-        float(
-            (
-                sample_ddim(
-                    start_of(schedule, noise),
-                    schedule=schedule,
-                    levels=schedule.spaced_levels(num_steps),
-                    denoise=ideal_denoiser(schedule),
-                )
-                - (MEAN + STD * noise)
-            )
-            .abs()
-            .max()
-        )
-        for num_steps in (20, 40, 80, 160)
-    ]
-    orders = np.log2(np.array(errors[:-1]) / errors[1:])
-    assert np.all(np.abs(orders - 1) < 0.25), orders
+    alpha_bar = float(schedule.alpha_bar[last_level])
+    at_last_level = math.sqrt(alpha_bar) * MEAN + math.sqrt(alpha_bar * STD**2 + 1 - alpha_bar) * noise
+    exact = ideal_denoiser(schedule)(at_last_level, last_level).clean
+    numbers = np.array([32, 64, 128, 256])
+    errors = []
+    for num_steps in numbers:
+        levels = uneven_levels(schedule, num_steps, last_level)
+        sampled = sample(start_of(schedule, noise), schedule=schedule, levels=levels, denoise=ideal_denoiser(schedule))
+        errors.append(float((sampled - exact).abs().max()))
+    return -float(np.polyfit(np.log(numbers), np.log(errors), 1)[0])
+
+
+def uneven_levels(schedule: NoiseSchedule, num_steps: int, last_level: int) -> list[int]:
+    """Levels in log(signal / noise), every second step three times as long as its neighbours."""
+    log_ratio = (0.5 * (schedule.alpha_bar / (1 - schedule.alpha_bar)).log()).numpy()[::-1]
+    position = np.concatenate([[0], np.cumsum(np.resize([1.0, 3.0], num_steps))]) / (2 * num_steps)
+    wanted = log_ratio[0] + position * (log_ratio[-1 - last_level] - log_ratio[0])
+    nearest = schedule.num_levels - 1 - np.searchsorted(log_ratio, wanted)
+    levels = [schedule.num_levels - 1, *nearest[1:-1].tolist(), last_level]
+    strides = -np.diff(levels)
+    assert strides.min() > 0
+    return levels
+
+
+@pytest.mark.parametrize("num_steps", [1, 2])
+def test_dpm_solver_is_ddim_where_there_is_no_step_before(schedule: NoiseSchedule, num_steps: int) -> None:
+    """Lu et al. 2022, section 4: its first order is DDIM; of two steps the first has none before, the last is clean."""
+    start = torch.randn(2, *SHAPE, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    ddim, dpm_solver = (
+        sample(start, schedule=schedule, levels=[370, 120][:num_steps], denoise=crooked_denoiser(schedule))
+        for sample in DETERMINISTIC
+    )
+    torch.testing.assert_close(dpm_solver, ddim, rtol=1e-10, atol=1e-10)
+
+
+def test_dpm_solver_by_hand(schedule: NoiseSchedule) -> None:
+    """Three steps of Algorithm 2 in the paper's own symbols."""
+    levels, denoise = [390, 250, 90, 10], crooked_denoiser(schedule)
+    start = torch.randn(1, *SHAPE, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    a = [math.sqrt(float(schedule.alpha_bar[level])) for level in levels]
+    sigma = [math.sqrt(1 - value**2) for value in a]
+    lam = [math.log(signal / noise) for signal, noise in zip(a, sigma, strict=True)]
+    x, outputs = start, [denoise(start, levels[0]).clean]
+    for i in (1, 2, 3):
+        h = lam[i] - lam[i - 1]
+        estimate = outputs[i - 1]
+        if i > 1:
+            r = (lam[i - 1] - lam[i - 2]) / h
+            estimate = (1 + 1 / (2 * r)) * outputs[i - 1] - 1 / (2 * r) * outputs[i - 2]
+        x = sigma[i] / sigma[i - 1] * x - a[i] * (math.exp(-h) - 1) * estimate
+        outputs.append(denoise(x, levels[i]).clean)
+    ours = sample_dpm_solver(start, schedule=schedule, levels=levels, denoise=denoise)
+    torch.testing.assert_close(ours, outputs[-1], rtol=1e-10, atol=1e-10)
 
 
 @pytest.mark.parametrize("num_steps", [1, 2, 10, 399])
@@ -130,9 +190,9 @@ def test_a_perfect_estimate_is_returned_whatever_the_levels(schedule: NoiseSched
     start = source.draw()
     ancestral = sample_ancestral(start, schedule=schedule, levels=levels, denoise=denoise, noise=source)
     torch.testing.assert_close(ancestral, clean, rtol=1e-5, atol=1e-5)
-    torch.testing.assert_close(
-        sample_ddim(start, schedule=schedule, levels=levels, denoise=denoise), clean, rtol=1e-5, atol=1e-5
-    )
+    for sample in DETERMINISTIC:
+        sampled = sample(start, schedule=schedule, levels=levels, denoise=denoise)
+        torch.testing.assert_close(sampled, clean, rtol=1e-5, atol=1e-5)
 
 
 def test_ancestral_equals_monai_step_by_step() -> None:
@@ -198,15 +258,41 @@ def test_steps_are_reported(schedule: NoiseSchedule) -> None:
     done: list[int] = []
     levels, denoise = schedule.spaced_levels(4), ideal_denoiser(schedule)
     source = NoiseSource([1], SHAPE, CPU)
-    sample_ddim(source.draw(), schedule=schedule, levels=levels, denoise=denoise, on_step=done.append)
-    sample_ancestral(
-        source.draw(), schedule=schedule, levels=levels, denoise=denoise, noise=source, on_step=done.append
-    )
-    assert done == [1, 2, 3, 4, 1, 2, 3, 4]
+    for sample in (*DETERMINISTIC, partial(sample_ancestral, noise=source)):
+        sample(source.draw(), schedule=schedule, levels=levels, denoise=denoise, on_step=done.append)
+    assert done == 3 * [1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("name", ["ancestral", "ddim", "dpm-solver"])
+def test_what_is_reinjected_after_a_step_is_what_the_next_one_sees(schedule: NoiseSchedule, name: str) -> None:
+    source = NoiseSource([1], SHAPE, CPU)
+    sample = {
+        "ancestral": partial(sample_ancestral, noise=source),
+        "ddim": sample_ddim,
+        "dpm-solver": sample_dpm_solver,
+    }[name]
+    seen: list[Tensor] = []
+    given: list[float] = []
+
+    def denoise(noisy: Tensor, level: int) -> Estimate:
+        seen.append(noisy)
+        return ideal_denoiser(schedule)(noisy, level)
+
+    def reinject(latent: Tensor, alpha_bar: float) -> Tensor:
+        given.append(alpha_bar)
+        return torch.full_like(latent, alpha_bar)
+
+    levels = [399, 200, 7]
+    sampled = sample(source.draw(), schedule=schedule, levels=levels, denoise=denoise, reinject=reinject)
+    assert given == [*schedule.alpha_bar[levels[1:]].tolist(), 1.0]
+    for latent, alpha_bar in zip([*seen[1:], sampled], given, strict=True):
+        assert torch.equal(latent, torch.full_like(latent, alpha_bar))
 
 
 @pytest.mark.parametrize("levels", [[], [3, 3], [1, 2], [400, 3], [5, -1]])
 def test_impossible_levels_are_refused(schedule: NoiseSchedule, levels: list[int]) -> None:
     start = torch.zeros(1, *SHAPE)
-    with pytest.raises(ValueError, match=r"levels: expected descending levels within 0 to 399; found \["):
-        sample_ddim(start, schedule=schedule, levels=levels, denoise=ideal_denoiser(schedule))
+    ancestral = partial(sample_ancestral, noise=NoiseSource([1], SHAPE, CPU))
+    for sample in (*DETERMINISTIC, ancestral):
+        with pytest.raises(ValueError, match=r"levels: expected descending levels within 0 to 399; found \["):
+            sample(start, schedule=schedule, levels=levels, denoise=ideal_denoiser(schedule))

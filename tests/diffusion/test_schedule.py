@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from promptlesion.diffusion.config import DiffusionConfig
-from promptlesion.diffusion.schedule import build_schedule, linear_schedule
+from promptlesion.diffusion.schedule import build_schedule, cosine_schedule, linear_schedule
 
 
 def test_alpha_bar_is_the_product_of_one_minus_beta() -> None:
@@ -21,6 +21,17 @@ def test_the_papers_schedule_leaves_a_trace_and_the_rescaled_one_does_not() -> N
     assert float(paper.alpha_bar[-1]) == pytest.approx(0.0175, abs=2e-4)
     rescaled = build_schedule(DiffusionConfig(rescale_betas=True))
     assert float(rescaled.alpha_bar[-1]) == pytest.approx(4e-5, rel=0.15)
+
+
+def test_the_cosine_schedule_is_nichol_and_dhariwals() -> None:
+    """Equation 17: alpha_bar is f(t) / f(0), f(t) = cos^2((t / T + s) / (1 + s) pi / 2), up to the capped betas."""
+    schedule = build_schedule(DiffusionConfig(schedule="cosine", num_levels=250))
+    signal = np.cos((np.arange(251) / 250 + 0.008) / 1.008 * np.pi / 2) ** 2
+    np.testing.assert_allclose(schedule.alpha_bar[:-1].numpy(), signal[1:-1] / signal[0], rtol=1e-9)
+    betas = 1 - schedule.alpha_bar[1:] / schedule.alpha_bar[:-1]
+    assert float(betas[-1]) == pytest.approx(0.999)
+    assert bool((betas.diff() > -1e-12).all())
+    assert torch.equal(schedule.alpha_bar, cosine_schedule(num_levels=250, offset=0.008).alpha_bar)
 
 
 def test_rescaling_a_thousand_levels_changes_nothing() -> None:
@@ -76,3 +87,9 @@ def test_impossible_numbers_of_steps_are_refused(num_steps: int) -> None:
     schedule = build_schedule(DiffusionConfig())
     with pytest.raises(ValueError, match=f"num_steps: expected 1 to 400.*found {num_steps}"):
         schedule.spaced_levels(num_steps)
+
+
+def test_the_facts_are_those_of_the_betas() -> None:
+    facts = build_schedule(DiffusionConfig()).facts()
+    assert facts.pop("last_alpha_bar") == pytest.approx(0.0175, abs=2e-4)
+    assert facts == {"num_levels": 400, "first_beta": 1e-4, "last_beta": 2e-2}

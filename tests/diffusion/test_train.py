@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from promptlesion.data.cache import CachedCase
+from promptlesion.data.cache import CachedCase, data_fingerprint
 from promptlesion.data.spec import DatasetSpec
 from promptlesion.diffusion.config import DiffusionConfig
 from promptlesion.diffusion.train import load_diffusion, train_diffusion
@@ -127,15 +127,51 @@ def test_another_autoencoder_is_refused(unbroken: Path, tmp_path: Path) -> None:
     card_path = tmp_path / "diffusion" / "checkpoint" / "card.json"
     card = json.loads(card_path.read_text())
     card_path.write_text(json.dumps({**card, "autoencoder_sha256": "0" * 64}))
-    with pytest.raises(ValueError, match=r"expected the autoencoder .* was trained with; found another one"):
+    with pytest.raises(
+        ValueError, match=r"expected the autoencoder .* was trained with; found another one, with weights_sha256"
+    ):
         load_diffusion(tmp_path / "diffusion", CPU)
+
+
+def test_weights_of_another_network_are_refused_by_name(unbroken: Path, tmp_path: Path) -> None:
+    shutil.copytree(unbroken.parent / "autoencoder", tmp_path / "autoencoder")
+    shutil.copytree(unbroken, tmp_path / "diffusion")
+    card_path = tmp_path / "diffusion" / "checkpoint" / "card.json"
+    card = json.loads(card_path.read_text())
+    card_path.write_text(json.dumps({**card, "config": {**card["config"], "prompt_encoder": "one-hot"}}))
+    message = r"the weights of the Denoiser .* found left over prompt_encoder.* and \d+ more; of another shape network"
+    with pytest.raises(CheckpointError, match=message):
+        load_diffusion(tmp_path / "diffusion", CPU)
+
+
+def test_the_card_says_what_the_network_is_bound_to(
+    unbroken: Path, tiny_cases: list[CachedCase], tiny_spec: DatasetSpec
+) -> None:
+    card = json.loads((unbroken / "checkpoint" / "card.json").read_text())
+    network = load_diffusion(unbroken, CPU).autoencoder.network
+    expected = {
+        "stage": "diffusion",
+        "method": "promptlesion",
+        "schedule": "linear",
+        "num_levels": 20,
+        "first_beta": 0.005,
+        "last_beta": 0.999,
+        "window_hu": [-200.0, 800.0],
+        "spacing_mm": [1.0, 1.0, 1.5],
+        "lesion_types": ["bright", "dark"],
+        "latent_scale": {"mean": network.latent_mean.tolist(), "std": network.latent_std.tolist()},
+        "data_fingerprint": data_fingerprint(tiny_cases[:3]),
+    }
+    assert {name: card[name] for name in expected} == expected
+    assert {"format_version", "versions", "weights_sha256", "autoencoder_sha256", "last_alpha_bar"} <= set(card)
 
 
 def test_another_window_than_the_autoencoders_is_refused(
     train: partial[object], tiny_spec: DatasetSpec, tmp_path: Path
 ) -> None:
     spec = tiny_spec.model_copy(update={"window_hu": (-175.0, 250.0)})
-    with pytest.raises(ValueError, match=r"expected an autoencoder with window_hu \[-175.0, 250.0\]; found \[-200"):
+    message = r"found one with other window_hu \(\[-200.0, 800.0\] instead of \[-175.0, 250.0\]\)$"
+    with pytest.raises(ValueError, match=message):
         train(out=tmp_path, spec=spec)
 
 

@@ -54,9 +54,10 @@ def test_dropped_prompts_are_zero_and_the_others_untouched() -> None:
 
 @pytest.mark.parametrize(("name", "kind"), [("one-hot", OneHotPrompt), ("mask-transformer", MaskTransformerPrompt)])
 def test_built_by_name(name: str, kind: type) -> None:
+    assert build_prompt_encoder("none", num_types=2, mask_voxels=7, key_value_heads=1) is None
     assert isinstance(build_prompt_encoder(name, num_types=2, mask_voxels=6, key_value_heads=1), kind)
 
 
 def test_an_unknown_name_is_refused() -> None:
-    with pytest.raises(ValueError, match="expected 'one-hot' or 'mask-transformer'; found 'text'"):
+    with pytest.raises(ValueError, match="expected 'one-hot', 'mask-transformer' or 'none'; found 'text'"):
         build_prompt_encoder("text", num_types=2, mask_voxels=6, key_value_heads=1)

@@ -20,6 +20,8 @@ def test_parameters_are_those_of_table_1() -> None:
     assert [num_parameters(block) for block in transformer.blocks] == [43_008] * 3
     assert num_parameters(transformer.head) == 4_288
     assert num_parameters(transformer) == 136_192
+    rows = [transformer.embedding, *transformer.blocks, transformer.head, transformer]
+    assert [round(num_parameters(row) / 1000) for row in rows] == [3, 43, 43, 43, 4, 136]
 
 
 def test_output_shapes_are_those_of_table_1() -> None:

@@ -330,9 +330,13 @@ def test_scans_are_those_of_training_subjects(
 def test_a_model_of_other_lesion_types_is_refused(
     noise_painter: Callable[..., Synthesizer], scans: Dataset, tiny_spec: DatasetSpec
 ) -> None:
-    other = tiny_spec.model_copy(update={"lesions": tiny_spec.lesions[::-1]})
+    other = tiny_spec.model_copy(update={"lesions": tiny_spec.lesions[::-1], "spacing_mm": (1.0, 1.0, 1.0)})
     split = Split(train=("ras",), validation=("lps",), test=("permuted",))
-    with pytest.raises(ValueError, match="expected the lesion types of the model, dark, bright; found bright, dark"):
+    differing = (
+        r"spacing_mm \(\[1.0, 1.0, 1.5\] instead of \[1.0, 1.0, 1.0\]\); "
+        r"lesion_types \(\['bright', 'dark'\] instead of \['dark', 'bright'\]\)"
+    )
+    with pytest.raises(ValueError, match=f"the one the model was trained on; found one with other {differing}"):
         source_scans(scans, noise_painter(other), split)
 
 

@@ -5,10 +5,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
+from promptlesion.data.cache import CachedCase
 from promptlesion.data.dataset import Dataset, read_case
+from promptlesion.data.spec import DatasetSpec
 from promptlesion.data.volume import Volume
 from promptlesion.diffusion.config import DiffusionConfig
+from promptlesion.diffusion.train import train_diffusion
 from promptlesion.synthesis.config import SynthesisConfig
 from promptlesion.synthesis.placement import PlacedLesion, place_lesion
 from promptlesion.synthesis.synthesizer import PromptLesionSynthesizer, load_synthesizer
@@ -58,10 +62,19 @@ def test_a_seed_gives_the_same_voxels_and_another_others(
     assert not np.array_equal(first[0], other[0])
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        {},
+        {"sampler": "dpm-solver++", "reinject_background": True},
+        {"sampler": "ancestral", "reinject_background": True},
+    ],
+)
 def test_a_lesion_does_not_depend_on_the_others_of_its_batch(
-    scene: tuple[Volume, list[PlacedLesion]], synthesizer: PromptLesionSynthesizer
+    scene: tuple[Volume, list[PlacedLesion]], synthesizer: PromptLesionSynthesizer, change: dict[str, object]
 ) -> None:
     image, lesions = scene
+    synthesizer = replace(synthesizer, config=synthesizer.config.model_copy(update=change))
     together = synthesizer.paint(image, lesions, types=[0, 1], seeds=[3, 4])
     turned = synthesizer.paint(image, lesions[::-1], types=[1, 0], seeds=[4, 3])
     for index, hu in enumerate(together):
@@ -80,7 +93,15 @@ def test_the_prompt_changes_what_is_painted(
 
 
 @pytest.mark.parametrize(
-    "change", [{"init": "noise"}, {"guidance_scale": 3.0}, {"sampler": "ancestral"}, {"num_steps": 20}]
+    "change",
+    [
+        {"init": "noise"},
+        {"guidance_scale": 3.0},
+        {"sampler": "ancestral"},
+        {"sampler": "dpm-solver++"},
+        {"num_steps": 20},
+        {"reinject_background": True},
+    ],
 )
 def test_every_setting_changes_what_is_painted(
     scene: tuple[Volume, list[PlacedLesion]],
@@ -92,6 +113,33 @@ def test_every_setting_changes_what_is_painted(
     changed = replace(synthesizer, config=config.model_copy(update=change))
     plain, other = (s.paint(image, lesions[:1], types=[0], seeds=[3])[0] for s in (synthesizer, changed))
     assert np.abs(plain - other).max() > 1
+
+
+@pytest.mark.parametrize("sampler", ["ancestral", "ddim", "dpm-solver++"])
+@torch.no_grad()
+def test_reinjection_leaves_the_healthy_latent_where_nothing_is_painted(
+    synthesizer: PromptLesionSynthesizer, config: SynthesisConfig, sampler: str
+) -> None:
+    """A lesion of 2 x 1 x 3 voxels with its margin of two voxels lies in 2 x 2 x 2 latent voxels of four."""
+    network = synthesizer.model.autoencoder.network
+    image = torch.rand(1, 1, 24, 24, 24, generator=torch.Generator().manual_seed(3)) - 0.5
+    mask = torch.zeros(1, 1, 24, 24, 24, dtype=torch.bool)
+    mask[0, 0, 11:13, 6:7, 14:17] = True
+    is_painted = torch.zeros(6, 6, 6, dtype=torch.bool)
+    is_painted[2:4, 1:3, 3:5] = True
+    decoded: list[torch.Tensor] = []
+    hook = network.decoder.register_forward_pre_hook(lambda _, inputs: decoded.append(inputs[0]))
+    try:
+        for reinject_background in (True, False):
+            update = {"sampler": sampler, "reinject_background": reinject_background}
+            replace(synthesizer, config=config.model_copy(update=update))._sample(image, mask, torch.tensor([0]), [5])
+        network.decode(network.encode(image))
+    finally:
+        hook.remove()
+    reinjected, plain, healthy = (latent[0] for latent in decoded)
+    assert torch.equal(reinjected[:, ~is_painted], healthy[:, ~is_painted])
+    assert not torch.equal(plain[:, ~is_painted], healthy[:, ~is_painted])
+    assert not torch.equal(reinjected[:, is_painted], healthy[:, is_painted])
 
 
 def test_what_the_window_cuts_off_beside_the_lesion_stays(
@@ -126,3 +174,30 @@ def test_edge_and_extent_follow_the_model(
 def test_more_steps_than_levels_are_refused(tiny_diffusion_run: Path, config: SynthesisConfig) -> None:
     with pytest.raises(ValueError, match="20"):
         load_synthesizer(tiny_diffusion_run, config.model_copy(update={"num_steps": 21}), device="cpu")
+
+
+def test_a_model_without_prompt_paints_and_cannot_be_guided(
+    tiny_cases: list[CachedCase],
+    tiny_spec: DatasetSpec,
+    tiny_autoencoder_run: Path,
+    tiny_diffusion_config: DiffusionConfig,
+    config: SynthesisConfig,
+    scene: tuple[Volume, list[PlacedLesion]],
+) -> None:
+    out = tiny_autoencoder_run.parent / "diffusion-without-prompt"
+    update = {"prompt_encoder": "none", "num_steps": 2, "patches_per_lesion": 1, "loss": "l1"}
+    train_diffusion(
+        train_cases=tiny_cases[:1],
+        spec=tiny_spec,
+        autoencoder_run=tiny_autoencoder_run,
+        config=tiny_diffusion_config.model_copy(update=update),
+        out=out,
+        seed=7,
+        device="cpu",
+    )
+    image, lesions = scene
+    synthesizer = load_synthesizer(out, config, device="cpu")
+    first, second = synthesizer.paint(image, [lesions[0]] * 2, types=[0, 1], seeds=[3, 3])
+    assert np.array_equal(first, second)
+    with pytest.raises(ValueError, match=r"without-prompt: expected guidance_scale 1, as the model has no prompt"):
+        load_synthesizer(out, config.model_copy(update={"guidance_scale": 1.5}), device="cpu")

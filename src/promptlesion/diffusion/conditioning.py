@@ -21,6 +21,11 @@ class Conditioning:
     """Index of the asked-for type, in prompt order."""
 
 
+def dilate(lesion_mask: Bool[Tensor, "batch 1 x y z"], *, margin_voxels: int) -> Bool[Tensor, "batch 1 x y z"]:
+    """Return the lesion and a margin around it: all voxels at most `margin_voxels` away along every axis."""
+    return F.max_pool3d(lesion_mask.float(), 2 * margin_voxels + 1, stride=1, padding=margin_voxels) > 0
+
+
 def blank_lesion(
     image: Float[Tensor, "batch 1 x y z"], lesion_mask: Bool[Tensor, "batch 1 x y z"], *, margin_voxels: int
 ) -> Float[Tensor, "batch 1 x y z"]:
@@ -28,9 +33,7 @@ def blank_lesion(
 
     A lesion blooms over its mask: blanked by the mask alone, its halo tells the network what to paint.
     """
-    width = 2 * margin_voxels + 1
-    is_blanked = F.max_pool3d(lesion_mask.to(image.dtype), width, stride=1, padding=margin_voxels) > 0
-    return image.masked_fill(is_blanked, BLANK_INTENSITY)
+    return image.masked_fill(dilate(lesion_mask, margin_voxels=margin_voxels), BLANK_INTENSITY)
 
 
 def mask_on_latent_grid(

@@ -1,8 +1,27 @@
 """Settings of stage 2. The defaults are the paper's."""
 
+from collections.abc import Sequence
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+
+def check_network(*, channels: Sequence[int], attention_levels: Sequence[int], attention_head_channels: int) -> None:
+    """Refuse sizes from which no U-Net can be built; a `ValueError` names the field at fault."""
+    if not all(0 <= level < len(channels) for level in attention_levels):
+        raise ValueError(
+            f"attention_levels: expected levels from 0 to {len(channels) - 1}, one for each entry "
+            f"of channels; found {list(attention_levels)}"
+        )
+    if any(width < 8 or width % 8 for width in channels):
+        raise ValueError(f"channels: expected multiples of 8; found {list(channels)}")
+    for level in attention_levels:
+        num_heads = max(1, channels[level] // attention_head_channels)
+        if channels[level] % num_heads:
+            raise ValueError(
+                f"attention_head_channels: expected {channels[level]} channels of level {level} "
+                f"to divide into {num_heads} heads; found {attention_head_channels}"
+            )
 
 
 class DiffusionConfig(BaseModel):
@@ -12,11 +31,15 @@ class DiffusionConfig(BaseModel):
 
     patch_voxels: int = Field(96, ge=16, description="edge of the cubic patch around a lesion, voxels")
     num_levels: int = Field(400, ge=2, description="T, the number of noise levels of the training schedule")
-    beta_start: float = Field(1e-4, gt=0, lt=1, description="variance added at the first level")
-    beta_end: float = Field(2e-2, gt=0, lt=1, description="variance added at the last level")
+    schedule: Literal["linear", "cosine"] = Field(
+        "linear",
+        description="course of the noise: betas that grow linearly, or Nichol and Dhariwal's cosine (2021)",
+    )
+    beta_start: float = Field(1e-4, gt=0, lt=1, description="variance added at the first level of the linear schedule")
+    beta_end: float = Field(2e-2, gt=0, lt=1, description="variance added at the last level of the linear schedule")
     rescale_betas: bool = Field(
         False,
-        description="scale both betas by 1000 / num_levels, so that the last level is nearly pure noise",
+        description="scale both betas by 1000 / num_levels, so that the last level is nearly pure noise; linear only",
     )
     prediction: Literal["noise", "v"] = Field(
         "noise", description="what the network predicts: the noise, or v (Salimans and Ho 2022)"
@@ -29,8 +52,9 @@ class DiffusionConfig(BaseModel):
     blocks_per_level: int = Field(2, ge=1, description="residual blocks at each resolution")
     attention_levels: tuple[int, ...] = Field((1, 2, 3), description="resolutions with self-attention, 0 is the finest")
     attention_head_channels: int = Field(32, ge=8, description="channels of one attention head")
-    prompt_encoder: Literal["mask-transformer", "one-hot"] = Field(
-        "mask-transformer", description="what turns the lesion type into a prompt"
+    prompt_encoder: Literal["mask-transformer", "one-hot", "none"] = Field(
+        "mask-transformer",
+        description="what turns the lesion type into a prompt; none: a U-Net without prompt, which cannot be guided",
     )
     prompt_key_value_heads: int = Field(
         1,
@@ -38,12 +62,17 @@ class DiffusionConfig(BaseModel):
         description="key/value heads of the MaskTransformer; 1 is multi-query attention, 4 multi-head",
     )
     prompt_dropout: float = Field(
-        0.1, ge=0, lt=1, description="share of training samples without prompt, for classifier-free guidance"
+        0.1,
+        ge=0,
+        lt=1,
+        description="share of training samples without prompt, for classifier-free guidance; "
+        "not applied where prompt_encoder is none",
     )
     prompt_components: int = Field(8, ge=1, description="learned prompt components that a PromptGenBlock mixes")
     blank_margin_voxels: int = Field(
         2, ge=0, description="voxels around the lesion blanked with it in the surroundings"
     )
+    loss: Literal["mse", "l1"] = Field("mse", description="of the prediction: mean squared or mean absolute error")
     lesion_weight: float = Field(
         1.0, ge=1, description="weight of a latent voxel of the lesion in the loss; 1 is the plain mean"
     )
@@ -68,18 +97,24 @@ class DiffusionConfig(BaseModel):
 
     @model_validator(mode="after")
     def _network_can_be_built(self) -> "DiffusionConfig":
-        if not all(0 <= level < len(self.channels) for level in self.attention_levels):
+        check_network(
+            channels=self.channels,
+            attention_levels=self.attention_levels,
+            attention_head_channels=self.attention_head_channels,
+        )
+        return self
+
+    @model_validator(mode="after")
+    def _betas_are_used(self) -> "DiffusionConfig":
+        fields = type(self).model_fields
+        unused = [
+            name
+            for name in ("beta_start", "beta_end", "rescale_betas")
+            if self.schedule == "cosine" and getattr(self, name) != fields[name].default
+        ]
+        if unused:
             raise ValueError(
-                f"attention_levels: expected levels from 0 to {len(self.channels) - 1}, one for each entry "
-                f"of channels; found {list(self.attention_levels)}"
+                f"{', '.join(unused)}: expected the default where the schedule is cosine, which has no use for it; "
+                f"found {', '.join(str(getattr(self, name)) for name in unused)}"
             )
-        if any(width < 8 or width % 8 for width in self.channels):
-            raise ValueError(f"channels: expected multiples of 8; found {list(self.channels)}")
-        for level in self.attention_levels:
-            num_heads = max(1, self.channels[level] // self.attention_head_channels)
-            if self.channels[level] % num_heads:
-                raise ValueError(
-                    f"attention_head_channels: expected {self.channels[level]} channels of level {level} "
-                    f"to divide into {num_heads} heads; found {self.attention_head_channels}"
-                )
         return self

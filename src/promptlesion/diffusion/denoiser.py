@@ -23,11 +23,11 @@ class Denoiser(nn.Module):
         self,
         *,
         network: PromptUNet,
-        prompt_encoder: PromptEncoder,
+        prompt_encoder: PromptEncoder | None,
         schedule: NoiseSchedule,
         prediction: Literal["noise", "v"],
     ) -> None:
-        """Put the parts together."""
+        """Put the parts together; a network without prompt has no encoder."""
         super().__init__()
         self.network = network
         self.prompt_encoder = prompt_encoder
@@ -42,8 +42,10 @@ class Denoiser(nn.Module):
         is_prompt_dropped: Bool[Tensor, " batch"],
     ) -> Float[Tensor, "batch channel x y z"]:
         """Return the network's prediction; where the prompt is dropped, the prediction without prompt."""
-        embedding = self.prompt_encoder(conditioning.lesion_type, conditioning.lesion_mask)
-        embedding = drop_prompts(embedding, is_prompt_dropped)
+        embedding = None
+        if self.prompt_encoder is not None:
+            embedding = self.prompt_encoder(conditioning.lesion_type, conditioning.lesion_mask)
+            embedding = drop_prompts(embedding, is_prompt_dropped)
         inputs = torch.cat([noisy, conditioning.surroundings, conditioning.lesion_mask], dim=1)
         predicted: Tensor = self.network(inputs, level, embedding)
         return predicted
@@ -106,7 +108,7 @@ def build_denoiser(config: DiffusionConfig, *, latent_channels: int, latent_voxe
         blocks_per_level=config.blocks_per_level,
         attention_levels=config.attention_levels,
         attention_head_channels=config.attention_head_channels,
-        embedding_dimension=prompt_encoder.embedding_dimension,
+        embedding_dimension=prompt_encoder.embedding_dimension if prompt_encoder is not None else None,
         num_components=config.prompt_components,
     )
     return Denoiser(

@@ -14,8 +14,7 @@ from torch import Tensor
 from promptlesion.autoencoder.autoencoder import TrainedAutoencoder
 from promptlesion.data.cache import CachedCase
 from promptlesion.data.intensity import HUWindow
-from promptlesion.data.lesion_instances import LesionInstance
-from promptlesion.data.lesion_patch import cut_lesion
+from promptlesion.data.lesion_patch import draw_lesion_patch
 from promptlesion.data.spec import DatasetSpec
 from promptlesion.diffusion.conditioning import Conditioning, blank_lesion, mask_on_latent_grid
 from promptlesion.training.atomic import written_whole
@@ -91,7 +90,13 @@ def encode_lesions(
     with progress_bar("encoding lesions", len(lesions)) as bar:
         for done, (case, index, lesion) in enumerate(lesions, start=1):
             patches = [
-                _lesion_patch(case, lesion, spec, patch_voxels, numpy_generator(seed, case.name, index, variant))
+                draw_lesion_patch(
+                    case,
+                    lesion,
+                    spec,
+                    patch_voxels=patch_voxels,
+                    generator=numpy_generator(seed, case.name, index, variant),
+                )
                 for variant in range(patches_per_lesion)
             ]
             for start in range(0, len(patches), _ENCODE_BATCH):
@@ -122,23 +127,6 @@ def _encode(
         clean = network.encode(image)
         surroundings = network.encode(blank_lesion(image, mask, margin_voxels=blank_margin_voxels))
     return clean.cpu(), surroundings.cpu(), mask_on_latent_grid(mask, downsampling=network.downsampling).cpu()
-
-
-def _lesion_patch(
-    case: CachedCase, lesion: LesionInstance, spec: DatasetSpec, patch_voxels: int, generator: np.random.Generator
-) -> tuple[np.ndarray, np.ndarray]:
-    """Cut a turned and mirrored patch that holds the lesion's centre near its middle.
-
-    Few subjects are soon known by heart; turned and mirrored, their surroundings are others. Axes change places only
-    where a voxel has equal sides.
-    """
-    offset = generator.integers(3 * patch_voxels // 8, 5 * patch_voxels // 8 + 1, size=3)
-    x, y, z = (int(c) - int(o) for c, o in zip(lesion.center_voxel, offset, strict=True))
-    image, mask = cut_lesion(case, lesion, spec, start=(x, y, z), patch_voxels=patch_voxels)
-    mirrored = tuple(int(axis) for axis in np.flatnonzero(generator.random(3) < 0.5))
-    is_isotropic = np.allclose(spec.spacing_mm, spec.spacing_mm[0], rtol=1e-3)
-    order = [int(axis) for axis in generator.permutation(3)] if is_isotropic else [0, 1, 2]
-    return np.flip(image, mirrored).transpose(order), np.flip(mask, mirrored).transpose(order)
 
 
 def _stored_key(path: Path) -> str | None:

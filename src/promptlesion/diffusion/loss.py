@@ -1,9 +1,11 @@
 """The training loss of stage 2."""
 
+from typing import Literal
+
 from jaxtyping import Float
 from torch import Tensor
 
-from promptlesion.data.lesion_weight import lesion_weights
+from promptlesion.data.lesion_weight import lesion_weights, weighted_mean
 
 
 def denoising_loss(
@@ -12,8 +14,10 @@ def denoising_loss(
     lesion_mask: Float[Tensor, "batch 1 x y z"],
     *,
     lesion_weight: float,
+    kind: Literal["mse", "l1"],
 ) -> Float[Tensor, ""]:
-    """Return the mean squared error in which a lesion's latent voxel counts more; see `lesion_weights`."""
+    """Return the mean squared or absolute error, a lesion's latent voxel counting more; see `lesion_weights`."""
     weight = lesion_weights(lesion_mask > 0, lesion_weight=lesion_weight)
-    error = (predicted.float() - target).square().mean(dim=1, keepdim=True)
-    return (weight * error).sum() / weight.sum()
+    difference = predicted.float() - target
+    error = difference.square() if kind == "mse" else difference.abs()
+    return weighted_mean(error.mean(dim=1, keepdim=True), weight)

@@ -148,7 +148,10 @@ class PromptInjection(nn.Module):
 
 
 class PromptUNet(nn.Module):
-    """U-Net over latents; every decoder resolution has its own prompt injection, the bottleneck has none."""
+    """U-Net over latents; every decoder resolution has its own prompt injection, the bottleneck has none.
+
+    Without prompt there are no injections, and what remains is a plain U-Net.
+    """
 
     def __init__(
         self,
@@ -159,7 +162,7 @@ class PromptUNet(nn.Module):
         blocks_per_level: int,
         attention_levels: Sequence[int],
         attention_head_channels: int,
-        embedding_dimension: int,
+        embedding_dimension: int | None,
         num_components: int,
     ) -> None:
         """Build the network.
@@ -171,7 +174,7 @@ class PromptUNet(nn.Module):
             blocks_per_level: residual blocks at each resolution, in encoder and decoder each.
             attention_levels: resolutions with self-attention.
             attention_head_channels: channels of an attention head.
-            embedding_dimension: of the prompt embedding.
+            embedding_dimension: of the prompt embedding; None builds the network without prompt.
             num_components: of each PromptGenBlock.
         """
         super().__init__()
@@ -206,6 +209,7 @@ class PromptUNet(nn.Module):
                 time_dimension=time_dimension,
             )
             for index in decoded
+            if embedding_dimension is not None
         )
         self.decoder = nn.ModuleList(level(index, 2 * channels[index]) for index in decoded)
         outlet = nn.Conv3d(channels[0], out_channels, 3, padding=1)
@@ -218,9 +222,9 @@ class PromptUNet(nn.Module):
         self,
         latents: Float[Tensor, "batch in_channels x y z"],
         level: Int[Tensor, " batch"],
-        embedding: Float[Tensor, "batch embedding 1 1 1"],
+        embedding: Float[Tensor, "batch embedding 1 1 1"] | None,
     ) -> Float[Tensor, "batch out_channels x y z"]:
-        """Return the prediction for latents at the given noise levels under the given prompts."""
+        """Return the prediction for latents at the given noise levels under the given prompts, if it takes any."""
         time = self.time(sinusoidal_embedding(level, self.time_channels))
         features = self.inlet(latents)
         skips: list[Tensor] = []
@@ -229,10 +233,12 @@ class PromptUNet(nn.Module):
             if index < len(self.downsamples):
                 skips.append(features)
                 features = self.downsamples[index](features)
-        for upsample, inject, decode in zip(self.upsamples, self.injections, self.decoder, strict=True):
+        for index, (upsample, decode) in enumerate(zip(self.upsamples, self.decoder, strict=True)):
             skip = skips.pop()
             features = upsample(F.interpolate(features, size=skip.shape[2:], mode="nearest"))
-            features = decode(torch.cat([inject(features, time, embedding), skip], dim=1), time)
+            if self.injections:
+                features = self.injections[index](features, time, embedding)
+            features = decode(torch.cat([features, skip], dim=1), time)
         prediction: Tensor = self.outlet(features)
         return prediction.float()
 

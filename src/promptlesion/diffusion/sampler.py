@@ -1,8 +1,9 @@
-"""From noise to latent: the ancestral sampler and DDIM, each one plain walk over a list of noise levels.
+"""From noise to latent: the ancestral sampler, DDIM and DPM-Solver++(2M), each one plain walk over noise levels.
 
 Knows no network: whatever splits a noisy latent into clean part and noise can be sampled from.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 
@@ -14,6 +15,8 @@ from promptlesion.diffusion.schedule import Estimate, NoiseSchedule
 
 Denoise = Callable[[Float[Tensor, "batch channel x y z"], int], Estimate]
 """Splits a noisy latent at a level into its clean part and its noise."""
+Reinject = Callable[[Float[Tensor, "batch channel x y z"], float], Float[Tensor, "batch channel x y z"]]
+"""Puts what is known into a latent that has come down to a level with this alpha_bar; 1 is the clean latent."""
 
 
 class NoiseSource:
@@ -37,6 +40,7 @@ def sample_ancestral(
     levels: Sequence[int],
     denoise: Denoise,
     noise: NoiseSource,
+    reinject: Reinject | None = None,
     on_step: Callable[[int], None] | None = None,
 ) -> Float[Tensor, "batch channel x y z"]:
     """Draw from the posterior of the next level given this one (Ho et al. 2020, eq. 6 and 7), level by level.
@@ -47,6 +51,7 @@ def sample_ancestral(
         levels: from noisy to clean, strictly descending; after the last comes the clean latent.
         denoise: the denoiser with its conditioning bound.
         noise: fresh noise for every step but the last.
+        reinject: called after every step, with the latent and the next level's alpha_bar.
         on_step: told how many levels are done.
     """
     latent = start
@@ -59,6 +64,8 @@ def sample_ancestral(
         if next_alpha_bar < 1:
             variance = (1 - next_alpha_bar) / (1 - alpha_bar) * (1 - alpha)
             latent = latent + variance**0.5 * noise.draw()
+        if reinject:
+            latent = reinject(latent, next_alpha_bar)
         if on_step:
             on_step(index + 1)
     return latent
@@ -70,6 +77,7 @@ def sample_ddim(
     schedule: NoiseSchedule,
     levels: Sequence[int],
     denoise: Denoise,
+    reinject: Reinject | None = None,
     on_step: Callable[[int], None] | None = None,
 ) -> Float[Tensor, "batch channel x y z"]:
     """Walk the deterministic path of DDIM (Song et al. 2021, eq. 12 with sigma = 0).
@@ -80,9 +88,52 @@ def sample_ddim(
     for index, (level, _, next_alpha_bar) in enumerate(_walk(schedule, levels)):
         estimate = denoise(latent, level)
         latent = next_alpha_bar**0.5 * estimate.clean + (1 - next_alpha_bar) ** 0.5 * estimate.noise
+        if reinject:
+            latent = reinject(latent, next_alpha_bar)
         if on_step:
             on_step(index + 1)
     return latent
+
+
+def sample_dpm_solver(
+    start: Float[Tensor, "batch channel x y z"],
+    *,
+    schedule: NoiseSchedule,
+    levels: Sequence[int],
+    denoise: Denoise,
+    reinject: Reinject | None = None,
+    on_step: Callable[[int], None] | None = None,
+) -> Float[Tensor, "batch channel x y z"]:
+    """Walk the path of DDIM with second order: DPM-Solver++(2M) (Lu et al. 2022, "DPM-Solver++", Algorithm 2).
+
+    Steps are measured in h, the difference of log(signal / noise). The first step has no step before it and the last
+    one ends where that is infinite: both are of first order. The arguments are those of `sample_ancestral`; no fresh
+    noise is drawn.
+    """
+    latent = start
+    previous: tuple[Tensor, float] | None = None
+    for index, (level, alpha_bar, next_alpha_bar) in enumerate(_walk(schedule, levels)):
+        clean = denoise(latent, level).clean
+        if next_alpha_bar < 1:
+            h = _log_signal_to_noise(next_alpha_bar) - _log_signal_to_noise(alpha_bar)
+            extrapolated = clean
+            if previous is not None:
+                previous_clean, previous_h = previous
+                extrapolated = clean + h / (2 * previous_h) * (clean - previous_clean)
+            sigma_ratio = ((1 - next_alpha_bar) / (1 - alpha_bar)) ** 0.5
+            latent = sigma_ratio * latent - next_alpha_bar**0.5 * math.expm1(-h) * extrapolated
+            previous = clean, h
+        else:
+            latent = clean
+        if reinject:
+            latent = reinject(latent, next_alpha_bar)
+        if on_step:
+            on_step(index + 1)
+    return latent
+
+
+def _log_signal_to_noise(alpha_bar: float) -> float:
+    return 0.5 * (math.log(alpha_bar) - math.log1p(-alpha_bar))
 
 
 def _walk(schedule: NoiseSchedule, levels: Sequence[int]) -> list[tuple[int, float, float]]:

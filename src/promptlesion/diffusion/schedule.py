@@ -1,5 +1,6 @@
 """The noise schedule: how much of the latent is left at each level. Knows no network and no sampler."""
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -7,6 +8,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from promptlesion.diffusion.config import DiffusionConfig
+
+_LARGEST_BETA = 0.999
 
 
 @dataclass(frozen=True)
@@ -22,6 +25,17 @@ class NoiseSchedule:
     def num_levels(self) -> int:
         """T of the paper."""
         return len(self.alpha_bar)
+
+    def facts(self) -> dict[str, object]:
+        """Return what a checkpoint says of the schedule, in JSON types."""
+        first, before_last, last = self.alpha_bar[[0, -2, -1]].tolist()
+        first_beta, last_beta, last_alpha_bar = (float(f"{v:.6g}") for v in (1 - first, 1 - last / before_last, last))
+        return {
+            "num_levels": self.num_levels,
+            "first_beta": first_beta,
+            "last_beta": last_beta,
+            "last_alpha_bar": last_alpha_bar,
+        }
 
     def signal_and_noise(
         self, level: Int[Tensor, " batch"], like: Float[Tensor, "batch channel x y z"]
@@ -72,11 +86,21 @@ def linear_schedule(*, num_levels: int, beta_start: float, beta_end: float) -> N
     return NoiseSchedule(torch.cumprod(1 - betas, dim=0))
 
 
+def cosine_schedule(*, num_levels: int, offset: float = 0.008) -> NoiseSchedule:
+    """Return the cosine schedule of Nichol and Dhariwal 2021, eq. 17, its betas at most 0.999 as theirs."""
+    time = torch.arange(num_levels + 1, dtype=torch.float64) / num_levels
+    signal = torch.cos((time + offset) / (1 + offset) * math.pi / 2) ** 2
+    betas = (1 - signal[1:] / signal[:-1]).clamp(max=_LARGEST_BETA)
+    return NoiseSchedule(torch.cumprod(1 - betas, dim=0))
+
+
 def build_schedule(config: DiffusionConfig) -> NoiseSchedule:
     """Build the schedule of a configuration."""
+    if config.schedule == "cosine":
+        return cosine_schedule(num_levels=config.num_levels)
     scale = 1000 / config.num_levels if config.rescale_betas else 1.0
     return linear_schedule(
         num_levels=config.num_levels,
         beta_start=config.beta_start * scale,
-        beta_end=min(config.beta_end * scale, 0.999),
+        beta_end=min(config.beta_end * scale, _LARGEST_BETA),
     )

@@ -1,6 +1,5 @@
 """Training of stage 2: learn to see lesions under noise, told their type, place and surroundings."""
 
-import json
 import logging
 import os
 from collections.abc import Iterator, Sequence
@@ -10,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from promptlesion.autoencoder.autoencoder import TrainedAutoencoder, load_autoencoder
+from promptlesion.autoencoder.autoencoder import TrainedAutoencoder, check_dataset, load_autoencoder
 from promptlesion.autoencoder.lesion_bias import LesionBias
 from promptlesion.data.cache import CachedCase, data_fingerprint
 from promptlesion.data.spec import DatasetSpec
@@ -18,9 +17,11 @@ from promptlesion.diffusion.config import DiffusionConfig
 from promptlesion.diffusion.denoiser import Denoiser, build_denoiser
 from promptlesion.diffusion.latents import LesionLatents, encode_lesions
 from promptlesion.diffusion.loss import denoising_loss
-from promptlesion.training.checkpoint import load_checkpoint, save_checkpoint
+from promptlesion.diffusion.schedule import build_schedule
+from promptlesion.training.checkpoint import differences, load_checkpoint, save_checkpoint
 from promptlesion.training.device import autocast, place, resolve_device
 from promptlesion.training.ema import averaged_copy, update_average
+from promptlesion.training.launch import average_gradients, main_process_first, share_of_batch
 from promptlesion.training.learning_rate import set_learning_rate
 from promptlesion.training.run import Report, Run
 from promptlesion.training.seeding import derive_seed, numpy_generator, torch_generator
@@ -58,9 +59,9 @@ def train_diffusion(
     Raises:
         ValueError: the autoencoder was trained with another window or spacing.
     """
-    torch_device = resolve_device(device)
+    torch_device, share = resolve_device(device), share_of_batch(config.batch_size)
     autoencoder = load_autoencoder(autoencoder_run, torch_device)
-    _check_dataset(autoencoder.card, spec, autoencoder_run)
+    check_dataset(autoencoder, spec, run_folder=autoencoder_run)
     _warn_of_lesion_bias(autoencoder.card, spec)
     autoencoder_hash = str(autoencoder.card["weights_sha256"])
     run = Run(
@@ -78,19 +79,20 @@ def train_diffusion(
     )
     if run.is_finished:
         return run
-    latents = encode_lesions(
-        train_cases,
-        spec=spec,
-        autoencoder=autoencoder,
-        patch_voxels=config.patch_voxels,
-        patches_per_lesion=config.patches_per_lesion,
-        blank_margin_voxels=config.blank_margin_voxels,
-        seed=derive_seed(seed, "diffusion", "patches"),
-        path=out / "latents.safetensors",
-        key=f"{autoencoder_hash} {data_fingerprint(train_cases)} {config.patch_voxels} "
-        f"{config.patches_per_lesion} {config.blank_margin_voxels} {seed}",
-        device=torch_device,
-    )
+    with main_process_first():
+        latents = encode_lesions(
+            train_cases,
+            spec=spec,
+            autoencoder=autoencoder,
+            patch_voxels=config.patch_voxels,
+            patches_per_lesion=config.patches_per_lesion,
+            blank_margin_voxels=config.blank_margin_voxels,
+            seed=derive_seed(seed, "diffusion", "patches"),
+            path=out / "latents.safetensors",
+            key=f"{autoencoder_hash} {data_fingerprint(train_cases)} {config.patch_voxels} "
+            f"{config.patches_per_lesion} {config.blank_margin_voxels} {seed}",
+            device=torch_device,
+        )
     torch.manual_seed(derive_seed(seed, "diffusion", "weights"))
     denoiser = place(_build(config, autoencoder, spec), torch_device)
     state = TrainState(
@@ -100,13 +102,18 @@ def train_diffusion(
         },
     )
     run.resume(state)
-    reports = _steps(state, latents, config=config, seed=seed, device=torch_device)
+    reports = _steps(state, latents, share, config=config, seed=seed, device=torch_device)
     run.train(state, reports, num_steps=config.num_steps, checkpoint_every_steps=config.checkpoint_every_steps)
     save_checkpoint(
         run.checkpoint_folder,
         card={
             "stage": "diffusion",
             "method": method,
+            "schedule": config.schedule,
+            **build_schedule(config).facts(),
+            **spec.facts(),
+            "latent_scale": autoencoder.network.latent_scale(),
+            "data_fingerprint": data_fingerprint(train_cases),
             "config": config.model_dump(mode="json"),
             "dataset": spec.model_dump(mode="json"),
             "training_cases": [case.name for case in train_cases],
@@ -122,9 +129,15 @@ def train_diffusion(
 
 
 def _steps(
-    state: TrainState, latents: LesionLatents, *, config: DiffusionConfig, seed: int, device: torch.device
+    state: TrainState,
+    latents: LesionLatents,
+    share: range,
+    *,
+    config: DiffusionConfig,
+    seed: int,
+    device: torch.device,
 ) -> Iterator[Report]:
-    """Train step by step, yielding the loss of each."""
+    """Train step by step, yielding the loss of each; of what is drawn for a batch, this process takes its share."""
     denoiser, average = state.networks["denoiser"], state.networks["average"]
     assert isinstance(denoiser, Denoiser)
     denoiser.train()
@@ -137,10 +150,10 @@ def _steps(
         generator = torch_generator(seed, "diffusion", "noise", state.step)
         kinds = chooser.integers(len(patches_of_type), size=config.batch_size)
         chosen = [patches_of_type[kind][chooser.integers(len(patches_of_type[kind]))] for kind in kinds]
-        clean, conditioning = latents.batch(chosen, device)
-        level = torch.randint(config.num_levels, (config.batch_size,), generator=generator).to(device)
-        noise = torch.randn(clean.shape, generator=generator).to(device)
-        is_dropped = (torch.rand(config.batch_size, generator=generator) < config.prompt_dropout).to(device)
+        clean, conditioning = latents.batch([chosen[item] for item in share], device)
+        level = torch.randint(config.num_levels, (config.batch_size,), generator=generator)[share].to(device)
+        noise = torch.randn(config.batch_size, *clean.shape[1:], generator=generator)[share].to(device)
+        is_dropped = (torch.rand(config.batch_size, generator=generator)[share] < config.prompt_dropout).to(device)
         noisy = denoiser.schedule.add_noise(clean, noise, level)
         with autocast(device, config.precision):
             predicted = denoiser(noisy, level, conditioning, is_dropped)
@@ -149,6 +162,7 @@ def _steps(
                 denoiser.target(clean, noise, level),
                 conditioning.lesion_mask,
                 lesion_weight=config.lesion_weight,
+                kind=config.loss,
             )
         optimizer = state.optimizers["denoiser"]
         set_learning_rate(
@@ -160,6 +174,7 @@ def _steps(
         )
         optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
+        average_gradients(denoiser)
         nn.utils.clip_grad_norm_(denoiser.parameters(), config.max_gradient_norm)
         optimizer.step()
         update_average(average, denoiser, decay=config.ema_decay, step=state.step)
@@ -182,21 +197,23 @@ def load_diffusion(run_folder: Path, device: torch.device) -> TrainedDiffusion:
     """Read a finished run of stage 2 and the autoencoder it names, both frozen.
 
     Raises:
-        CheckpointError: either run is not finished, damaged, or of another stage.
+        CheckpointError: either run is not finished, damaged, of another stage or of other networks.
         ValueError: the autoencoder there is not the one the denoiser was trained with.
     """
     checkpoint = load_checkpoint(run_folder / "checkpoint", stage="diffusion")
     card = checkpoint.card
     autoencoder_run = (run_folder / str(card["autoencoder"])).resolve()
     autoencoder = load_autoencoder(autoencoder_run, device)
-    if autoencoder.card["weights_sha256"] != card["autoencoder_sha256"]:
+    others = differences(autoencoder.card, {"weights_sha256": card["autoencoder_sha256"]})
+    if others:
         raise ValueError(
-            f"{autoencoder_run}: expected the autoencoder {run_folder} was trained with; found another one"
+            f"{autoencoder_run}: expected the autoencoder {run_folder} was trained with; "
+            f"found another one, with {others[0]}"
         )
     config = DiffusionConfig.model_validate(card["config"])
     spec = DatasetSpec.model_validate(card["dataset"])
     denoiser = _build(config, autoencoder, spec)
-    denoiser.load_state_dict(checkpoint.part("denoiser"))
+    checkpoint.restore(denoiser, part="denoiser")
     place(denoiser.requires_grad_(requires_grad=False).eval(), device)
     return TrainedDiffusion(denoiser, config, autoencoder, spec, card)
 
@@ -208,18 +225,6 @@ def _build(config: DiffusionConfig, autoencoder: TrainedAutoencoder, spec: Datas
         latent_voxels=config.patch_voxels // autoencoder.config.downsampling,
         num_types=len(spec.lesions),
     )
-
-
-def _check_dataset(card: dict[str, object], spec: DatasetSpec, autoencoder_run: Path) -> None:
-    """Refuse an autoencoder whose latents mean something else."""
-    trained_with = card["dataset"]
-    assert isinstance(trained_with, dict)
-    asked = json.loads(spec.model_dump_json())
-    for name in ("window_hu", "spacing_mm"):
-        if trained_with[name] != asked[name]:
-            raise ValueError(
-                f"{autoencoder_run}: expected an autoencoder with {name} {asked[name]}; found {trained_with[name]}"
-            )
 
 
 def _warn_of_lesion_bias(card: dict[str, object], spec: DatasetSpec) -> None:

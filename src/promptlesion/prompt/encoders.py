@@ -61,13 +61,15 @@ class MaskTransformerPrompt(nn.Module):
 
 def build_prompt_encoder(
     name: str, *, num_types: int, mask_voxels: int, key_value_heads: int
-) -> OneHotPrompt | MaskTransformerPrompt:
-    """Build the encoder called `one-hot` or `mask-transformer`."""
+) -> OneHotPrompt | MaskTransformerPrompt | None:
+    """Build the encoder called `one-hot` or `mask-transformer`; `none` is no encoder."""
+    if name == "none":
+        return None
     if name == "one-hot":
         return OneHotPrompt(num_types=num_types)
     if name == "mask-transformer":
         return MaskTransformerPrompt(num_types=num_types, mask_voxels=mask_voxels, key_value_heads=key_value_heads)
-    raise ValueError(f"prompt_encoder: expected 'one-hot' or 'mask-transformer'; found {name!r}")
+    raise ValueError(f"prompt_encoder: expected 'one-hot', 'mask-transformer' or 'none'; found {name!r}")
 
 
 def drop_prompts(

@@ -19,7 +19,7 @@ from promptlesion.synthesis.placement import PlacedLesion, PlacementError, paint
 from promptlesion.synthesis.quality import is_plausible, mean_hu_inside
 from promptlesion.synthesis.synthesizer import Synthesizer
 from promptlesion.training.atomic import write_json, write_text
-from promptlesion.training.checkpoint import file_hash
+from promptlesion.training.checkpoint import differences, file_hash
 from promptlesion.training.progress import progress_bar
 from promptlesion.training.run import Run
 from promptlesion.training.seeding import derive_seed, numpy_generator
@@ -59,12 +59,13 @@ def source_scans(dataset: Dataset, synthesizer: Synthesizer, held_out: Split) ->
     A dataset the model was not trained on has none of its training cases; there the dataset's own split decides.
 
     Raises:
-        ValueError: the model was trained with other lesion types, or no scan is left.
+        ValueError: the model was trained with another window or spacing or other lesion types, or no scan is left.
     """
-    asked, known = ([lesion.name for lesion in spec.lesions] for spec in (dataset.spec, synthesizer.spec))
-    if asked != known:
+    others = differences(dataset.spec.facts(), synthesizer.spec.facts())
+    if others:
         raise ValueError(
-            f"{dataset.root}: expected the lesion types of the model, {', '.join(known)}; found {', '.join(asked)}"
+            f"{dataset.root}: expected a dataset like the one the model was trained on; found one with other "
+            + "; ".join(others)
         )
     return dataset.select(held_out.train)
 

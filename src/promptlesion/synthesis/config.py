@@ -10,12 +10,16 @@ class SynthesisConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    sampler: Literal["ancestral", "ddim"] = Field(
-        "ancestral", description="the reference sampler, or the deterministic DDIM"
+    sampler: Literal["ancestral", "ddim", "dpm-solver++"] = Field(
+        "ancestral", description="the reference sampler, or one without fresh noise: DDIM, or DPM-Solver++(2M)"
     )
     num_steps: int = Field(400, ge=1, description="noise levels visited when sampling, at most the schedule's")
     init: Literal["healthy", "noise"] = Field(
         "healthy", description="start from the noised healthy latent, or from noise alone"
+    )
+    reinject_background: bool = Field(
+        False,
+        description="after every sampling step put the healthy latent, noised alike, back outside the blanked region",
     )
     guidance_scale: float = Field(1.0, ge=0, description="classifier-free guidance; 1 is off")
     lesions_per_case: int = Field(3, ge=1, description="lesions painted into one scan at most")

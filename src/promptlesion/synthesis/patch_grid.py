@@ -3,12 +3,12 @@
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float, Float32, Shaped
+from jaxtyping import Bool, Float, Float32, Shaped
 
 from promptlesion.data.patch_sampling import AIR_HU
 from promptlesion.data.resampling import resample_array
 from promptlesion.data.volume import Volume
-from promptlesion.synthesis.placement import Box
+from promptlesion.synthesis.placement import Box, PlacedLesion
 
 _SMOOTHING_MARGIN_VOXELS = 8
 
@@ -64,6 +64,12 @@ def patch_grid(
 def pull_image(grid: PatchGrid, image: Volume) -> Float32[np.ndarray, "i j k"]:
     """Bring HU to the patch, air where it leaves the scan."""
     return grid.pull(image.array, image.affine, order=1, fill=AIR_HU)
+
+
+def pull_mask(grid: PatchGrid, lesion: PlacedLesion, image: Volume) -> Bool[np.ndarray, "i j k"]:
+    """Bring a lesion's mask to the patch; a lesion smaller than a voxel there keeps its most covered one."""
+    share = grid.pull(lesion.mask.astype(np.float32), _shifted(image.affine, lesion.box), order=1, fill=0)
+    return share >= min(0.5, float(share.max()))
 
 
 def _apply(affine: Float[np.ndarray, "4 4"], points: Shaped[np.ndarray, "n 3"]) -> Float[np.ndarray, "n 3"]:

@@ -7,18 +7,25 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float32
+from jaxtyping import Bool, Float, Float32
 from torch import Tensor
 
 from promptlesion.data.intensity import HUWindow
 from promptlesion.data.spec import DatasetSpec
 from promptlesion.data.volume import Volume
-from promptlesion.diffusion.conditioning import Conditioning, blank_lesion, mask_on_latent_grid
-from promptlesion.diffusion.sampler import Denoise, NoiseSource, sample_ancestral, sample_ddim
+from promptlesion.diffusion.conditioning import Conditioning, blank_lesion, dilate, mask_on_latent_grid
+from promptlesion.diffusion.sampler import (
+    Denoise,
+    NoiseSource,
+    Reinject,
+    sample_ancestral,
+    sample_ddim,
+    sample_dpm_solver,
+)
 from promptlesion.diffusion.schedule import Estimate
 from promptlesion.diffusion.train import TrainedDiffusion, load_diffusion
 from promptlesion.synthesis.config import SynthesisConfig
-from promptlesion.synthesis.patch_grid import PatchGrid, patch_grid, pull_image
+from promptlesion.synthesis.patch_grid import patch_grid, pull_image, pull_mask
 from promptlesion.synthesis.placement import PlacedLesion
 from promptlesion.training.device import autocast, resolve_device
 
@@ -112,7 +119,7 @@ class PromptLesionSynthesizer:
             for lesion in lesions
         ]
         patches = np.stack([window.normalize(pull_image(grid, image)) for grid in grids])
-        masks = np.stack([_mask_on_patch(grid, lesion, image) for grid, lesion in zip(grids, lesions, strict=True)])
+        masks = np.stack([pull_mask(grid, lesion, image) for grid, lesion in zip(grids, lesions, strict=True)])
         decoded = self._sample(
             torch.from_numpy(patches)[:, None].to(self.device),
             torch.from_numpy(masks)[:, None].to(self.device),
@@ -132,10 +139,9 @@ class PromptLesionSynthesizer:
     def _sample(self, image: Tensor, mask: Tensor, lesion_type: Tensor, seeds: Sequence[int]) -> Tensor:
         """Return the decoded patches, normalised."""
         network, denoiser = self.model.autoencoder.network, self.model.denoiser
+        margin_voxels = self.model.config.blank_margin_voxels
         with autocast(self.device, self.model.config.precision):
-            surroundings = network.encode(
-                blank_lesion(image, mask, margin_voxels=self.model.config.blank_margin_voxels)
-            )
+            surroundings = network.encode(blank_lesion(image, mask, margin_voxels=margin_voxels))
             conditioning = Conditioning(
                 surroundings=surroundings,
                 lesion_mask=mask_on_latent_grid(mask, downsampling=network.downsampling),
@@ -144,10 +150,17 @@ class PromptLesionSynthesizer:
             noise = NoiseSource(seeds, tuple(surroundings.shape[1:]), self.device)
             levels = denoiser.schedule.spaced_levels(self.config.num_steps)
             start = noise.draw()
-            if self.config.init == "healthy":
-                first = torch.full((len(image),), levels[0], device=self.device)
-                start = denoiser.schedule.add_noise(network.encode(image), start, first)
-            latent = self._walk(start, levels, noise, self._denoise(conditioning))
+            reinject = None
+            if self.config.init == "healthy" or self.config.reinject_background:
+                healthy = network.encode(image)
+                if self.config.init == "healthy":
+                    first = torch.full((len(image),), levels[0], device=self.device)
+                    start = denoiser.schedule.add_noise(healthy, start, first)
+                if self.config.reinject_background:
+                    region = dilate(mask, margin_voxels=margin_voxels)
+                    is_painted = mask_on_latent_grid(region, downsampling=network.downsampling) > 0
+                    reinject = _background(healthy, is_painted, noise)
+            latent = self._walk(start, levels, noise, self._denoise(conditioning), reinject)
             return network.decode(latent)
 
     def _denoise(self, conditioning: Conditioning) -> Denoise:
@@ -156,28 +169,47 @@ class PromptLesionSynthesizer:
 
         return denoise
 
-    def _walk(self, start: Tensor, levels: list[int], noise: NoiseSource, denoise: Denoise) -> Tensor:
+    def _walk(
+        self, start: Tensor, levels: list[int], noise: NoiseSource, denoise: Denoise, reinject: Reinject | None
+    ) -> Tensor:
         schedule = self.model.denoiser.schedule
-        if self.config.sampler == "ddim":
-            return sample_ddim(start, schedule=schedule, levels=levels, denoise=denoise)
-        return sample_ancestral(start, schedule=schedule, levels=levels, denoise=denoise, noise=noise)
+        if self.config.sampler == "ancestral":
+            return sample_ancestral(
+                start, schedule=schedule, levels=levels, denoise=denoise, noise=noise, reinject=reinject
+            )
+        sample = sample_ddim if self.config.sampler == "ddim" else sample_dpm_solver
+        return sample(start, schedule=schedule, levels=levels, denoise=denoise, reinject=reinject)
 
 
-def _mask_on_patch(grid: PatchGrid, lesion: PlacedLesion, image: Volume) -> Bool[np.ndarray, "i j k"]:
-    """Bring a lesion's mask to the patch; a lesion smaller than a voxel there keeps its most covered one."""
-    affine = image.affine.copy()
-    affine[:3, 3] += image.affine[:3, :3] @ np.array([side.start for side in lesion.box])
-    share = grid.pull(lesion.mask.astype(np.float32), affine, order=1, fill=0)
-    return share >= min(0.5, float(share.max()))
+def _background(
+    healthy: Float[Tensor, "batch channel x y z"], is_painted: Bool[Tensor, "batch 1 x y z"], noise: NoiseSource
+) -> Reinject:
+    """Return what puts the healthy latent, noised alike, where nothing is to be painted.
+
+    Equation 8 of RePaint (Lugmayr et al. 2022), without its jumps back to noisier levels.
+    """
+
+    def reinject(latent: Tensor, alpha_bar: float) -> Tensor:
+        known = healthy
+        if alpha_bar < 1:
+            known = alpha_bar**0.5 * healthy + (1 - alpha_bar) ** 0.5 * noise.draw()
+        return torch.where(is_painted, latent, known)
+
+    return reinject
 
 
 def load_synthesizer(run_folder: Path, config: SynthesisConfig, *, device: str = "auto") -> PromptLesionSynthesizer:
     """Read a finished diffusion run and the autoencoder it names.
 
     Raises:
-        ValueError: more sampling steps than the model's schedule has levels.
+        ValueError: more sampling steps than the model's schedule has levels, or guidance of a model without prompt.
     """
     torch_device = resolve_device(device)
     model = load_diffusion(run_folder, torch_device)
     model.denoiser.schedule.spaced_levels(config.num_steps)
+    if model.denoiser.prompt_encoder is None and config.guidance_scale != 1.0:
+        raise ValueError(
+            f"{run_folder}: expected guidance_scale 1, as the model has no prompt to be guided by; "
+            f"found {config.guidance_scale:g}. --set synthesis.guidance_scale=1"
+        )
     return PromptLesionSynthesizer(model, config, torch_device)

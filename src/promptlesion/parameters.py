@@ -1,0 +1,129 @@
+"""How many parameters every network of a configuration has, module by module, without data and without memory."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import torch
+from monai.networks.layers.simplelayers import SkipConnection
+from torch import nn
+
+from promptlesion.autoencoder.autoencoder import build_autoencoder
+from promptlesion.autoencoder.discriminator import Discriminators
+from promptlesion.baselines.voxel_denoiser import build_voxel_denoiser
+from promptlesion.config import Config
+from promptlesion.diffusion.denoiser import build_denoiser
+from promptlesion.diffusion.network import PromptInjection
+from promptlesion.diffusion.prompt_block import PromptGenBlock
+from promptlesion.prompt.encoders import MaskTransformerPrompt
+from promptlesion.prompt.mask_transformer import MaskTransformer
+from promptlesion.segmentation.network import build_segmentation_network
+
+PAPER_NUM_TYPES = 5
+"""Calcified and non-calcified plaque; tumours of liver, kidney and pancreas."""
+
+_OPENED = (nn.ModuleList, PromptInjection, MaskTransformerPrompt, MaskTransformer, SkipConnection)
+"""Modules of which the parts are listed instead."""
+
+
+@dataclass(frozen=True)
+class ModuleParameters:
+    """One line: a module, its class, its trained parameters, and the figures it keeps without training them."""
+
+    name: str
+    kind: str
+    parameters: int
+    buffers: int
+
+
+@dataclass(frozen=True)
+class NetworkParameters:
+    """A network and its modules, in the order they are built."""
+
+    name: str
+    modules: tuple[ModuleParameters, ...]
+
+    @property
+    def total(self) -> int:
+        """All trained parameters."""
+        return sum(module.parameters for module in self.modules)
+
+    @property
+    def prompt_block_share(self) -> float:
+        """Share of the parameters that the PromptGenBlocks have."""
+        blocks = [module.parameters for module in self.modules if module.kind == PromptGenBlock.__name__]
+        return sum(blocks) / self.total
+
+    @property
+    def injection_share(self) -> float:
+        """Share of the PromptGenBlocks and of the residual blocks that work their prompt into the features."""
+        parts = [module.parameters for module in self.modules if module.name.startswith("injections.")]
+        return sum(parts) / self.total
+
+
+def count_parameters(config: Config, *, num_types: int = PAPER_NUM_TYPES) -> list[NetworkParameters]:
+    """Count the parameters of every network of a configuration.
+
+    Args:
+        config: of all stages.
+        num_types: lesion types of the dataset; the segmentation network is counted with a label for each of them and
+            for the background.
+    """
+    with torch.device("meta"):
+        return [
+            NetworkParameters(name, tuple(_modules(network)))
+            for name, network in build_networks(config, num_types=num_types)
+        ]
+
+
+def build_networks(config: Config, *, num_types: int) -> list[tuple[str, nn.Module]]:
+    """Build every network of a configuration, untrained: stages 1 and 2, the baselines, stage 3."""
+    autoencoder, diffusion = config.autoencoder, config.diffusion
+    denoiser = build_denoiser(
+        diffusion,
+        latent_channels=autoencoder.latent_channels,
+        latent_voxels=diffusion.patch_voxels // autoencoder.downsampling,
+        num_types=num_types,
+    )
+    networks: list[tuple[str, nn.Module]] = [
+        ("autoencoder", build_autoencoder(autoencoder)),
+        (
+            "discriminators",
+            Discriminators(channels=autoencoder.discriminator_channels, num_layers=autoencoder.discriminator_layers),
+        ),
+    ]
+    if isinstance(denoiser.prompt_encoder, nn.Module):
+        networks.append((f"prompt encoder ({diffusion.prompt_encoder})", denoiser.prompt_encoder))
+    networks += [
+        ("diffusion U-Net", denoiser.network),
+        (
+            "DiffTumor U-Net, one for every lesion type",
+            build_denoiser(
+                config.difftumor.as_diffusion(),
+                latent_channels=autoencoder.latent_channels,
+                latent_voxels=config.difftumor.patch_voxels // autoencoder.downsampling,
+                num_types=1,
+            ).network,
+        ),
+        ("Med-DDPM U-Net", build_voxel_denoiser(config.med_ddpm, num_types=num_types).network),
+        ("segmentation", build_segmentation_network(config.segmentation, num_types + 1)),
+    ]
+    return networks
+
+
+def _modules(network: nn.Module) -> Iterator[ModuleParameters]:
+    """Yield the parts of a network, and the parts of those that only hold others together."""
+    for name, module in network.named_children():
+        if _is_opened(module):
+            for part in _modules(module):
+                yield replace(part, name=f"{name}.{part.name}".replace(".submodule", ""))
+        else:
+            yield ModuleParameters(
+                name,
+                type(module).__name__,
+                sum(parameter.numel() for parameter in module.parameters()),
+                sum(buffer.numel() for buffer in module.buffers()),
+            )
+
+
+def _is_opened(module: nn.Module) -> bool:
+    return isinstance(module, _OPENED) or any(isinstance(part, SkipConnection) for part in module.children())

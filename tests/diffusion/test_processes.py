@@ -1,0 +1,56 @@
+"""Stage 2 on two processes with half of the batch each follows the one with the whole batch."""
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from promptlesion.data.cache import CachedCase
+from promptlesion.data.spec import DatasetSpec
+from promptlesion.diffusion.config import DiffusionConfig
+from promptlesion.diffusion.train import train_diffusion
+from promptlesion.training.run import read_metrics
+
+WEIGHTS = "checkpoint/weights.safetensors"
+
+
+def test_two_processes_follow_one_and_go_on_where_they_were_killed(
+    tiny_cases: list[CachedCase],
+    tiny_spec: DatasetSpec,
+    tiny_autoencoder_run: Path,
+    tiny_diffusion_config: DiffusionConfig,
+    in_processes: Callable[..., None],
+    kill_in_the_middle: Callable[..., None],
+    tmp_path: Path,
+) -> None:
+    """With prompts dropped, and with lesions of a weight that their share of the whole batch limits."""
+    config = tiny_diffusion_config.model_copy(
+        update={"num_steps": 12, "batch_size": 4, "lesion_weight": 1000.0, "prompt_dropout": 0.5}
+    )
+    train = partial(
+        train_diffusion,
+        train_cases=tiny_cases[:3],
+        spec=tiny_spec,
+        autoencoder_run=tiny_autoencoder_run,
+        config=config,
+        seed=7,
+        device="cpu",
+    )
+    one, two, killed = (tmp_path / name for name in ("one", "two", "killed"))
+    train(out=one)
+    in_processes(partial(train, out=two))
+    kill_in_the_middle(partial(train, out=killed), out=killed, after_steps=5, num_processes=2)
+    assert not (killed / "checkpoint").exists()
+    in_processes(partial(train, out=killed))
+    for name in (WEIGHTS, "checkpoint/card.json", "metrics.jsonl"):
+        assert (killed / name).read_bytes() == (two / name).read_bytes(), name
+
+    for line, expected_line in zip(read_metrics(two), read_metrics(one), strict=True):
+        assert line == pytest.approx(expected_line, rel=1e-4)
+    weights, expected = load_file(two / WEIGHTS), load_file(one / WEIGHTS)
+    for name, tensor in expected.items():
+        # Adam divides a gradient by its own size: where it is nearly zero, its rounding is worth up to a step
+        torch.testing.assert_close(weights[name], tensor, rtol=1e-3, atol=config.learning_rate, msg=name)
