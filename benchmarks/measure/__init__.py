@@ -1,0 +1,1 @@
+"""What `generator.py` measures, a file a table."""
