@@ -1,6 +1,7 @@
 """The command line: what it says, how it ends, and that it answers at once."""
 
 import json
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -11,7 +12,8 @@ import pytest
 
 from promptlesion import __version__
 from promptlesion.cli import main
-from promptlesion.data.dataset import Dataset, open_dataset
+from promptlesion.data.dataset import Dataset, open_dataset, write_spec
+from promptlesion.data.splits import Split, write_splits
 
 VERBS = [
     "demo",
@@ -26,6 +28,7 @@ VERBS = [
     "evaluate",
     "evaluate segmentation",
     "evaluate fidelity",
+    "evaluate reconstruction",
     "config",
     "config show",
     "config check",
@@ -109,6 +112,19 @@ def test_config_show_prints_toml_that_config_check_accepts(run: Callable[..., An
     assert (code, out, err) == (0, "The configuration is valid.\n", "")
 
 
+def test_config_show_prints_the_parameters_of_every_network(run: Callable[..., Answer]) -> None:
+    code, out, err = run("config", "show", "--preset", "paper", "--parameters")
+    assert (code, err) == (0, "")
+    lines = [" ".join(line.split()) for line in out.splitlines()]
+    assert "prompt encoder (mask-transformer): 136,192 parameters" in lines
+    assert "transformer.blocks.2 TransformerBlock 43,008 31.58% 0" in lines
+    assert any(line.startswith("injections.0.prompt PromptGenBlock ") for line in lines)
+    assert any(line.startswith("PromptGenBlocks: 0.27% of the diffusion U-Net's parameters") for line in lines)
+    assert {"DiffTumor U-Net, one for every lesion type", "Med-DDPM U-Net", "segmentation"} <= {
+        line.split(":")[0] for line in lines
+    }
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -117,6 +133,19 @@ def test_config_show_prints_toml_that_config_check_accepts(run: Callable[..., An
         (["config", "check", "--set", "diffusion.x=1"], "diffusion.x: Extra inputs are not permitted; found 1"),
         (["demo", "--data", "nowhere", "--out", "{tmp}"], "nowhere"),
         (["train", "autoencoder", "--data", "nowhere", "--out", "{tmp}"], "nowhere"),
+        (["train", "diffusion", "--data", "x", "--out", "{tmp}"], "--autoencoder: expected a finished run of stage 1"),
+        (
+            ["train", "diffusion", "--method", "difftumor", "--data", "x", "--out", "{tmp}"],
+            "--autoencoder: expected a finished run of stage 1 for the method difftumor; found none",
+        ),
+        (
+            ["train", "diffusion", "--method", "med-ddpm", "--autoencoder", "ae", "--data", "x", "--out", "{tmp}"],
+            "--autoencoder ae: expected none, as med-ddpm works on voxels",
+        ),
+        (
+            ["train", "diffusion", "--type", "a", "--autoencoder", "ae", "--data", "x", "--out", "{tmp}"],
+            "--type: expected with --method difftumor alone; found promptlesion",
+        ),
         (["segment", "--model", "nowhere", "--data", "nowhere", "--out", "{tmp}"], "nowhere"),
         (["synthesize", "--data", "x", "--model", "nowhere", "--out", "{tmp}", "--count", "a=1"], "nowhere"),
         (["synthesize", "--data", "x", "--model", "y", "--out", "{tmp}", "--count", "a"], "expected TYPE=N"),
@@ -192,6 +221,9 @@ def test_the_verbs_hang_together(
     code, _, err = run(*synthesize, "--set", "synthesis.num_steps=400", "--count", "bright=1")
     assert code == 2
     assert "num_steps: expected 1 to 20" in err
+    code, _, err = run(*synthesize, *settings, "--method", "med-ddpm", "--count", "bright=1")
+    assert code == 2
+    assert "expected a run of the method 'med-ddpm'; found one of 'promptlesion'" in err
     code, said, err = run(*synthesize, *settings, "--count", "bright=1", "--count", "dark=1")
     assert code == 0, err
     assert f"{out} is finished" in said
@@ -199,3 +231,70 @@ def test_the_verbs_hang_together(
     code, _, err = run(*synthesize[:-1], 4, *settings, "--count", "bright=1", "--count", "dark=1")
     assert code == 2
     assert "seed (3 instead of 4)" in err
+
+
+def test_reconstructions_are_measured_and_drawn(
+    run: Callable[..., Answer],
+    tiny_autoencoder_run: Path,
+    tiny_data: Dataset,
+    tmp_path: Path,
+) -> None:
+    """Two models side by side, which may be one; test is what neither was trained on."""
+    measure = ["evaluate", "reconstruction", "--data", tiny_data.root, "--model", tiny_autoencoder_run]
+    files = ["--cache", tmp_path / "cache", "--out", tmp_path / "scores.json", "--figure", tmp_path / "shown.png"]
+    code, out, err = run(*measure, *files, "--part", "all", "--model", tiny_autoencoder_run)
+    assert code == 0, err
+    assert "trilinear 4x" in out
+    scores = json.loads((tmp_path / "scores.json").read_text())["reconstruction"]
+    assert [len(row["cases"]) for row in scores] == [4, 4]
+    assert scores[0] == scores[1]
+    assert scores[0]["autoencoder"]["mae_hu"] > scores[0]["trilinear"]["mae_hu"] > 0  # after twenty steps
+    assert 0 < scores[0]["codes_used"] <= 1
+    assert (tmp_path / "shown.png").read_bytes().startswith(b"\x89PNG")
+    split = tmp_path / "data"
+    shutil.copytree(tiny_data.root, split)
+    write_splits(split, Split(train=("tiny_0",), validation=("tiny_1",), test=("tiny_2", "tiny_3")))
+    measure[3] = split
+    code, out, err = run(*measure, *files)
+    assert code == 0, err
+    (row,) = json.loads((tmp_path / "scores.json").read_text())["reconstruction"]
+    assert list(row["cases"]) == ["tiny_3"]  # tiny_2 trained the autoencoder
+    spec = tiny_data.spec.model_copy(update={"window_hu": (-100.0, 300.0)})
+    write_spec(spec, tmp_path / "other.toml")
+    code, _, err = run(*measure, "--lesions", tmp_path / "other.toml")
+    assert code == 2
+    assert "expected an autoencoder for scans like the dataset's; found one with other window_hu" in err
+    code, _, err = run(*measure, "--data", tiny_data.root, "--lesions", tmp_path / "other.toml")
+    assert code == 2
+    assert "--lesions: expected one for each of the 2 --data, or none; found 1" in err
+
+
+@pytest.mark.parametrize("method", ["difftumor", "med-ddpm"])
+def test_another_method_is_trained_and_paints(
+    run: Callable[..., Answer],
+    tiny_data: Dataset,
+    tiny_autoencoder_run: Path,
+    tmp_path: Path,
+    method: str,
+) -> None:
+    settings = tmp_path / "mine.toml"
+    network = "channels = [8, 8]\nattention_levels = [1]\nblocks_per_level = 1\nnum_steps = 2\nnum_levels = 20\n"
+    settings.write_text(
+        f"[difftumor]\npatch_voxels = 16\npatches_per_lesion = 1\n{network}[med_ddpm]\npatch_voxels = 16\n{network}"
+        '[synthesis]\nnum_steps = 2\nsampler = "ddim"\ninit = "noise"\nguidance_scale = 1.0\n'
+    )
+    common = ("--data", tiny_data.root, "--preset", "demo", "--config", settings)
+    out = tmp_path / method
+    train = ["train", "diffusion", "--method", method, *common, "--out", out]
+    if method == "difftumor":
+        train += ["--autoencoder", tiny_autoencoder_run]
+        code, said, err = run(*train, "--type", "dark")
+        assert code == 0, err
+        assert "dark trained; the models of other lesion types are not there yet" in said
+    code, said, err = run(*train)
+    assert code == 0, err
+    assert f"{out} is finished" in said
+    cohort = tmp_path / "synthetic"
+    code, _, err = run("synthesize", "--model", out, *common, "--count", "bright=1", "--out", cohort)
+    assert code == 0, err
+    assert json.loads((cohort / "provenance.jsonl").read_text())["method"] == method

@@ -4,8 +4,10 @@ Nothing that imports torch is imported before a verb needs it: `promptlesion --h
 """
 
 import logging
+import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -19,8 +21,10 @@ from rich.table import Table
 from promptlesion import __version__
 
 if TYPE_CHECKING:
+    from promptlesion.evaluation.reconstruction import ReconstructionRow
     from promptlesion.evaluation.results import DemoResults, FidelityRow
     from promptlesion.evaluation.segmentation_metrics import LesionScore
+    from promptlesion.parameters import NetworkParameters
 
 app = typer.Typer(
     name="promptlesion",
@@ -31,8 +35,11 @@ app = typer.Typer(
     add_completion=False,
 )
 prepare_app = typer.Typer(no_args_is_help=True, help="Turn scans of another layout into a dataset folder.")
-train_app = typer.Typer(no_args_is_help=True, help="Train one of the three stages, or go on with an interrupted run.")
-evaluate_app = typer.Typer(no_args_is_help=True, help="Measure synthetic lesions or segmentations.")
+train_app = typer.Typer(
+    no_args_is_help=True,
+    help="Train one of the three stages, or go on with an interrupted run; on several GPUs under torchrun.",
+)
+evaluate_app = typer.Typer(no_args_is_help=True, help="Measure autoencoders, synthetic lesions or segmentations.")
 config_app = typer.Typer(no_args_is_help=True, help="Show or check a configuration.")
 app.add_typer(prepare_app, name="prepare")
 app.add_typer(train_app, name="train")
@@ -46,12 +53,27 @@ UNFINISHED = 1
 _INTERRUPTED = 130  # typer's answer to Ctrl+C
 
 
+class ReconstructedPart(StrEnum):
+    """Which cases of a dataset are measured."""
+
+    TEST = "test"
+    ALL = "all"
+
+
 class PhantomKind(StrEnum):
     """Anatomies of the built-in phantom."""
 
     CCTA = "ccta"
     ABDOMEN = "abdomen"
     FIVE = "five"
+
+
+class Method(StrEnum):
+    """Systems that paint lesions: the paper's, and the two it compares itself with."""
+
+    PROMPTLESION = "promptlesion"
+    DIFFTUMOR = "difftumor"
+    MED_DDPM = "med-ddpm"
 
 
 OutOption = Annotated[
@@ -128,7 +150,7 @@ def demo(
 def prepare_phantom(
     out: OutOption,
     kind: Annotated[
-        PhantomKind, typer.Option("--kind", help="Coronary CT angiography, abdomen, or five: both in turn, the abdomen in miniature.")
+        PhantomKind, typer.Option("--kind", help="Coronary CTA, abdomen, or five: both in turn, the abdomen small.")
     ] = PhantomKind.CCTA,
     cases: Annotated[int, typer.Option("--cases", min=1, help="Made-up subjects.")] = 36,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the subjects.")] = 0,
@@ -174,30 +196,43 @@ def train_autoencoder_verb(
     [bold]Example[/bold]
 
     promptlesion train autoencoder --data data/ccta --preset demo --out runs/mine/autoencoder
+
+    torchrun --nproc-per-node 4 -m promptlesion train autoencoder --data data/abdomen --out runs/paper/autoencoder
     """
     from promptlesion.autoencoder.train import train_autoencoder
     from promptlesion.config import resolve_config
     from promptlesion.data.prepared import prepare_dataset
 
     resolved = resolve_config(preset=preset, file=config, settings=settings or ())
-    prepared = prepare_dataset(data, cache=_cache(cache, out), lesions=lesions, **resolved.data.split_options())
-    run = train_autoencoder(
-        train_cases=prepared.train,
-        validation_cases=prepared.validation,
-        spec=prepared.dataset.spec,
-        config=resolved.autoencoder,
-        out=out,
-        seed=seed,
-        device=device,
-    )
-    _say_finished(out, run.seconds)
+    with _processes(device) as own_device:
+        prepared = prepare_dataset(data, cache=_cache(cache, out), lesions=lesions, **resolved.data.split_options())
+        run = train_autoencoder(
+            train_cases=prepared.train,
+            validation_cases=prepared.validation,
+            spec=prepared.dataset.spec,
+            config=resolved.autoencoder,
+            out=out,
+            seed=seed,
+            device=own_device,
+        )
+        _say_finished(out, run.seconds)
 
 
 @train_app.command("diffusion")
 def train_diffusion_verb(
     data: DataOption,
-    autoencoder: Annotated[Path, typer.Option("--autoencoder", help="Finished run of stage 1.", file_okay=False)],
     out: OutOption,
+    method: Annotated[
+        Method, typer.Option("--method", help="The paper's, or one of the two it compares itself with.")
+    ] = Method.PROMPTLESION,
+    autoencoder: Annotated[
+        Path | None,
+        typer.Option("--autoencoder", help="Finished run of stage 1; med-ddpm has none.", file_okay=False),
+    ] = None,
+    types: Annotated[
+        list[str] | None,
+        typer.Option("--type", help="difftumor only: train the model of this lesion type; repeatable, all by default."),
+    ] = None,
     lesions: LesionsOption = None,
     seed: SeedOption = 0,
     device: DeviceOption = "auto",
@@ -206,29 +241,60 @@ def train_diffusion_verb(
     settings: SetOption = None,
     cache: CacheOption = None,
 ) -> None:
-    """Stage 2: the prompt-conditioned denoiser, on the lesions of the training subjects.
+    """Stage 2: the denoiser, on the lesions of the training subjects; the paper's, or that of another method.
 
-    [bold]Example[/bold]
+    [bold]Examples[/bold]
 
     promptlesion train diffusion --data data/ccta --preset demo
     --autoencoder runs/mine/autoencoder --out runs/mine/diffusion
+
+    promptlesion train diffusion --method difftumor --data data/ccta --preset demo
+    --autoencoder runs/mine/autoencoder --out runs/mine/difftumor
+
+    promptlesion train diffusion --method med-ddpm --data data/ccta --preset demo --out runs/mine/med-ddpm
     """
+    from promptlesion.baselines.difftumor import train_difftumor
+    from promptlesion.baselines.med_ddpm import train_med_ddpm
     from promptlesion.config import resolve_config
     from promptlesion.data.prepared import prepare_dataset
     from promptlesion.diffusion.train import train_diffusion
 
     resolved = resolve_config(preset=preset, file=config, settings=settings or ())
-    prepared = prepare_dataset(data, cache=_cache(cache, out), lesions=lesions, **resolved.data.split_options())
-    run = train_diffusion(
-        train_cases=prepared.train,
-        spec=prepared.dataset.spec,
-        autoencoder_run=autoencoder,
-        config=resolved.diffusion,
-        out=out,
-        seed=seed,
-        device=device,
-    )
-    _say_finished(out, run.seconds)
+    if types and method is not Method.DIFFTUMOR:
+        raise ValueError(f"--type: expected with --method difftumor alone; found {method.value}")
+    autoencoder_run = _autoencoder_of(method, autoencoder)
+    with _processes(device) as own_device:
+        prepared = prepare_dataset(data, cache=_cache(cache, out), lesions=lesions, **resolved.data.split_options())
+        spec = prepared.dataset.spec
+        if autoencoder_run is None:
+            run = train_med_ddpm(
+                train_cases=prepared.train, spec=spec, config=resolved.med_ddpm, out=out, seed=seed, device=own_device
+            )
+        elif method is Method.DIFFTUMOR:
+            run = train_difftumor(
+                train_cases=prepared.train,
+                spec=spec,
+                autoencoder_run=autoencoder_run,
+                config=resolved.difftumor,
+                out=out,
+                seed=seed,
+                device=own_device,
+                types=types or (),
+            )
+        else:
+            run = train_diffusion(
+                train_cases=prepared.train,
+                spec=spec,
+                autoencoder_run=autoencoder_run,
+                config=resolved.diffusion,
+                out=out,
+                seed=seed,
+                device=own_device,
+            )
+        if run.is_finished:
+            _say_finished(out, run.seconds)
+        else:
+            _say(f"{out}: {', '.join(types or ())} trained; the models of other lesion types are not there yet.")
 
 
 @train_app.command("segmentation")
@@ -252,6 +318,8 @@ def train_segmentation_verb(
     [bold]Example[/bold]
 
     promptlesion train segmentation --data data/ccta --synthetic data/ccta-synthetic --preset demo --out runs/mine/mixed
+
+    torchrun --nproc-per-node 4 -m promptlesion train segmentation --data data/ccta --out runs/paper/real
     """
     from promptlesion.config import resolve_config
     from promptlesion.data.dataset import open_dataset
@@ -260,19 +328,20 @@ def train_segmentation_verb(
 
     resolved = resolve_config(preset=preset, file=config, settings=settings or ())
     cache = _cache(cache, out)
-    prepared = prepare_dataset(data, cache=cache, lesions=lesions, **resolved.data.split_options())
-    run = train_segmentation(
-        real_cases=prepared.train,
-        synthetic_cases=cached_cases(open_dataset(synthetic), cache) if synthetic else [],
-        validation_cases=prepared.validation,
-        spec=prepared.dataset.spec,
-        labels=prepared.dataset.labels,
-        config=resolved.segmentation,
-        out=out,
-        seed=seed,
-        device=device,
-    )
-    _say_finished(out, run.seconds)
+    with _processes(device) as own_device:
+        prepared = prepare_dataset(data, cache=cache, lesions=lesions, **resolved.data.split_options())
+        run = train_segmentation(
+            real_cases=prepared.train,
+            synthetic_cases=cached_cases(open_dataset(synthetic), cache) if synthetic else [],
+            validation_cases=prepared.validation,
+            spec=prepared.dataset.spec,
+            labels=prepared.dataset.labels,
+            config=resolved.segmentation,
+            out=out,
+            seed=seed,
+            device=own_device,
+        )
+        _say_finished(out, run.seconds)
 
 
 @app.command()
@@ -284,6 +353,9 @@ def synthesize(
     ],
     out: OutOption,
     count: Annotated[list[str], typer.Option("--count", help="Lesions to paint, TYPE=N; repeatable.")],
+    method: Annotated[
+        Method | None, typer.Option("--method", help="Refuse a run of another method; the run knows its own.")
+    ] = None,
     lesions: LesionsOption = None,
     seed: SeedOption = 0,
     device: DeviceOption = "auto",
@@ -298,15 +370,15 @@ def synthesize(
     promptlesion synthesize --data data/ccta --model runs/mine/diffusion --preset demo
     --count calcified_plaque=20 --count non_calcified_plaque=20 --out data/ccta-synthetic
     """
+    from promptlesion.baselines.methods import load_method
     from promptlesion.config import resolve_config
     from promptlesion.data.dataset import open_dataset
     from promptlesion.data.splits import dataset_split
     from promptlesion.synthesis.cohort import parse_counts, source_scans, synthesize_cohort
-    from promptlesion.synthesis.synthesizer import load_synthesizer
 
     resolved = resolve_config(preset=preset, file=config, settings=settings or ())
     counts = parse_counts(count)
-    synthesizer = load_synthesizer(model, resolved.synthesis, device=device)
+    synthesizer = load_method(model, resolved.synthesis, device, asked=method.value if method else None)
     dataset = open_dataset(data, lesions)
     sources = source_scans(dataset, synthesizer, dataset_split(dataset, **resolved.data.split_options()))
     run = synthesize_cohort(sources, synthesizer, counts=counts, config=resolved.synthesis, out=out, seed=seed)
@@ -335,6 +407,94 @@ def segment(
     with progress_bar("segmenting", len(dataset.cases)) as bar:
         segment_dataset(model, dataset, out, device=device, on_progress=lambda done, _: bar.update(done))
     _say(f"{len(dataset.cases)} label maps in {out}")
+
+
+@evaluate_app.command("reconstruction")
+def evaluate_reconstruction(
+    data: Annotated[
+        list[Path], typer.Option("--data", help="Dataset folder; repeatable, a row each.", file_okay=False)
+    ],
+    model: Annotated[
+        list[Path], typer.Option("--model", help="Finished run of stage 1; repeatable, side by side.", file_okay=False)
+    ],
+    lesions: Annotated[
+        list[Path] | None,
+        typer.Option("--lesions", help="A lesions.toml elsewhere; once for every --data, in order.", dir_okay=False),
+    ] = None,
+    part: Annotated[
+        ReconstructedPart,
+        typer.Option("--part", help="test: subjects no stage trained on, all where the dataset is new."),
+    ] = ReconstructedPart.TEST,
+    out: Annotated[Path | None, typer.Option("--out", help="JSON file for every figure.", dir_okay=False)] = None,
+    figure: Annotated[
+        Path | None, typer.Option("--figure", help="PNG of three cases of every dataset.", dir_okay=False)
+    ] = None,
+    tile_voxels: Annotated[
+        int, typer.Option("--tile-voxels", min=1, help="Edge of what is decoded at once; less takes less memory.")
+    ] = 96,
+    device: DeviceOption = "auto",
+    preset: PresetOption = "paper",
+    config: ConfigOption = None,
+    settings: SetOption = None,
+    cache: CacheOption = None,
+) -> None:
+    """Error in HU, PSNR, SSIM, edges and finest detail of an autoencoder, against trilinear sampling by its factor.
+
+    [bold]Examples[/bold]
+
+    promptlesion evaluate reconstruction --data data/ccta --model runs/mine/autoencoder --out reconstruction.json
+
+    promptlesion evaluate reconstruction --data data/ccta --model runs/mine/autoencoder --model runs/plain/autoencoder
+    --figure side-by-side.png
+    """
+    from promptlesion.autoencoder.autoencoder import check_dataset, load_autoencoder
+    from promptlesion.autoencoder.reconstruct import reconstruct_cases, unseen_cases
+    from promptlesion.config import resolve_config
+    from promptlesion.data.dataset import open_dataset
+    from promptlesion.data.prepared import cached_cases
+    from promptlesion.evaluation.reconstruction import reconstruction_row
+    from promptlesion.training.atomic import write_json
+    from promptlesion.training.device import resolve_device
+    from promptlesion.training.progress import progress_bar
+
+    resolved = resolve_config(preset=preset, file=config, settings=settings or ())
+    if lesions and len(lesions) != len(data):
+        raise ValueError(f"--lesions: expected one for each of the {len(data)} --data, or none; found {len(lesions)}")
+    torch_device = resolve_device(device)
+    trained = [load_autoencoder(run, torch_device) for run in model]
+    rows = []
+    for index, root in enumerate(data):
+        dataset = open_dataset(root, lesions[index] if lesions else None)
+        for run, autoencoder in zip(model, trained, strict=True):
+            check_dataset(autoencoder, dataset.spec, run_folder=run)
+        if part is ReconstructedPart.TEST:
+            dataset = dataset.select(unseen_cases(trained, dataset, **resolved.data.split_options()))
+        cases = cached_cases(dataset, _cache(cache, model[0]))
+        for run, autoencoder in zip(model, trained, strict=True):
+            with progress_bar(f"reconstructing {root.name}", len(cases)) as bar:
+                row = reconstruction_row(
+                    reconstruct_cases(
+                        autoencoder,
+                        cases,
+                        tile_voxels=tile_voxels,
+                        device=torch_device,
+                        on_progress=lambda done, _: bar.update(done),
+                    ),
+                    dataset=str(root),
+                    model=str(run),
+                    downsampling=autoencoder.config.downsampling,
+                    window_hu=dataset.spec.window_hu,
+                    spacing_mm=dataset.spec.spacing_mm,
+                )
+            rows.append(row)
+    if out:
+        write_json(out, {"part": part.value, "reconstruction": [row.as_json() for row in rows]})
+    if figure:
+        from promptlesion.evaluation.figures import save_figure
+        from promptlesion.evaluation.reconstruction_figure import reconstruction_figure
+
+        save_figure(reconstruction_figure(rows), figure)
+    _print_reconstruction(rows)
 
 
 @evaluate_app.command("segmentation")
@@ -416,16 +576,32 @@ def evaluate_fidelity(
 
 
 @config_app.command("show")
-def config_show(preset: PresetOption = "paper", config: ConfigOption = None, settings: SetOption = None) -> None:
+def config_show(
+    preset: PresetOption = "paper",
+    config: ConfigOption = None,
+    settings: SetOption = None,
+    parameters: Annotated[
+        bool,
+        typer.Option("--parameters", help="Instead: the parameters of every network, as for the paper's five types."),
+    ] = False,
+) -> None:
     """Print every setting with its value and meaning, as a TOML file that --config reads.
 
-    [bold]Example[/bold]
+    [bold]Examples[/bold]
 
     promptlesion config show --preset demo --set diffusion.num_steps=2000 > mine.toml
+
+    promptlesion config show --preset paper --parameters
     """
     from promptlesion.config import as_toml, resolve_config
 
-    sys.stdout.write(as_toml(resolve_config(preset=preset, file=config, settings=settings or ())))
+    resolved = resolve_config(preset=preset, file=config, settings=settings or ())
+    if parameters:
+        from promptlesion.parameters import count_parameters
+
+        _print_parameters(count_parameters(resolved))
+    else:
+        sys.stdout.write(as_toml(resolved))
 
 
 @config_app.command("check")
@@ -462,7 +638,8 @@ def main() -> None:
 
 
 def _fail(message: str, code: int) -> None:
-    sys.stderr.write(message.rstrip() + "\n")
+    rank = os.environ.get("RANK", "0")  # of several processes, any may be the one that fails
+    sys.stderr.write(("" if rank == "0" else f"process {rank}: ") + message.rstrip() + "\n")
     sys.exit(code)
 
 
@@ -472,6 +649,27 @@ def _say(text: str) -> None:
 
 def _say_finished(out: Path, seconds: float) -> None:
     _say(f"{out} is finished ({seconds:.0f} s of work); run again, there is nothing to do.")
+
+
+@contextmanager
+def _processes(device: str) -> Iterator[str]:
+    """Join the processes torchrun started, if it did; only the main one speaks."""
+    from promptlesion.training.launch import is_main_process, processes
+
+    with processes(device) as own_device:
+        if not is_main_process():
+            _console.quiet = True
+            logging.disable(logging.WARNING)
+        yield own_device
+
+
+def _autoencoder_of(method: Method, given: Path | None) -> Path | None:
+    """Return the autoencoder's run; Med-DDPM works on voxels and takes none."""
+    if method is Method.MED_DDPM and given is not None:
+        raise ValueError(f"--autoencoder {given}: expected none, as med-ddpm works on voxels; found one")
+    if method is not Method.MED_DDPM and given is None:
+        raise ValueError(f"--autoencoder: expected a finished run of stage 1 for the method {method.value}; found none")
+    return given
 
 
 def _cache(chosen: Path | None, out: Path) -> Path:
@@ -515,6 +713,21 @@ def _print_results(results: "DemoResults") -> None:
     _print_fidelity(results.fidelity)
 
 
+def _print_parameters(networks: "Sequence[NetworkParameters]") -> None:
+    for network in networks:
+        table = _table("module", "class", "parameters", "share", "buffers")
+        for module in network.modules:
+            share = f"{module.parameters / network.total:.2%}"
+            table.add_row(module.name, module.kind, f"{module.parameters:,}", share, f"{module.buffers:,}")
+        _say(f"{network.name}: {network.total:,} parameters")
+        _console.print(table)
+        if network.injection_share:
+            _say(
+                f"PromptGenBlocks: {network.prompt_block_share:.2%} of the {network.name}'s parameters; "
+                f"with the residual blocks that follow them {network.injection_share:.1%}"
+            )
+
+
 def _print_fidelity(rows: "Sequence[FidelityRow]") -> None:
     table = _table("lesion type", "compared", "N", "FID", "KID")
     for row in rows:
@@ -522,6 +735,24 @@ def _print_fidelity(rows: "Sequence[FidelityRow]") -> None:
         table.add_row(row.lesion_type, row.compared, count, _text(row.fid.value, 2), _text(row.kid.value, 2))
     _say(f"Lesion FID and KID, {rows[0].network}" if rows else "No lesions to compare")
     _console.print(table)
+
+
+def _print_reconstruction(rows: "Sequence[ReconstructionRow]") -> None:
+    _say("Errors in HU, PSNR in dB; detail: power above half the Nyquist frequency, as a multiple of the scan's")
+    for dataset in dict.fromkeys(row.dataset for row in rows):
+        shown = [row for row in rows if row.dataset == dataset]
+        table = _table("", "MAE", "at edges", "PSNR", "SSIM", "detail", "codes", "perplexity")
+        table.columns[0].overflow = "fold"
+        sampled = f"trilinear {shown[0].downsampling}x"
+        lines = [
+            ("/".join(Path(row.model).parts[-2:]), row.autoencoder, f"{row.codes_used:.0%}", f"{row.perplexity:.0f}")
+            for row in shown
+        ]
+        for name, score, *usage in (*lines, (sampled, shown[0].trilinear, "-", "-")):
+            errors = (_text(score.mae_hu, 2), _text(score.edge_mae_hu, 2), _text(score.psnr_db, 1), _text(score.ssim))
+            table.add_row(name, *errors, _text(score.high_frequency_ratio), *usage)
+        _say(f"{dataset}, {len(shown[0].cases)} scans")
+        _console.print(table)
 
 
 def _print_scores(scores: "Sequence[LesionScore]", tolerance_mm: float) -> None:

@@ -10,6 +10,7 @@ from typing import Any, TypedDict
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from promptlesion.autoencoder.config import AutoencoderConfig
+from promptlesion.baselines.config import DiffTumorConfig, MedDDPMConfig
 from promptlesion.diffusion.config import DiffusionConfig
 from promptlesion.segmentation.config import SegmentationConfig
 from promptlesion.synthesis.config import SynthesisConfig
@@ -81,6 +82,8 @@ class Config(BaseModel):
     data: DataConfig = DataConfig()
     autoencoder: AutoencoderConfig = AutoencoderConfig()
     diffusion: DiffusionConfig = DiffusionConfig()
+    difftumor: DiffTumorConfig = DiffTumorConfig()
+    med_ddpm: MedDDPMConfig = MedDDPMConfig()
     synthesis: SynthesisConfig = SynthesisConfig()
     segmentation: SegmentationConfig = SegmentationConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
@@ -95,6 +98,11 @@ class Config(BaseModel):
                 f"diffusion.patch_voxels: expected a multiple of {divisor}, {self.autoencoder.downsampling} for the "
                 f"autoencoder's downsampling times {parts} for the prompt encoder's patches; "
                 f"found {self.diffusion.patch_voxels}"
+            )
+        if self.difftumor.patch_voxels % self.autoencoder.downsampling:
+            raise ValueError(
+                f"difftumor.patch_voxels: expected a multiple of {self.autoencoder.downsampling}, the autoencoder's "
+                f"downsampling; found {self.difftumor.patch_voxels}"
             )
         return self
 

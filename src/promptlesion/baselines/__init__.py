@@ -1,0 +1,1 @@
+"""The two systems the paper compares itself with, behind the same interface as ours."""

@@ -1,0 +1,134 @@
+"""Settings of the two baselines. The defaults are their papers' where those state any."""
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from promptlesion.diffusion.config import DiffusionConfig, check_network
+
+
+class DiffTumorConfig(BaseModel):
+    """DiffTumor (Chen et al., CVPR 2024): its diffusion model, of which every lesion type gets its own.
+
+    *(reading)* The released models have T = 4; this paper compares both methods at 400 steps, so T and the schedule
+    are those of PromptLesion. The surroundings are blanked by the exact mask. The U-Net on 24³ latents starts at 24
+    channels, its multipliers are 1, 2, 4, 8.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    patch_voxels: int = Field(96, ge=16, description="edge of the cubic patch around a lesion, voxels")
+    num_levels: int = Field(400, ge=2, description="T, the number of noise levels of the training schedule")
+    schedule: Literal["linear", "cosine"] = Field(
+        "linear",
+        description="course of the noise: betas that grow linearly, or Nichol and Dhariwal's cosine (2021)",
+    )
+    rescale_betas: bool = Field(
+        False, description="scale the linear schedule's betas by 1000 / num_levels, to nearly pure noise at the last"
+    )
+    prediction: Literal["noise", "v"] = Field(
+        "noise", description="what the network predicts: the noise, or v (Salimans and Ho 2022)"
+    )
+    channels: tuple[int, ...] = Field(
+        (24, 48, 96, 192),
+        min_length=2,
+        description="channels at each resolution of the U-Net, the bottleneck last",
+    )
+    blocks_per_level: int = Field(2, ge=1, description="residual blocks at each resolution")
+    attention_levels: tuple[int, ...] = Field((1, 2, 3), description="resolutions with self-attention, 0 is the finest")
+    attention_head_channels: int = Field(32, ge=8, description="channels of one attention head")
+    blank_margin_voxels: int = Field(
+        0, ge=0, description="voxels around the lesion blanked with it in the surroundings"
+    )
+    loss: Literal["mse", "l1"] = Field("l1", description="of the prediction: mean squared or mean absolute error")
+    lesion_weight: float = Field(
+        1.0, ge=1, description="weight of a latent voxel of the lesion in the loss; 1 is the plain mean"
+    )
+    patches_per_lesion: int = Field(
+        8, ge=1, description="differently placed, turned and mirrored patches encoded for every training lesion"
+    )
+    num_steps: int = Field(60_000, ge=1, description="length of the training of each type's model, steps")
+    batch_size: int = Field(4, ge=1, description="patches in a step")
+    learning_rate: float = Field(1e-4, gt=0, description="learning rate of Adam")
+    learning_rate_decay: Literal["none", "cosine"] = Field(
+        "none", description="course of the learning rate: constant, or to zero along half a cosine"
+    )
+    max_gradient_norm: float = Field(1.0, gt=0, description="gradients of a larger norm are scaled down to it")
+    adam_betas: tuple[float, float] = Field((0.9, 0.999), description="decay rates of Adam's moments")
+    ema_decay: float = Field(
+        0.995, gt=0, lt=1, description="decay of the weights' exponential moving average, which sampling uses"
+    )
+    precision: Literal["auto", "float32", "bfloat16"] = Field(
+        "auto", description="arithmetic of the network; auto: bfloat16 where the hardware has it"
+    )
+    checkpoint_every_steps: int = Field(500, ge=1, description="steps between two saved states")
+
+    @model_validator(mode="after")
+    def _network_can_be_built(self) -> "DiffTumorConfig":
+        check_network(
+            channels=self.channels,
+            attention_levels=self.attention_levels,
+            attention_head_channels=self.attention_head_channels,
+        )
+        if self.schedule == "cosine" and self.rescale_betas:
+            raise ValueError("rescale_betas: expected false with the cosine schedule, which has no betas; found true")
+        return self
+
+    def as_diffusion(self) -> DiffusionConfig:
+        """Return the settings as those of stage 2, without any prompt."""
+        return DiffusionConfig.model_validate({**self.model_dump(), "prompt_encoder": "none"})
+
+
+class MedDDPMConfig(BaseModel):
+    """Med-DDPM (Dorjsembe et al., IEEE JBHI 2024): diffusion of the voxels themselves, told where which label is.
+
+    Its schedule is the cosine, it predicts the noise, T = 250, L1. *(reading)* The label channels are the lesion types,
+    as the other labels of a scan are not what a method is asked for. 100 000 steps, the learning rate, the average's
+    decay and batches of one that are summed in pairs are those of its public code. Its U-Net is that of Dhariwal and
+    Nichol 2021 with 64 channels, multipliers 1, 1, 2, 3, 4 and attention at an eighth of the edge and below; its
+    resampling blocks count here as a level's second residual block.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    patch_voxels: int = Field(96, ge=16, description="edge of the cubic patch that is painted, voxels")
+    num_levels: int = Field(250, ge=2, description="T, the number of noise levels of the cosine schedule")
+    prediction: Literal["noise", "v"] = Field(
+        "noise", description="what the network predicts: the noise, as in the paper, or v (Salimans and Ho 2022)"
+    )
+    channels: tuple[int, ...] = Field(
+        (64, 64, 128, 192, 256),
+        min_length=2,
+        description="channels at each resolution of the U-Net, the bottleneck last",
+    )
+    blocks_per_level: int = Field(2, ge=1, description="residual blocks at each resolution")
+    attention_levels: tuple[int, ...] = Field((3, 4), description="resolutions with self-attention, 0 is the finest")
+    attention_head_channels: int = Field(64, ge=8, description="channels of one attention head")
+    loss: Literal["mse", "l1"] = Field("l1", description="of the prediction: mean squared or mean absolute error")
+    edge_voxels: int = Field(
+        3, ge=1, description="width of the edge over which a painted lesion is blended into the scan, voxels"
+    )
+    num_steps: int = Field(100_000, ge=1, description="length of the training, steps")
+    batch_size: int = Field(2, ge=1, description="patches in a step")
+    learning_rate: float = Field(1e-5, gt=0, description="learning rate of Adam")
+    learning_rate_decay: Literal["none", "cosine"] = Field(
+        "none", description="course of the learning rate: constant, or to zero along half a cosine"
+    )
+    max_gradient_norm: float = Field(1.0, gt=0, description="gradients of a larger norm are scaled down to it")
+    adam_betas: tuple[float, float] = Field((0.9, 0.999), description="decay rates of Adam's moments")
+    ema_decay: float = Field(
+        0.995, gt=0, lt=1, description="decay of the weights' exponential moving average, which sampling uses"
+    )
+    precision: Literal["auto", "float32", "bfloat16"] = Field(
+        "auto", description="arithmetic of the network; auto: bfloat16 where the hardware has it"
+    )
+    checkpoint_every_steps: int = Field(500, ge=1, description="steps between two saved states")
+
+    @model_validator(mode="after")
+    def _network_can_be_built(self) -> "MedDDPMConfig":
+        check_network(
+            channels=self.channels,
+            attention_levels=self.attention_levels,
+            attention_head_channels=self.attention_head_channels,
+        )
+        return self

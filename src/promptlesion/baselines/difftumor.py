@@ -1,0 +1,234 @@
+"""DiffTumor (Chen et al., CVPR 2024, "Towards Generalizable Tumor Synthesis"): one latent diffusion per lesion type.
+
+The latents, the surroundings and the mask are those of stage 2; there is no prompt, so every lesion type has a model
+of its own. A run's folder holds one diffusion run a type, and a card that says which there are.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float32
+
+from promptlesion.autoencoder.autoencoder import load_autoencoder
+from promptlesion.baselines.config import DiffTumorConfig
+from promptlesion.data.cache import CachedCase, data_fingerprint
+from promptlesion.data.lesion_instances import LesionInstance
+from promptlesion.data.spec import DatasetSpec
+from promptlesion.data.volume import Volume
+from promptlesion.diffusion.train import train_diffusion
+from promptlesion.synthesis.config import SynthesisConfig
+from promptlesion.synthesis.placement import PlacedLesion
+from promptlesion.synthesis.synthesizer import PromptLesionSynthesizer, load_synthesizer
+from promptlesion.training.atomic import write_json
+from promptlesion.training.checkpoint import CheckpointError
+from promptlesion.training.device import resolve_device
+from promptlesion.training.launch import is_main_process
+from promptlesion.training.run import Run
+
+DIFFTUMOR = "difftumor"
+CARD = Path("checkpoint") / "card.json"
+
+
+@dataclass(frozen=True)
+class OneTypeCase(CachedCase):
+    """A prepared case whose lesions of all other types are passed over; the one type is number 0."""
+
+    type_index: int
+
+    @cached_property
+    def lesions(self) -> tuple[LesionInstance, ...]:
+        """The lesions of the one type."""
+        return tuple(
+            replace(lesion, type_index=0) for lesion in super().lesions if lesion.type_index == self.type_index
+        )
+
+    def __reduce__(self) -> tuple[type["OneTypeCase"], tuple[str, str, Path, int]]:  # type: ignore[override]
+        """Pickle the fields, not what has been read since."""
+        return OneTypeCase, (self.name, self.subject, self.folder, self.type_index)
+
+
+def train_difftumor(
+    *,
+    train_cases: Sequence[CachedCase],
+    spec: DatasetSpec,
+    autoencoder_run: Path,
+    config: DiffTumorConfig,
+    out: Path,
+    seed: int,
+    device: str = "auto",
+    types: Sequence[str] = (),
+) -> Run:
+    """Train one model for every lesion type, or go on with an interrupted run.
+
+    Args:
+        train_cases: cases whose lesions they learn.
+        spec: lesion types, and the window and spacing the autoencoder was trained with.
+        autoencoder_run: finished run of stage 1.
+        config: schedule, network and training, the same for every type.
+        out: the run's folder; `OUT/TYPE` is the diffusion run of a type.
+        seed: of the weights and of every draw.
+        device: `auto` or a device's name.
+        types: names of the types to train now; none means all.
+
+    Returns:
+        The run; it is finished when the models of all types are.
+
+    Raises:
+        ValueError: an unknown type, or one of which the training cases have no lesion.
+    """
+    names = [lesion.name for lesion in spec.lesions]
+    asked = list(types) or names
+    unknown = sorted(set(asked) - set(names))
+    if unknown:
+        raise ValueError(f"--type {unknown[0]}: expected one of the lesion types {', '.join(names)}")
+    torch_device = resolve_device(device)
+    run = Run(
+        out,
+        stage=DIFFTUMOR,
+        config=config.model_dump(mode="json"),
+        seed=seed,
+        inputs={
+            "training cases": ", ".join(case.name for case in train_cases),
+            "data": data_fingerprint(train_cases),
+            "autoencoder": str(load_autoencoder(autoencoder_run, torch_device).card["weights_sha256"]),
+            "lesion types": ", ".join(names),
+        },
+        device=torch_device,
+    )
+    if run.is_finished:
+        return run
+    for name in asked:
+        index = names.index(name)
+        cases = [OneTypeCase(case.name, case.subject, case.folder, index) for case in train_cases]
+        if not any(case.lesions for case in cases):
+            raise ValueError(
+                f"{name}: expected a lesion of it in the {len(cases)} training cases; found none. "
+                "Name the types to train with --type"
+            )
+        train_diffusion(
+            train_cases=cases,
+            spec=spec.model_copy(update={"lesions": (spec.lesions[index],)}),
+            autoencoder_run=autoencoder_run,
+            config=config.as_diffusion(),
+            out=out / name,
+            seed=seed,
+            device=device,
+            method=DIFFTUMOR,
+        )
+        trained = _write_card(out, train_cases, spec, config, seed)
+        if trained == names:
+            run.finish()
+    return run
+
+
+def _write_card(
+    out: Path, train_cases: Sequence[CachedCase], spec: DatasetSpec, config: DiffTumorConfig, seed: int
+) -> list[str]:
+    """Write the card of all models that are finished, and return their types in prompt order."""
+    hashes = {
+        lesion.name: str(json.loads((out / lesion.name / CARD).read_text(encoding="utf-8"))["weights_sha256"])
+        for lesion in spec.lesions
+        if (out / lesion.name / CARD).is_file()
+    }
+    card = {
+        "stage": DIFFTUMOR,
+        "method": DIFFTUMOR,
+        **spec.facts(),
+        "data_fingerprint": data_fingerprint(train_cases),
+        "config": config.model_dump(mode="json"),
+        "dataset": spec.model_dump(mode="json"),
+        "training_cases": [case.name for case in train_cases],
+        "training_subjects": sorted({case.subject for case in train_cases}),
+        "seed": seed,
+        "models": hashes,
+        "weights_sha256": hashlib.sha256("".join(hashes.values()).encode()).hexdigest(),
+    }
+    if is_main_process():
+        write_json(out / CARD, card)
+    return list(hashes)
+
+
+@dataclass(frozen=True)
+class DiffTumorSynthesizer:
+    """Paints every lesion with the model of its asked-for type."""
+
+    models: Mapping[int, PromptLesionSynthesizer]
+    """By the type's place in prompt order; types that were not trained are missing."""
+    spec: DatasetSpec
+    model_hash: str
+    method: str = DIFFTUMOR
+
+    @property
+    def device(self) -> torch.device:
+        """What the models compute on."""
+        return next(iter(self.models.values())).device
+
+    @property
+    def edge_mm(self) -> float:
+        """Width of the blended edge, that of every model."""
+        return max(model.edge_mm for model in self.models.values())
+
+    @property
+    def max_extent_mm(self) -> float:
+        """Largest lesion along an axis, that of every model."""
+        return min(model.max_extent_mm for model in self.models.values())
+
+    def paint(
+        self, image: Volume, lesions: Sequence[PlacedLesion], *, types: Sequence[int], seeds: Sequence[int]
+    ) -> list[Float32[np.ndarray, "x y z"]]:
+        """Return the HU of every lesion's box; see `Synthesizer.paint`.
+
+        Raises:
+            ValueError: a type that has no model.
+        """
+        painted: dict[int, np.ndarray] = {}
+        for type_index in sorted(set(types)):
+            chosen = [index for index, asked in enumerate(types) if asked == type_index]
+            boxes = self._model(type_index).paint(
+                image,
+                [lesions[index] for index in chosen],
+                types=[0] * len(chosen),
+                seeds=[seeds[index] for index in chosen],
+            )
+            painted.update(zip(chosen, boxes, strict=True))
+        return [painted[index] for index in range(len(lesions))]
+
+    def _model(self, type_index: int) -> PromptLesionSynthesizer:
+        if type_index not in self.models:
+            names = [lesion.name for lesion in self.spec.lesions]
+            there = ", ".join(names[index] for index in self.models)
+            raise ValueError(
+                f"{names[type_index]}: expected a DiffTumor model of this lesion type; found those of {there}. "
+                "`train diffusion --method difftumor` trains the others"
+            )
+        return self.models[type_index]
+
+
+def load_difftumor(run_folder: Path, config: SynthesisConfig, *, device: str = "auto") -> DiffTumorSynthesizer:
+    """Read the models of all types that are trained, and the autoencoder they share.
+
+    Raises:
+        CheckpointError: no model is trained, or one is not the card's.
+    """
+    card = json.loads((run_folder / CARD).read_text(encoding="utf-8"))
+    spec = DatasetSpec.model_validate(card["dataset"])
+    models: dict[int, PromptLesionSynthesizer] = {}
+    for index, lesion in enumerate(spec.lesions):
+        if lesion.name not in card["models"]:
+            continue
+        model = load_synthesizer(run_folder / lesion.name, config, device=device)
+        if model.model_hash != card["models"][lesion.name]:
+            raise CheckpointError(
+                f"{run_folder / lesion.name}: expected the model {run_folder / CARD} names; found another one"
+            )
+        if models:
+            shared = next(iter(models.values())).model.autoencoder
+            model = replace(model, model=replace(model.model, autoencoder=shared))
+        models[index] = replace(model, method=DIFFTUMOR)
+    return DiffTumorSynthesizer(models, spec, str(card["weights_sha256"]))

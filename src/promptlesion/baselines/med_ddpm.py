@@ -1,0 +1,162 @@
+"""Training of Med-DDPM (Dorjsembe et al., IEEE JBHI 2024): learn whole patches under noise, told their labels alone.
+
+There is no autoencoder and no prompt, and the surroundings are not given: what lies around a lesion is made up.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from promptlesion.baselines.config import MedDDPMConfig
+from promptlesion.baselines.lesion_batches import LesionBatches
+from promptlesion.baselines.voxel_denoiser import VoxelDenoiser, build_voxel_denoiser
+from promptlesion.data.cache import CachedCase, data_fingerprint
+from promptlesion.data.spec import DatasetSpec
+from promptlesion.training.checkpoint import load_checkpoint, save_checkpoint
+from promptlesion.training.device import autocast, place, resolve_device
+from promptlesion.training.ema import averaged_copy, update_average
+from promptlesion.training.launch import average_gradients, share_of_batch
+from promptlesion.training.learning_rate import set_learning_rate
+from promptlesion.training.run import Report, Run
+from promptlesion.training.seeding import derive_seed, torch_generator
+from promptlesion.training.state import TrainState
+
+MED_DDPM = "med-ddpm"
+
+
+def train_med_ddpm(
+    *,
+    train_cases: Sequence[CachedCase],
+    spec: DatasetSpec,
+    config: MedDDPMConfig,
+    out: Path,
+    seed: int,
+    device: str = "auto",
+) -> Run:
+    """Train on patches around the lesions of the training cases, or go on with an interrupted run.
+
+    Args:
+        train_cases: cases whose voxels the network sees.
+        spec: window, spacing and lesion types of the dataset.
+        config: network and training.
+        out: the run's folder.
+        seed: of the weights and of every draw.
+        device: `auto` or a device's name.
+
+    Returns:
+        The finished run.
+    """
+    torch_device, share = resolve_device(device), share_of_batch(config.batch_size)
+    run = Run(
+        out,
+        stage=MED_DDPM,
+        config=config.model_dump(mode="json"),
+        seed=seed,
+        inputs={
+            "training cases": ", ".join(case.name for case in train_cases),
+            "data": data_fingerprint(train_cases),
+            "lesions": spec.model_dump_json(),
+        },
+        device=torch_device,
+    )
+    if run.is_finished:
+        return run
+    batches = LesionBatches(train_cases, spec=spec, patch_voxels=config.patch_voxels, seed=derive_seed(seed, MED_DDPM))
+    torch.manual_seed(derive_seed(seed, MED_DDPM, "weights"))
+    denoiser = place(build_voxel_denoiser(config, num_types=len(spec.lesions)), torch_device)
+    state = TrainState(
+        networks={"denoiser": denoiser, "average": averaged_copy(denoiser)},
+        optimizers={
+            "denoiser": torch.optim.Adam(denoiser.parameters(), lr=config.learning_rate, betas=config.adam_betas)
+        },
+    )
+    run.resume(state)
+    reports = _steps(state, batches, share, config=config, seed=seed, device=torch_device)
+    run.train(state, reports, num_steps=config.num_steps, checkpoint_every_steps=config.checkpoint_every_steps)
+    save_checkpoint(
+        run.checkpoint_folder,
+        card={
+            "stage": MED_DDPM,
+            "method": MED_DDPM,
+            "schedule": "cosine",
+            **denoiser.schedule.facts(),
+            **spec.facts(),
+            "data_fingerprint": data_fingerprint(train_cases),
+            "config": config.model_dump(mode="json"),
+            "dataset": spec.model_dump(mode="json"),
+            "training_cases": [case.name for case in train_cases],
+            "training_subjects": sorted({case.subject for case in train_cases}),
+            "seed": seed,
+        },
+        parts={"denoiser": state.networks["average"].state_dict()},
+    )
+    run.finish()
+    return run
+
+
+def _steps(
+    state: TrainState, batches: LesionBatches, share: range, *, config: MedDDPMConfig, seed: int, device: torch.device
+) -> Iterator[Report]:
+    """Train step by step on this process's share of every batch, yielding the loss of each."""
+    denoiser, average = state.networks["denoiser"], state.networks["average"]
+    assert isinstance(denoiser, VoxelDenoiser)
+    denoiser.train()
+    while state.step < config.num_steps:
+        batch = batches.draw(state.step, share)
+        clean, labels = batch.image.to(device), batch.labels.to(device)
+        level, noise = (part.to(device) for part in _draw_noise(clean.shape[1:], share, state.step, config, seed))
+        noisy = denoiser.schedule.add_noise(clean, noise, level)
+        with autocast(device, config.precision):
+            difference = denoiser(noisy, level, labels) - denoiser.target(clean, noise, level)
+        loss = difference.abs().mean() if config.loss == "l1" else difference.square().mean()
+        optimizer = state.optimizers["denoiser"]
+        set_learning_rate(
+            optimizer,
+            start=config.learning_rate,
+            step=state.step,
+            num_steps=config.num_steps,
+            decay=config.learning_rate_decay,
+        )
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        average_gradients(denoiser)
+        nn.utils.clip_grad_norm_(denoiser.parameters(), config.max_gradient_norm)
+        optimizer.step()
+        update_average(average, denoiser, decay=config.ema_decay, step=state.step)
+        state.step += 1
+        yield {"loss": loss.item()}
+
+
+def _draw_noise(shape: torch.Size, items: range, step: int, config: MedDDPMConfig, seed: int) -> tuple[Tensor, Tensor]:
+    """Return level and noise of some items of a batch, each from its own generator."""
+    generators = [torch_generator(seed, MED_DDPM, "noise", step, item) for item in items]
+    level = torch.cat([torch.randint(config.num_levels, (1,), generator=generator) for generator in generators])
+    return level, torch.stack([torch.randn(shape, generator=generator) for generator in generators])
+
+
+@dataclass(frozen=True)
+class TrainedMedDDPM:
+    """A finished Med-DDPM."""
+
+    denoiser: VoxelDenoiser
+    config: MedDDPMConfig
+    spec: DatasetSpec
+    card: dict[str, object]
+
+
+def load_med_ddpm(run_folder: Path, device: torch.device) -> TrainedMedDDPM:
+    """Read a finished run, frozen.
+
+    Raises:
+        CheckpointError: the run is not finished, damaged, or of another stage.
+    """
+    checkpoint = load_checkpoint(run_folder / "checkpoint", stage=MED_DDPM)
+    config = MedDDPMConfig.model_validate(checkpoint.card["config"])
+    spec = DatasetSpec.model_validate(checkpoint.card["dataset"])
+    denoiser = build_voxel_denoiser(config, num_types=len(spec.lesions))
+    checkpoint.restore(denoiser, part="denoiser")
+    place(denoiser.requires_grad_(requires_grad=False).eval(), device)
+    return TrainedMedDDPM(denoiser, config, spec, checkpoint.card)

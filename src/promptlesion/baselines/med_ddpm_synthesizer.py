@@ -1,0 +1,121 @@
+"""Med-DDPM behind the interface all methods share."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float32
+from torch import Tensor
+
+from promptlesion.baselines.lesion_batches import one_hot_labels
+from promptlesion.baselines.med_ddpm import MED_DDPM, TrainedMedDDPM, load_med_ddpm
+from promptlesion.data.intensity import HUWindow
+from promptlesion.data.spec import DatasetSpec
+from promptlesion.data.volume import Volume
+from promptlesion.diffusion.sampler import NoiseSource, sample_ancestral, sample_ddim, sample_dpm_solver
+from promptlesion.diffusion.schedule import Estimate
+from promptlesion.synthesis.config import SynthesisConfig
+from promptlesion.synthesis.patch_grid import patch_grid, pull_mask
+from promptlesion.synthesis.placement import PlacedLesion
+from promptlesion.training.device import autocast, resolve_device
+
+
+@dataclass(frozen=True)
+class MedDDPMSynthesizer:
+    """Samples a whole patch from noise and the drawn lesion's labels; of the scan it sees nothing."""
+
+    model: TrainedMedDDPM
+    config: SynthesisConfig
+    device: torch.device
+    method: str = MED_DDPM
+
+    @property
+    def model_hash(self) -> str:
+        """SHA-256 of the denoiser's weights."""
+        return str(self.model.card["weights_sha256"])
+
+    @property
+    def spec(self) -> DatasetSpec:
+        """Window, spacing and lesion types the model was trained with."""
+        return self.model.spec
+
+    @property
+    def edge_mm(self) -> float:
+        """Width of the blended edge, which alone hides that the surroundings are made up."""
+        return self.model.config.edge_voxels * max(self.spec.spacing_mm)
+
+    @property
+    def max_extent_mm(self) -> float:
+        """Largest lesion along an axis: the patch less an eighth of it on either side."""
+        return 0.75 * self.model.config.patch_voxels * min(self.spec.spacing_mm)
+
+    @torch.no_grad()
+    def paint(
+        self, image: Volume, lesions: Sequence[PlacedLesion], *, types: Sequence[int], seeds: Sequence[int]
+    ) -> list[Float32[np.ndarray, "x y z"]]:
+        """Return the HU of every lesion's box; see `Synthesizer.paint`."""
+        grids = [
+            patch_grid(
+                image,
+                lesion.center_voxel,
+                spacing_mm=self.spec.spacing_mm,
+                patch_voxels=self.model.config.patch_voxels,
+            )
+            for lesion in lesions
+        ]
+        masks = np.stack([pull_mask(grid, lesion, image) for grid, lesion in zip(grids, lesions, strict=True)])
+        labels = one_hot_labels(
+            torch.from_numpy(masks.astype(np.float32))[:, None],
+            torch.tensor(types),
+            num_types=len(self.spec.lesions),
+        )
+        patches = self._sample(labels.to(self.device), seeds).clamp(-1, 1)
+        hu = HUWindow(*self.spec.window_hu).to_hu(patches[:, 0].cpu().numpy())
+        return [
+            grid.push(patch, image.affine, lesion.box) for grid, lesion, patch in zip(grids, lesions, hu, strict=True)
+        ]
+
+    def _sample(self, labels: Tensor, seeds: Sequence[int]) -> Tensor:
+        """Return the patches, normalised."""
+        denoiser = self.model.denoiser
+
+        def denoise(noisy: Tensor, level: int) -> Estimate:
+            with autocast(self.device, self.model.config.precision):
+                return denoiser.estimate(noisy, level, labels)
+
+        noise = NoiseSource(seeds, (1, *labels.shape[2:]), self.device)
+        schedule = denoiser.schedule
+        start, levels = noise.draw(), schedule.spaced_levels(self.config.num_steps)
+        if self.config.sampler == "ancestral":
+            return sample_ancestral(start, schedule=schedule, levels=levels, denoise=denoise, noise=noise)
+        sample = sample_ddim if self.config.sampler == "ddim" else sample_dpm_solver
+        return sample(start, schedule=schedule, levels=levels, denoise=denoise)
+
+
+def load_med_ddpm_synthesizer(run_folder: Path, config: SynthesisConfig, *, device: str = "auto") -> MedDDPMSynthesizer:
+    """Read a finished Med-DDPM run.
+
+    Raises:
+        ValueError: more sampling steps than the schedule has levels, or a setting the method has no use for.
+    """
+    torch_device = resolve_device(device)
+    _check_settings(config)
+    model = load_med_ddpm(run_folder, torch_device)
+    model.denoiser.schedule.spaced_levels(config.num_steps)
+    return MedDDPMSynthesizer(model, config, torch_device)
+
+
+def _check_settings(config: SynthesisConfig) -> None:
+    """Refuse settings without effect: of the scan and of a prompt the method knows nothing."""
+    expected: dict[str, object] = {"init": "noise", "reinject_background": False, "guidance_scale": 1.0}
+    wrong = [
+        f"synthesis.{name}={str(value).lower()} (found {getattr(config, name)})"
+        for name, value in expected.items()
+        if getattr(config, name) != value
+    ]
+    if wrong:
+        raise ValueError(
+            "Med-DDPM starts from noise, sees no surroundings and has no prompt: expected " + ", ".join(wrong)
+        )

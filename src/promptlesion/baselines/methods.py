@@ -1,0 +1,51 @@
+"""Every method that paints lesions, chosen by the run it was trained in."""
+
+import json
+from pathlib import Path
+
+from promptlesion.baselines.difftumor import CARD, DIFFTUMOR, load_difftumor
+from promptlesion.baselines.med_ddpm import MED_DDPM
+from promptlesion.baselines.med_ddpm_synthesizer import load_med_ddpm_synthesizer
+from promptlesion.synthesis.config import SynthesisConfig
+from promptlesion.synthesis.synthesizer import Synthesizer, load_synthesizer
+from promptlesion.training.checkpoint import CheckpointError
+
+
+def load_method(
+    run_folder: Path, config: SynthesisConfig, device: str = "auto", *, asked: str | None = None
+) -> Synthesizer:
+    """Read a finished run of any method.
+
+    Args:
+        run_folder: what `train diffusion` wrote.
+        config: how lesions are sampled.
+        device: `auto` or a device's name.
+        asked: the method it should be; by default any.
+
+    Raises:
+        CheckpointError: the run is not finished.
+        ValueError: the run is of another method than asked for, or cannot be sampled as configured.
+    """
+    method = _method_of(run_folder)
+    if asked is not None and asked != method:
+        raise ValueError(f"{run_folder}: expected a run of the method {asked!r}; found one of {method!r}")
+    if method == DIFFTUMOR:
+        return load_difftumor(run_folder, config, device=device)
+    if method == MED_DDPM:
+        return load_med_ddpm_synthesizer(run_folder, config, device=device)
+    return load_synthesizer(run_folder, config, device=device)
+
+
+def _method_of(run_folder: Path) -> str:
+    """Return the method that the card of a run names."""
+    path = run_folder / CARD
+    if not path.is_file():
+        raise CheckpointError(f"{run_folder}: expected a finished diffusion run ({CARD}); found none")
+    card = json.loads(path.read_text(encoding="utf-8"))
+    method = str(card.get("method", card.get("stage")))
+    if method == DIFFTUMOR and "models" not in card:
+        raise CheckpointError(
+            f"{run_folder}: expected a run of DiffTumor with all its lesion types; found the model of one. "
+            f"Give {run_folder.parent}"
+        )
+    return method

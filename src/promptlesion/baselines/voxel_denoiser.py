@@ -1,0 +1,81 @@
+"""The denoiser of Med-DDPM: a U-Net over voxels that sees the noisy patch and, beside it, the label channels."""
+
+from typing import Literal
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from promptlesion.baselines.config import MedDDPMConfig
+from promptlesion.diffusion.network import PromptUNet
+from promptlesion.diffusion.schedule import Estimate, NoiseSchedule, cosine_schedule
+
+
+class VoxelDenoiser(nn.Module):
+    """Predicts the noise in a patch, or v as stage 2 does, from the patch and its labels, concatenated."""
+
+    def __init__(self, *, network: PromptUNet, schedule: NoiseSchedule, prediction: Literal["noise", "v"]) -> None:
+        """Put the parts together; the network takes no prompt."""
+        super().__init__()
+        self.network = network
+        self.schedule = schedule
+        self.prediction = prediction
+
+    def forward(
+        self,
+        noisy: Float[Tensor, "batch 1 x y z"],
+        level: Int[Tensor, " batch"],
+        labels: Float[Tensor, "batch type x y z"],
+    ) -> Float[Tensor, "batch 1 x y z"]:
+        """Return the network's prediction."""
+        predicted: Tensor = self.network(torch.cat([noisy, labels], dim=1), level, None)
+        return predicted
+
+    def target(
+        self,
+        clean: Float[Tensor, "batch 1 x y z"],
+        noise: Float[Tensor, "batch 1 x y z"],
+        level: Int[Tensor, " batch"],
+    ) -> Float[Tensor, "batch 1 x y z"]:
+        """Return what a perfect network would predict."""
+        if self.prediction == "noise":
+            return noise
+        signal, sigma = self.schedule.signal_and_noise(level, clean)
+        return signal * noise - sigma * clean
+
+    def estimate(
+        self, noisy: Float[Tensor, "batch 1 x y z"], level: int, labels: Float[Tensor, "batch type x y z"]
+    ) -> Estimate:
+        """Split a noisy patch into its clean part and its noise.
+
+        The clean part is clipped to [-1, 1], what intensities can be: at the noisiest levels of the cosine schedule
+        the least error of the predicted noise would else be thousands of them. The noise is what then remains.
+        """
+        levels = torch.full((len(noisy),), level, device=noisy.device)
+        signal, sigma = self.schedule.signal_and_noise(levels, noisy)
+        predicted = self(noisy, levels, labels)
+        if self.prediction == "noise":
+            clean = (noisy - sigma * predicted) / signal
+        else:
+            clean = signal * noisy - sigma * predicted
+        clean = clean.clamp(-1, 1)
+        return Estimate(clean=clean, noise=(noisy - signal * clean) / sigma)
+
+
+def build_voxel_denoiser(config: MedDDPMConfig, *, num_types: int) -> VoxelDenoiser:
+    """Build the denoiser of a configuration, untrained, for the lesion types of a dataset."""
+    network = PromptUNet(
+        in_channels=1 + num_types,
+        out_channels=1,
+        channels=config.channels,
+        blocks_per_level=config.blocks_per_level,
+        attention_levels=config.attention_levels,
+        attention_head_channels=config.attention_head_channels,
+        embedding_dimension=None,
+        num_components=1,
+    )
+    return VoxelDenoiser(
+        network=network,
+        schedule=cosine_schedule(num_levels=config.num_levels),
+        prediction=config.prediction,
+    )
