@@ -5,6 +5,7 @@
     python benchmarks/generator.py prompts ...
     python benchmarks/generator.py surroundings ...
     python benchmarks/generator.py ablation --caption TEXT ...
+    python benchmarks/generator.py gallery ...
 
 Every command writes COMMAND.json, COMMAND.md and a picture into --out. What is in OUT/parts is not computed again
 where the same is asked for.
@@ -21,6 +22,7 @@ from typing import Annotated, Any
 import typer
 from measure.bench import Bench, open_bench
 from measure.bias import measure_bias
+from measure.gallery import measure_gallery
 from measure.prompts import measure_prompts
 from measure.samplers import measure_samplers
 from measure.surroundings import measure_surroundings
@@ -107,6 +109,12 @@ def prompts(
 def surroundings(bench: Bench, count: CountOption = 20) -> None:
     """Error around new lesions, in HU: `init` healthy against noise, background re-injected or not, blended or not."""
     measure_surroundings(bench, count)
+
+
+@_measurement
+def gallery(bench: Bench) -> None:
+    """One real lesion of each type beside what every model paints in its place."""
+    measure_gallery(bench)
 
 
 if __name__ == "__main__":
