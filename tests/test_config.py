@@ -166,6 +166,13 @@ def test_the_patch_must_suit_autoencoder_and_prompt_encoder() -> None:
         resolve_config(preset="demo", settings=[*wide, *one_hot[1:], "diffusion.patch_voxels=40"])
 
 
+def test_guidance_wants_a_prompt() -> None:
+    with pytest.raises(ConfigError, match=r"synthesis\.guidance_scale: expected 1, .* no prompt .*found 1\.3"):
+        resolve_config(preset="demo", settings=["diffusion.prompt_encoder=none"])
+    settings = ["diffusion.prompt_encoder=none", "synthesis.guidance_scale=1"]
+    assert resolve_config(preset="demo", settings=settings).diffusion.prompt_encoder == "none"
+
+
 def test_an_unknown_preset_is_refused() -> None:
     with pytest.raises(ConfigError, match="--preset: expected one of demo, paper; found 'papers'"):
         resolve_config(preset="papers")

@@ -10,7 +10,7 @@ import typer.main
 from promptlesion.cli import app
 
 README = Path(__file__).parents[1] / "README.md"
-COMMANDS = re.findall(r"^    promptlesion (.+)$", README.read_text(encoding="utf-8"), flags=re.MULTILINE)
+COMMANDS = re.findall(r"^    (?:torchrun .* -m )?promptlesion (.+)$", README.read_text(encoding="utf-8"), flags=re.MULTILINE)
 
 
 def test_readme_has_commands() -> None:

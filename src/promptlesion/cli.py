@@ -6,25 +6,26 @@ Nothing that imports torch is imported before a verb needs it: `promptlesion --h
 import logging
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
-from rich.box import SIMPLE
 from rich.console import Console
 from rich.logging import RichHandler
-from rich.table import Table
 
 from promptlesion import __version__
-
-if TYPE_CHECKING:
-    from promptlesion.evaluation.reconstruction import ReconstructionRow
-    from promptlesion.evaluation.results import DemoResults, FidelityRow
-    from promptlesion.evaluation.segmentation_metrics import LesionScore
-    from promptlesion.parameters import NetworkParameters
+from promptlesion.console import (
+    console,
+    print_fidelity,
+    print_parameters,
+    print_reconstruction,
+    print_results,
+    print_scores,
+    say,
+)
 
 app = typer.Typer(
     name="promptlesion",
@@ -45,8 +46,6 @@ app.add_typer(prepare_app, name="prepare")
 app.add_typer(train_app, name="train")
 app.add_typer(evaluate_app, name="evaluate")
 app.add_typer(config_app, name="config")
-
-_console = Console()
 
 BAD_INPUT = 2
 UNFINISHED = 1
@@ -105,7 +104,7 @@ def _main(
     version: Annotated[bool, typer.Option("--version", help="Print the version and exit.", is_eager=True)] = False,
 ) -> None:
     if version:
-        _console.print(__version__)
+        console.print(__version__)
         raise typer.Exit
 
 
@@ -141,9 +140,9 @@ def demo(
         out=out, config=resolved, seed=seed, device=device, command=_command(), data=data, lesions=lesions
     )
     if not was_work:
-        _say(f"{out} is finished; there is nothing to do.")
-    _print_results(results)
-    _say(f"Report: {out / 'report.html'}")
+        say(f"{out} is finished; there is nothing to do.")
+    print_results(results)
+    say(f"Report: {out / 'report.html'}")
 
 
 @prepare_app.command("phantom")
@@ -176,7 +175,7 @@ def prepare_phantom(
             is_noisy=noise,
             on_progress=lambda done, _: bar.update(done),
         )
-    _say(f"{cases} {kind.value} cases in {out}")
+    say(f"{cases} {kind.value} cases in {out}")
 
 
 @train_app.command("autoencoder")
@@ -294,7 +293,7 @@ def train_diffusion_verb(
         if run.is_finished:
             _say_finished(out, run.seconds)
         else:
-            _say(f"{out}: {', '.join(types or ())} trained; the models of other lesion types are not there yet.")
+            say(f"{out}: {', '.join(types or ())} trained; the models of other lesion types are not there yet.")
 
 
 @train_app.command("segmentation")
@@ -406,7 +405,7 @@ def segment(
     dataset = open_dataset(data, lesions)
     with progress_bar("segmenting", len(dataset.cases)) as bar:
         segment_dataset(model, dataset, out, device=device, on_progress=lambda done, _: bar.update(done))
-    _say(f"{len(dataset.cases)} label maps in {out}")
+    say(f"{len(dataset.cases)} label maps in {out}")
 
 
 @evaluate_app.command("reconstruction")
@@ -494,7 +493,7 @@ def evaluate_reconstruction(
         from promptlesion.evaluation.reconstruction_figure import reconstruction_figure
 
         save_figure(reconstruction_figure(rows), figure)
-    _print_reconstruction(rows)
+    print_reconstruction(rows)
 
 
 @evaluate_app.command("segmentation")
@@ -529,7 +528,7 @@ def evaluate_segmentation(
     scores = evaluate_folder(dataset.select(predicted), predictions, tolerance_mm=tolerance_mm)
     if out:
         write_json(out, {"surface_tolerance_mm": tolerance_mm, "scores": [asdict(score) for score in scores]})
-    _print_scores(scores, tolerance_mm)
+    print_scores(scores, tolerance_mm)
 
 
 @evaluate_app.command("fidelity")
@@ -572,7 +571,7 @@ def evaluate_fidelity(
         raise ValueError(f"{synthetic}: expected painted lesions of a type that {real} has; found none")
     if out:
         write_json(out, {"fidelity": [row.model_dump(mode="json") for row in rows]})
-    _print_fidelity(rows)
+    print_fidelity(rows)
 
 
 @config_app.command("show")
@@ -599,7 +598,7 @@ def config_show(
     if parameters:
         from promptlesion.parameters import count_parameters
 
-        _print_parameters(count_parameters(resolved))
+        print_parameters(count_parameters(resolved))
     else:
         sys.stdout.write(as_toml(resolved))
 
@@ -615,7 +614,7 @@ def config_check(preset: PresetOption = "paper", config: ConfigOption = None, se
     from promptlesion.config import resolve_config
 
     resolve_config(preset=preset, file=config, settings=settings or ())
-    _say("The configuration is valid.")
+    say("The configuration is valid.")
 
 
 def main() -> None:
@@ -643,12 +642,8 @@ def _fail(message: str, code: int) -> None:
     sys.exit(code)
 
 
-def _say(text: str) -> None:
-    _console.print(text, highlight=False, soft_wrap=True)
-
-
 def _say_finished(out: Path, seconds: float) -> None:
-    _say(f"{out} is finished ({seconds:.0f} s of work); run again, there is nothing to do.")
+    say(f"{out} is finished ({seconds:.0f} s of work); run again, there is nothing to do.")
 
 
 @contextmanager
@@ -658,7 +653,7 @@ def _processes(device: str) -> Iterator[str]:
 
     with processes(device) as own_device:
         if not is_main_process():
-            _console.quiet = True
+            console.quiet = True
             logging.disable(logging.WARNING)
         yield own_device
 
@@ -678,86 +673,3 @@ def _cache(chosen: Path | None, out: Path) -> Path:
 
 def _command() -> str:
     return " ".join(["promptlesion", *sys.argv[1:]])
-
-
-def _table(*columns: str) -> Table:
-    table = Table(box=SIMPLE)
-    for column in columns:
-        table.add_column(column)
-    return table
-
-
-def _text(value: float | None, decimals: int = 3) -> str:
-    return "-" if value is None else f"{value:.{decimals}f}"
-
-
-def _print_results(results: "DemoResults") -> None:
-    """Print what the synthetic data did, and whether the painted lesions are right."""
-    table = _table("lesion type", "metric", "N", "real", "mixed", "difference")
-    for row in results.segmentation:
-        real, mixed, difference = (_text(estimate.value) for estimate in (row.real, row.mixed, row.difference))
-        interval = f"{difference} ({_text(row.difference.low)} to {_text(row.difference.high)})"
-        table.add_row(row.lesion_type, row.metric, str(row.num_subjects), real, mixed, interval)
-    _say(f"Held-out subjects, real only against real + synthetic, {results.interval_level:.0%} bootstrap intervals")
-    _console.print(table)
-    bias = _table("lesion type", "compared", "real HU", "its HU", "bias", "allowed", "within")
-    for entry in results.intensity:
-        figures = (f"{v:.0f}" for v in (entry.real_mean_hu, entry.compared_mean_hu, entry.bias_hu, entry.tolerance_hu))
-        bias.add_row(entry.lesion_type, entry.compared, *figures, "yes" if entry.is_within_tolerance else "NO")
-    _say("Mean HU inside lesions")
-    _console.print(bias)
-    for switch in results.prompt_switch:
-        aucs = ", ".join(f"{pair.first} / {pair.second} {max(pair.auc, 1 - pair.auc):.2f}" for pair in switch.pairs)
-        if aucs:
-            _say(f"Only the prompt switched ({switch.encoder}, {switch.num_lesions} masks): AUC {aucs}")
-    _print_fidelity(results.fidelity)
-
-
-def _print_parameters(networks: "Sequence[NetworkParameters]") -> None:
-    for network in networks:
-        table = _table("module", "class", "parameters", "share", "buffers")
-        for module in network.modules:
-            share = f"{module.parameters / network.total:.2%}"
-            table.add_row(module.name, module.kind, f"{module.parameters:,}", share, f"{module.buffers:,}")
-        _say(f"{network.name}: {network.total:,} parameters")
-        _console.print(table)
-        if network.injection_share:
-            _say(
-                f"PromptGenBlocks: {network.prompt_block_share:.2%} of the {network.name}'s parameters; "
-                f"with the residual blocks that follow them {network.injection_share:.1%}"
-            )
-
-
-def _print_fidelity(rows: "Sequence[FidelityRow]") -> None:
-    table = _table("lesion type", "compared", "N", "FID", "KID")
-    for row in rows:
-        count = f"{row.num_real} and {row.num_synthetic}"
-        table.add_row(row.lesion_type, row.compared, count, _text(row.fid.value, 2), _text(row.kid.value, 2))
-    _say(f"Lesion FID and KID, {rows[0].network}" if rows else "No lesions to compare")
-    _console.print(table)
-
-
-def _print_reconstruction(rows: "Sequence[ReconstructionRow]") -> None:
-    _say("Errors in HU, PSNR in dB; detail: power above half the Nyquist frequency, as a multiple of the scan's")
-    for dataset in dict.fromkeys(row.dataset for row in rows):
-        shown = [row for row in rows if row.dataset == dataset]
-        table = _table("", "MAE", "at edges", "PSNR", "SSIM", "detail", "codes", "perplexity")
-        table.columns[0].overflow = "fold"
-        sampled = f"trilinear {shown[0].downsampling}x"
-        lines = [
-            ("/".join(Path(row.model).parts[-2:]), row.autoencoder, f"{row.codes_used:.0%}", f"{row.perplexity:.0f}")
-            for row in shown
-        ]
-        for name, score, *usage in (*lines, (sampled, shown[0].trilinear, "-", "-")):
-            errors = (_text(score.mae_hu, 2), _text(score.edge_mae_hu, 2), _text(score.psnr_db, 1), _text(score.ssim))
-            table.add_row(name, *errors, _text(score.high_frequency_ratio), *usage)
-        _say(f"{dataset}, {len(shown[0].cases)} scans")
-        _console.print(table)
-
-
-def _print_scores(scores: "Sequence[LesionScore]", tolerance_mm: float) -> None:
-    table = _table("case", "lesion type", "Dice", f"surface Dice ({tolerance_mm:g} mm)", "HD95 mm")
-    for score in scores:
-        figures = (_text(score.dice), _text(score.surface_dice), _text(score.hd95_mm, 1))
-        table.add_row(score.case, score.lesion_type, *figures)
-    _console.print(table)

@@ -1,0 +1,109 @@
+"""What the command line says: tables and lines on one console. Imports no torch."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.box import SIMPLE
+from rich.console import Console
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from promptlesion.evaluation.reconstruction import ReconstructionRow
+    from promptlesion.evaluation.results import DemoResults, FidelityRow
+    from promptlesion.evaluation.segmentation_metrics import LesionScore
+    from promptlesion.parameters import NetworkParameters
+
+console = Console()
+
+
+def say(text: str) -> None:
+    """Print a line."""
+    console.print(text, highlight=False, soft_wrap=True)
+
+
+def _table(*columns: str) -> Table:
+    table = Table(box=SIMPLE)
+    for column in columns:
+        table.add_column(column)
+    return table
+
+
+def _text(value: float | None, decimals: int = 3) -> str:
+    return "-" if value is None else f"{value:.{decimals}f}"
+
+
+def print_results(results: "DemoResults") -> None:
+    """Print what the synthetic data did, and whether the painted lesions are right."""
+    table = _table("lesion type", "metric", "N", "real", "mixed", "difference")
+    for row in results.segmentation:
+        real, mixed, difference = (_text(estimate.value) for estimate in (row.real, row.mixed, row.difference))
+        interval = f"{difference} ({_text(row.difference.low)} to {_text(row.difference.high)})"
+        table.add_row(row.lesion_type, row.metric, str(row.num_subjects), real, mixed, interval)
+    say(f"Held-out subjects, real only against real + synthetic, {results.interval_level:.0%} bootstrap intervals")
+    console.print(table)
+    bias = _table("lesion type", "compared", "real HU", "its HU", "bias", "allowed", "within")
+    for entry in results.intensity:
+        figures = (f"{v:.0f}" for v in (entry.real_mean_hu, entry.compared_mean_hu, entry.bias_hu, entry.tolerance_hu))
+        bias.add_row(entry.lesion_type, entry.compared, *figures, "yes" if entry.is_within_tolerance else "NO")
+    say("Mean HU inside lesions")
+    console.print(bias)
+    for switch in results.prompt_switch:
+        aucs = ", ".join(f"{pair.first} / {pair.second} {max(pair.auc, 1 - pair.auc):.2f}" for pair in switch.pairs)
+        if aucs:
+            say(f"Only the prompt switched ({switch.encoder}, {switch.num_lesions} masks): AUC {aucs}")
+    print_fidelity(results.fidelity)
+
+
+def print_parameters(networks: "Sequence[NetworkParameters]") -> None:
+    """Print every network module by module, and what share the prompt has."""
+    for network in networks:
+        table = _table("module", "class", "parameters", "share", "buffers")
+        for module in network.modules:
+            share = f"{module.parameters / network.total:.2%}"
+            table.add_row(module.name, module.kind, f"{module.parameters:,}", share, f"{module.buffers:,}")
+        say(f"{network.name}: {network.total:,} parameters")
+        console.print(table)
+        if network.injection_share:
+            say(
+                f"PromptGenBlocks: {network.prompt_block_share:.2%} of the {network.name}'s parameters; "
+                f"with the residual blocks that follow them {network.injection_share:.1%}"
+            )
+
+
+def print_fidelity(rows: "Sequence[FidelityRow]") -> None:
+    """Print lesion FID and KID per type."""
+    table = _table("lesion type", "compared", "N", "FID", "KID")
+    for row in rows:
+        count = f"{row.num_real} and {row.num_synthetic}"
+        table.add_row(row.lesion_type, row.compared, count, _text(row.fid.value, 2), _text(row.kid.value, 2))
+    say(f"Lesion FID and KID, {rows[0].network}" if rows else "No lesions to compare")
+    console.print(table)
+
+
+def print_reconstruction(rows: "Sequence[ReconstructionRow]") -> None:
+    """Print what every autoencoder keeps of every dataset, trilinear sampling beside it."""
+    say("Errors in HU, PSNR in dB; detail: power above half the Nyquist frequency, as a multiple of the scan's")
+    for dataset in dict.fromkeys(row.dataset for row in rows):
+        shown = [row for row in rows if row.dataset == dataset]
+        table = _table("", "MAE", "at edges", "PSNR", "SSIM", "detail", "codes", "perplexity")
+        table.columns[0].overflow = "fold"
+        sampled = f"trilinear {shown[0].downsampling}x"
+        lines = [
+            ("/".join(Path(row.model).parts[-2:]), row.autoencoder, f"{row.codes_used:.0%}", f"{row.perplexity:.0f}")
+            for row in shown
+        ]
+        for name, score, *usage in (*lines, (sampled, shown[0].trilinear, "-", "-")):
+            errors = (_text(score.mae_hu, 2), _text(score.edge_mae_hu, 2), _text(score.psnr_db, 1), _text(score.ssim))
+            table.add_row(name, *errors, _text(score.high_frequency_ratio), *usage)
+        say(f"{dataset}, {len(shown[0].cases)} scans")
+        console.print(table)
+
+
+def print_scores(scores: "Sequence[LesionScore]", tolerance_mm: float) -> None:
+    """Print the score of every case and lesion type."""
+    table = _table("case", "lesion type", "Dice", f"surface Dice ({tolerance_mm:g} mm)", "HD95 mm")
+    for score in scores:
+        figures = (_text(score.dice), _text(score.surface_dice), _text(score.hd95_mm, 1))
+        table.add_row(score.case, score.lesion_type, *figures)
+    console.print(table)
