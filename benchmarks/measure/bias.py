@@ -209,8 +209,11 @@ def _bias_table(rows: Sequence[TypeBias]) -> list[str]:
 
 
 def _differing_settings(models: Sequence[Model]) -> list[str]:
+    """Name the settings of which there is more than one value; a method without such a setting does not count."""
     keys = dict.fromkeys(key for model in models for key in model.settings)
-    return [key for key in keys if len({json.dumps(model.settings.get(key)) for model in models}) > 1]
+    return [
+        key for key in keys if len({json.dumps(model.settings[key]) for model in models if key in model.settings}) > 1
+    ]
 
 
 def _stages(synthesizer: Synthesizer) -> TrainedDiffusion | None:

@@ -7,6 +7,7 @@ The data flow, one folder of the package a step:
     prompt          lesion type, drawn mask -> prompt embedding
     diffusion       stage 2: noise + surroundings + mask + prompt -> lesion latent
     synthesis       mask drawn in its host -> latent sampled -> lesion blended into the full scan, in HU
+    baselines       DiffTumor and Med-DDPM, the paper's rivals, behind the same interface as synthesis
     segmentation    stage 3: real and synthetic scans, 1 : 1 -> label maps
     evaluation      does it help? Dice, lesion FID and KID, HU bias, report
 
