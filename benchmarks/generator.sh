@@ -25,6 +25,7 @@ train plain-mean autoencoder --set diffusion.lesion_weight=1
 train exact-blank autoencoder --set diffusion.blank_margin_voxels=0
 train trace-at-T autoencoder --set diffusion.rescale_betas=false
 train 700-steps autoencoder --set diffusion.num_steps=700
+train 8000-steps autoencoder --set diffusion.num_steps=8000
 train unscaled autoencoder-unscaled
 train difftumor autoencoder --method difftumor
 "$bin/promptlesion" train diffusion "${data[@]}" "${config[@]}" --method med-ddpm --out "$out/med-ddpm"
@@ -35,8 +36,8 @@ measure() { # COMMAND MODEL,MODEL,... [OPTION ...]
     shift 2
     "$bin/python" "$root/benchmarks/generator.py" "$command" "${data[@]}" "${config[@]}" "${models[@]}" --out "$out/tables" "$@"
 }
-measure bias transformer
-measure ablation transformer,noise,plain-mean,exact-blank,trace-at-T,700-steps,unscaled,one-hot,none,difftumor,med-ddpm --count 15
-measure samplers transformer --count 12
-measure prompts none,one-hot,transformer,difftumor,med-ddpm --count 10
-measure surroundings transformer
+measure ablation transformer,8000-steps,700-steps,noise,plain-mean,exact-blank,trace-at-T,unscaled,one-hot,none,difftumor,med-ddpm --count 15
+measure samplers 8000-steps --count 8
+measure prompts none,one-hot,transformer,8000-steps,difftumor,med-ddpm --count 5
+measure surroundings 8000-steps --count 6
+measure gallery 8000-steps,one-hot,none,difftumor,med-ddpm
