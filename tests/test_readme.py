@@ -10,7 +10,8 @@ import typer.main
 from promptlesion.cli import app
 
 README = Path(__file__).parents[1] / "README.md"
-COMMANDS = re.findall(r"^    (?:torchrun .* -m )?promptlesion (.+)$", README.read_text(encoding="utf-8"), flags=re.MULTILINE)
+COMMAND = re.compile(r"^    (?:torchrun .* -m )?promptlesion (.+)$", flags=re.MULTILINE)
+COMMANDS = COMMAND.findall(README.read_text(encoding="utf-8"))
 
 
 def test_readme_has_commands() -> None:

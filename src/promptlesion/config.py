@@ -110,8 +110,8 @@ class Config(BaseModel):
     def _guided_by_a_prompt(self) -> "Config":
         if self.diffusion.prompt_encoder == "none" and self.synthesis.guidance_scale != 1:
             raise ValueError(
-                "synthesis.guidance_scale: expected 1, as diffusion.prompt_encoder = none leaves no prompt to be guided "
-                f"by; found {self.synthesis.guidance_scale:g}"
+                "synthesis.guidance_scale: expected 1, as diffusion.prompt_encoder = none leaves no prompt to be "
+                f"guided by; found {self.synthesis.guidance_scale:g}"
             )
         return self
 
