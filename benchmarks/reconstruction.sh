@@ -18,7 +18,13 @@ real=(--preset demo --config "$root/benchmarks/sarcoma-reconstruction.toml" --ca
 "$bin" train autoencoder --data "$sarcoma" "${real[@]}" --out "$out/adversarial"
 "$bin" train autoencoder --data "$sarcoma" "${real[@]}" --out "$out/plain" \
     --set autoencoder.adversarial_weight=0 --set autoencoder.feature_matching_weight=0
-for run in adversarial plain; do
-    "$bin" evaluate reconstruction --data "$sarcoma" --model "$out/$run" "${real[@]}" \
-        --out "$out/$run.json" --figure "$out/$run.png"
-done
+"$bin" evaluate reconstruction --data "$sarcoma" "${real[@]}" --model "$out/adversarial" --model "$out/plain" \
+    --out "$out/sarcoma.json" --figure "$out/sarcoma.png"
+
+"$bin" prepare phantom --kind ccta --cases 36 --seed 0 --workers 2 --out "$out/ccta"
+noisy=(--preset demo --config "$root/benchmarks/texture.toml" --cache "$out/cache")
+"$bin" train autoencoder --data "$out/ccta" "${noisy[@]}" --out "$out/texture-adversarial"
+"$bin" train autoencoder --data "$out/ccta" "${noisy[@]}" --out "$out/texture-plain" \
+    --set autoencoder.adversarial_weight=0 --set autoencoder.feature_matching_weight=0
+"$bin" evaluate reconstruction --data "$out/ccta" "${noisy[@]}" --model "$out/texture-adversarial" --model "$out/texture-plain" \
+    --out "$out/texture.json" --figure "$out/texture.png"
