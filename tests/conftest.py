@@ -238,3 +238,23 @@ def kill_in_the_middle(start_processes: Callable[..., list[ForkServerProcess]]) 
         assert [process.exitcode for process in started] == [-9] * num_processes
 
     return run
+
+
+@pytest.fixture
+def one_and_two_processes(
+    in_processes: Callable[..., None], kill_in_the_middle: Callable[..., None], tmp_path: Path
+) -> Callable[..., tuple[Path, Path]]:
+    """Train in one process and in two; two that are killed and go on must end byte for byte as the unbroken two."""
+
+    def run(train: partial[object], *, killed_after_steps: int) -> tuple[Path, Path]:
+        one, two, killed = (tmp_path / name for name in ("one", "two", "killed"))
+        train(out=one)
+        in_processes(partial(train, out=two))
+        kill_in_the_middle(partial(train, out=killed), out=killed, after_steps=killed_after_steps, num_processes=2)
+        assert not (killed / "checkpoint").exists()
+        in_processes(partial(train, out=killed))
+        for name in ("checkpoint/weights.safetensors", "checkpoint/card.json", "metrics.jsonl"):
+            assert (killed / name).read_bytes() == (two / name).read_bytes(), name
+        return one, two
+
+    return run

@@ -52,9 +52,7 @@ def test_two_processes_follow_one_and_go_on_where_they_were_killed(
     tiny_cases: list[CachedCase],
     tiny_spec: DatasetSpec,
     tiny_autoencoder_config: AutoencoderConfig,
-    in_processes: Callable[..., None],
-    kill_in_the_middle: Callable[..., None],
-    tmp_path: Path,
+    one_and_two_processes: Callable[..., tuple[Path, Path]],
 ) -> None:
     """Eight steps: the codebook comes in at the third, the discriminators at the fifth."""
     train = partial(
@@ -68,14 +66,7 @@ def test_two_processes_follow_one_and_go_on_where_they_were_killed(
         seed=7,
         device="cpu",
     )
-    one, two, killed = (tmp_path / name for name in ("one", "two", "killed"))
-    train(out=one)
-    in_processes(partial(train, out=two))
-    kill_in_the_middle(partial(train, out=killed), out=killed, after_steps=5, num_processes=2)
-    assert not (killed / "checkpoint").exists()
-    in_processes(partial(train, out=killed))
-    for name in (WEIGHTS, "checkpoint/card.json", "metrics.jsonl"):
-        assert (killed / name).read_bytes() == (two / name).read_bytes(), name
+    one, two = one_and_two_processes(train, killed_after_steps=5)
 
     for line, expected_line in zip(read_metrics(two), read_metrics(one), strict=True):
         # a token between two codes may go to the other one where a sum is rounded otherwise

@@ -11,13 +11,14 @@ import pytest
 import torch
 
 from promptlesion.baselines.config import MedDDPMConfig
-from promptlesion.baselines.lesion_batches import LesionBatches, one_hot_labels
+from promptlesion.baselines.lesion_batches import LesionBatches
 from promptlesion.baselines.med_ddpm import load_med_ddpm
 from promptlesion.baselines.med_ddpm_synthesizer import MedDDPMSynthesizer, load_med_ddpm_synthesizer
 from promptlesion.baselines.voxel_denoiser import build_voxel_denoiser
 from promptlesion.data.cache import CachedCase
 from promptlesion.data.spec import DatasetSpec
 from promptlesion.data.volume import Volume
+from promptlesion.prompt.encoders import masks_by_type
 from promptlesion.synthesis.config import SynthesisConfig
 from promptlesion.synthesis.placement import PlacedLesion
 from promptlesion.training.run import RunError, read_metrics
@@ -65,7 +66,7 @@ def test_cases_without_lesions_are_refused(tiny_spec: DatasetSpec) -> None:
 def test_labels_are_one_hot() -> None:
     mask = torch.zeros(2, 1, 2, 3, 4)
     mask[:, :, 1, 2, 3] = 1
-    labels = one_hot_labels(mask, torch.tensor([2, 0]), num_types=3)
+    labels = masks_by_type(torch.tensor([2, 0]), mask, num_types=3)
     assert labels.shape == (2, 3, 2, 3, 4)
     assert labels.nonzero().tolist() == [[0, 2, 1, 2, 3], [1, 0, 1, 2, 3]]
 

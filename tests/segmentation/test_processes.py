@@ -47,9 +47,7 @@ def test_dice_and_cross_entropy_are_those_of_the_whole_batch(in_processes: Calla
 def test_two_processes_follow_one_and_go_on_where_they_were_killed(
     tiny_data: Dataset,
     tiny_cases: list[CachedCase],
-    in_processes: Callable[..., None],
-    kill_in_the_middle: Callable[..., None],
-    tmp_path: Path,
+    one_and_two_processes: Callable[..., tuple[Path, Path]],
 ) -> None:
     config = SegmentationConfig(
         patch_voxels=16,
@@ -72,14 +70,7 @@ def test_two_processes_follow_one_and_go_on_where_they_were_killed(
         seed=0,
         device="cpu",
     )
-    one, two, killed = (tmp_path / name for name in ("one", "two", "killed"))
-    train(out=one)
-    in_processes(partial(train, out=two))
-    kill_in_the_middle(partial(train, out=killed), out=killed, after_steps=6, num_processes=2)
-    assert not (killed / "checkpoint").exists()
-    in_processes(partial(train, out=killed))
-    for name in (WEIGHTS, "checkpoint/card.json", "metrics.jsonl"):
-        assert (killed / name).read_bytes() == (two / name).read_bytes(), name
+    one, two = one_and_two_processes(train, killed_after_steps=6)
 
     lines, expected_lines = read_metrics(two), read_metrics(one)
     assert sum("validation_dice" in line for line in lines) == 3

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor, nn
 
 from promptlesion.autoencoder.autoencoder import Autoencoder, build_autoencoder
 from promptlesion.autoencoder.config import AutoencoderConfig
@@ -26,8 +25,9 @@ from promptlesion.data.cache import CachedCase, data_fingerprint
 from promptlesion.data.patch_batches import PatchBatches
 from promptlesion.data.spec import DatasetSpec
 from promptlesion.training.checkpoint import save_checkpoint
+from promptlesion.training.descent import descend
 from promptlesion.training.device import autocast, place, resolve_device
-from promptlesion.training.launch import average_gradients, share_of_batch
+from promptlesion.training.launch import share_of_batch
 from promptlesion.training.learning_rate import set_learning_rate
 from promptlesion.training.run import Report, Run
 from promptlesion.training.seeding import derive_seed, numpy_generator, torch_generator
@@ -61,6 +61,7 @@ def train_autoencoder(
         The finished run; its `checkpoint/` holds the networks and the card.
     """
     torch_device, share = resolve_device(device), share_of_batch(config.batch_size)
+    fingerprint = data_fingerprint(train_cases)
     run = Run(
         out,
         stage="autoencoder",
@@ -68,7 +69,7 @@ def train_autoencoder(
         seed=seed,
         inputs={
             "training cases": ", ".join(case.name for case in train_cases),
-            "data": data_fingerprint(train_cases),
+            "data": fingerprint,
             **perceptual_identity(config),
         },
         device=torch_device,
@@ -129,7 +130,7 @@ def train_autoencoder(
             "method": "vqgan",
             **spec.facts(),
             "latent_scale": autoencoder.latent_scale(),
-            "data_fingerprint": data_fingerprint(train_cases),
+            "data_fingerprint": fingerprint,
             "config": config.model_dump(mode="json"),
             "dataset": spec.model_dump(mode="json"),
             "training_cases": [case.name for case in train_cases],
@@ -199,25 +200,21 @@ def _steps(
                     fooling = weight * fooling
                     report["adaptive_weight"] = weight.item()
                 loss = loss + config.adversarial_weight * fooling + config.feature_matching_weight * matching
-        _descend(loss, autoencoder, state.optimizers["autoencoder"], config.max_gradient_norm)
+        descend(loss, autoencoder, state.optimizers["autoencoder"], max_gradient_norm=config.max_gradient_norm)
         if is_adversarial:
             with autocast(device, config.precision):
                 judged = discriminator_loss(real, discriminators(reconstruction.detach(), slices.detach()))
-            _descend(judged, discriminators, state.optimizers["discriminators"], config.max_gradient_norm)
+            descend(
+                judged,
+                discriminators,
+                state.optimizers["discriminators"],
+                max_gradient_norm=config.max_gradient_norm,
+            )
             report["discriminator"] = judged.item()
         if is_quantized:
             report["codebook_perplexity"] = perplexity(quantized.codes, config.codebook_size)
         state.step += 1
         yield report
-
-
-def _descend(loss: Tensor, network: nn.Module, optimizer: torch.optim.Optimizer, max_norm: float) -> None:
-    """Take one optimiser step for the network alone."""
-    optimizer.zero_grad(set_to_none=True)
-    loss.backward(inputs=[p for p in network.parameters() if p.requires_grad], retain_graph=False)  # type: ignore[no-untyped-call]
-    average_gradients(network)
-    nn.utils.clip_grad_norm_(network.parameters(), max_norm)
-    optimizer.step()
 
 
 def _slice_positions(config: AutoencoderConfig, generator: np.random.Generator) -> list[list[int]]:

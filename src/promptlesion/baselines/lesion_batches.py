@@ -5,13 +5,14 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from promptlesion.data.cache import CachedCase
 from promptlesion.data.intensity import HUWindow
 from promptlesion.data.lesion_patch import draw_lesion_patch
 from promptlesion.data.spec import DatasetSpec
+from promptlesion.prompt.encoders import masks_by_type
 from promptlesion.training.seeding import numpy_generator
 
 
@@ -23,14 +24,6 @@ class LesionBatch:
     """Intensities normalised to [-1, 1]."""
     labels: Float[Tensor, "batch type x y z"]
     """One-hot: the patch's lesion in the channel of its type."""
-
-
-def one_hot_labels(
-    lesion_mask: Float[Tensor, "batch 1 x y z"], lesion_type: Int[Tensor, " batch"], *, num_types: int
-) -> Float[Tensor, "batch type x y z"]:
-    """Put every mask into the channel of its type."""
-    channel = torch.nn.functional.one_hot(lesion_type, num_types).to(lesion_mask.dtype)
-    return channel[:, :, None, None, None] * lesion_mask
 
 
 class LesionBatches:
@@ -57,9 +50,9 @@ class LesionBatches:
         images, masks, types = zip(*(self._draw_item(step, item) for item in items), strict=True)
         return LesionBatch(
             image=torch.from_numpy(self._window.normalize(np.stack(images).astype(np.float32)))[:, None],
-            labels=one_hot_labels(
-                torch.from_numpy(np.stack(masks).astype(np.float32))[:, None],
+            labels=masks_by_type(
                 torch.tensor(types),
+                torch.from_numpy(np.stack(masks).astype(np.float32))[:, None],
                 num_types=len(self._spec.lesions),
             ),
         )

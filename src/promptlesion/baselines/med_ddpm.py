@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from promptlesion.baselines.config import MedDDPMConfig
 from promptlesion.baselines.lesion_batches import LesionBatches
@@ -16,9 +16,10 @@ from promptlesion.baselines.voxel_denoiser import VoxelDenoiser, build_voxel_den
 from promptlesion.data.cache import CachedCase, data_fingerprint
 from promptlesion.data.spec import DatasetSpec
 from promptlesion.training.checkpoint import load_checkpoint, save_checkpoint
+from promptlesion.training.descent import descend
 from promptlesion.training.device import autocast, place, resolve_device
 from promptlesion.training.ema import averaged_copy, update_average
-from promptlesion.training.launch import average_gradients, share_of_batch
+from promptlesion.training.launch import share_of_batch
 from promptlesion.training.learning_rate import set_learning_rate
 from promptlesion.training.run import Report, Run
 from promptlesion.training.seeding import derive_seed, torch_generator
@@ -50,6 +51,7 @@ def train_med_ddpm(
         The finished run.
     """
     torch_device, share = resolve_device(device), share_of_batch(config.batch_size)
+    fingerprint = data_fingerprint(train_cases)
     run = Run(
         out,
         stage=MED_DDPM,
@@ -57,7 +59,7 @@ def train_med_ddpm(
         seed=seed,
         inputs={
             "training cases": ", ".join(case.name for case in train_cases),
-            "data": data_fingerprint(train_cases),
+            "data": fingerprint,
             "lesions": spec.model_dump_json(),
         },
         device=torch_device,
@@ -84,7 +86,7 @@ def train_med_ddpm(
             "schedule": "cosine",
             **denoiser.schedule.facts(),
             **spec.facts(),
-            "data_fingerprint": data_fingerprint(train_cases),
+            "data_fingerprint": fingerprint,
             "config": config.model_dump(mode="json"),
             "dataset": spec.model_dump(mode="json"),
             "training_cases": [case.name for case in train_cases],
@@ -120,11 +122,7 @@ def _steps(
             num_steps=config.num_steps,
             decay=config.learning_rate_decay,
         )
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        average_gradients(denoiser)
-        nn.utils.clip_grad_norm_(denoiser.parameters(), config.max_gradient_norm)
-        optimizer.step()
+        descend(loss, denoiser, optimizer, max_gradient_norm=config.max_gradient_norm)
         update_average(average, denoiser, decay=config.ema_decay, step=state.step)
         state.step += 1
         yield {"loss": loss.item()}

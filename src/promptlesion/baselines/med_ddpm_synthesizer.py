@@ -9,13 +9,13 @@ import torch
 from jaxtyping import Float32
 from torch import Tensor
 
-from promptlesion.baselines.lesion_batches import one_hot_labels
 from promptlesion.baselines.med_ddpm import MED_DDPM, TrainedMedDDPM, load_med_ddpm
 from promptlesion.data.intensity import HUWindow
 from promptlesion.data.spec import DatasetSpec
 from promptlesion.data.volume import Volume
 from promptlesion.diffusion.sampler import NoiseSource, sample_ancestral, sample_ddim, sample_dpm_solver
 from promptlesion.diffusion.schedule import Estimate
+from promptlesion.prompt.encoders import masks_by_type
 from promptlesion.synthesis.config import SynthesisConfig
 from promptlesion.synthesis.patch_grid import patch_grid, pull_mask
 from promptlesion.synthesis.placement import PlacedLesion
@@ -66,9 +66,9 @@ class MedDDPMSynthesizer:
             for lesion in lesions
         ]
         masks = np.stack([pull_mask(grid, lesion, image) for grid, lesion in zip(grids, lesions, strict=True)])
-        labels = one_hot_labels(
-            torch.from_numpy(masks.astype(np.float32))[:, None],
+        labels = masks_by_type(
             torch.tensor(types),
+            torch.from_numpy(masks.astype(np.float32))[:, None],
             num_types=len(self.spec.lesions),
         )
         patches = self._sample(labels.to(self.device), seeds).clamp(-1, 1)

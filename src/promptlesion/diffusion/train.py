@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import nn
 
 from promptlesion.autoencoder.autoencoder import TrainedAutoencoder, check_dataset, load_autoencoder
 from promptlesion.autoencoder.lesion_bias import LesionBias
@@ -19,9 +18,10 @@ from promptlesion.diffusion.latents import LesionLatents, encode_lesions
 from promptlesion.diffusion.loss import denoising_loss
 from promptlesion.diffusion.schedule import build_schedule
 from promptlesion.training.checkpoint import differences, load_checkpoint, save_checkpoint
+from promptlesion.training.descent import descend
 from promptlesion.training.device import autocast, place, resolve_device
 from promptlesion.training.ema import averaged_copy, update_average
-from promptlesion.training.launch import average_gradients, main_process_first, share_of_batch
+from promptlesion.training.launch import main_process_first, share_of_batch
 from promptlesion.training.learning_rate import set_learning_rate
 from promptlesion.training.run import Report, Run
 from promptlesion.training.seeding import derive_seed, numpy_generator, torch_generator
@@ -64,6 +64,7 @@ def train_diffusion(
     check_dataset(autoencoder, spec, run_folder=autoencoder_run)
     _warn_of_lesion_bias(autoencoder.card, spec)
     autoencoder_hash = str(autoencoder.card["weights_sha256"])
+    fingerprint = data_fingerprint(train_cases)
     run = Run(
         out,
         stage="diffusion",
@@ -71,7 +72,7 @@ def train_diffusion(
         seed=seed,
         inputs={
             "training cases": ", ".join(case.name for case in train_cases),
-            "data": data_fingerprint(train_cases),
+            "data": fingerprint,
             "autoencoder": autoencoder_hash,
             "method": method,
         },
@@ -89,7 +90,7 @@ def train_diffusion(
             blank_margin_voxels=config.blank_margin_voxels,
             seed=derive_seed(seed, "diffusion", "patches"),
             path=out / "latents.safetensors",
-            key=f"{autoencoder_hash} {data_fingerprint(train_cases)} {config.patch_voxels} "
+            key=f"{autoencoder_hash} {fingerprint} {config.patch_voxels} "
             f"{config.patches_per_lesion} {config.blank_margin_voxels} {seed}",
             device=torch_device,
         )
@@ -113,7 +114,7 @@ def train_diffusion(
             **build_schedule(config).facts(),
             **spec.facts(),
             "latent_scale": autoencoder.network.latent_scale(),
-            "data_fingerprint": data_fingerprint(train_cases),
+            "data_fingerprint": fingerprint,
             "config": config.model_dump(mode="json"),
             "dataset": spec.model_dump(mode="json"),
             "training_cases": [case.name for case in train_cases],
@@ -172,11 +173,7 @@ def _steps(
             num_steps=config.num_steps,
             decay=config.learning_rate_decay,
         )
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        average_gradients(denoiser)
-        nn.utils.clip_grad_norm_(denoiser.parameters(), config.max_gradient_norm)
-        optimizer.step()
+        descend(loss, denoiser, optimizer, max_gradient_norm=config.max_gradient_norm)
         update_average(average, denoiser, decay=config.ema_decay, step=state.step)
         state.step += 1
         yield {"loss": loss.item()}

@@ -23,6 +23,14 @@ class PromptEncoder(Protocol):
         ...
 
 
+def masks_by_type(
+    lesion_type: Int[Tensor, " batch"], lesion_mask: Float[Tensor, "batch 1 x y z"], *, num_types: int
+) -> Float[Tensor, "batch type x y z"]:
+    """Put every mask into the channel of its type."""
+    channel = F.one_hot(lesion_type, num_types).to(lesion_mask.dtype)
+    return channel[:, :, None, None, None] * lesion_mask
+
+
 class OneHotPrompt(nn.Module):
     """The vector o of the paper: 1 at the lesion type, 0 elsewhere. No parameters; the mask is ignored."""
 
@@ -54,8 +62,7 @@ class MaskTransformerPrompt(nn.Module):
         self, lesion_type: Int[Tensor, " batch"], lesion_mask: Float[Tensor, "batch 1 x y z"]
     ) -> Float[Tensor, "batch embedding 1 1 1"]:
         """Return e of the paper."""
-        channel = F.one_hot(lesion_type, self.num_types).to(lesion_mask.dtype)
-        embedding: Tensor = self.transformer(channel[:, :, None, None, None] * lesion_mask)
+        embedding: Tensor = self.transformer(masks_by_type(lesion_type, lesion_mask, num_types=self.num_types))
         return embedding
 
 

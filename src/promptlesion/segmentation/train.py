@@ -7,7 +7,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import torch
-from torch import nn
 
 from promptlesion.data.cache import CachedCase, data_fingerprint
 from promptlesion.data.patch_batches import PatchBatches
@@ -19,8 +18,9 @@ from promptlesion.segmentation.mixing import check_subjects_apart, mixed_batches
 from promptlesion.segmentation.network import build_segmentation_network
 from promptlesion.segmentation.validation import check_validation_lesions, mean_over_types, validation_dice
 from promptlesion.training.checkpoint import save_checkpoint
+from promptlesion.training.descent import descend
 from promptlesion.training.device import autocast, place, resolve_device
-from promptlesion.training.launch import average_gradients, share_of_batch
+from promptlesion.training.launch import share_of_batch
 from promptlesion.training.learning_rate import set_learning_rate
 from promptlesion.training.run import Report, Run
 from promptlesion.training.seeding import derive_seed
@@ -161,11 +161,7 @@ def _steps(
             num_steps=num_steps,
             decay=config.learning_rate_decay,
         )
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        average_gradients(network)
-        nn.utils.clip_grad_norm_(network.parameters(), 1.0)
-        optimizer.step()
+        descend(loss, network, optimizer, max_gradient_norm=1.0)
         state.step += 1
         report = {"loss": loss.item()}
         epoch, step_in_epoch = divmod(state.step, steps_per_epoch)

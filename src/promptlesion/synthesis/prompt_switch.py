@@ -6,10 +6,10 @@ import numpy as np
 from jaxtyping import Float
 
 from promptlesion.data.dataset import Dataset, read_case
-from promptlesion.synthesis.blend import blend
 from promptlesion.synthesis.config import SynthesisConfig
 from promptlesion.synthesis.placement import PlacementError, place_lesion
 from promptlesion.synthesis.quality import mean_hu_inside
+from promptlesion.synthesis.repaint import MaskedScan, blend_masks, paint_masks, under_every_prompt
 from promptlesion.synthesis.synthesizer import Synthesizer
 from promptlesion.training.progress import progress_bar
 from promptlesion.training.seeding import derive_seed, numpy_generator
@@ -60,19 +60,10 @@ def measure_prompt_switch(
                 )
             except PlacementError:
                 continue
-            lesions = [lesion] * len(types)
-            noise_seed = derive_seed(seed, "switch noise", index)
-            painted = synthesizer.paint(image, lesions, types=list(types), seeds=[noise_seed] * len(types))
-            blended = [
-                blend(
-                    image.array[lesion.box],
-                    hu,
-                    lesion.mask,
-                    spacing_mm=image.spacing_mm,
-                    edge_mm=synthesizer.edge_mm,
-                )
-                for hu in painted
-            ]
+            scan = MaskedScan(case.name, case.subject, image, (lesion,), (derive_seed(seed, "switch noise", index),))
+            repeated, asked = under_every_prompt(scan, num_types=len(types))
+            painted = paint_masks(repeated, synthesizer, types=asked)
+            blended = blend_masks(repeated, painted, edge_mm=synthesizer.edge_mm)
             rows.append([mean_hu_inside(box_hu, lesion.mask) for box_hu in blended])
             bar.update(len(rows))
     if len(rows) < num_lesions:

@@ -1,0 +1,18 @@
+"""One optimiser step, the same for every stage and for any number of processes."""
+
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from promptlesion.training.launch import average_gradients
+
+
+def descend(loss: Tensor, network: nn.Module, optimizer: Optimizer, *, max_gradient_norm: float) -> None:
+    """Take one step for the network alone, whatever else the loss went through.
+
+    Gradients are averaged over the processes first; a norm above `max_gradient_norm` is scaled down to it.
+    """
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward(inputs=[p for p in network.parameters() if p.requires_grad])  # type: ignore[no-untyped-call]
+    average_gradients(network)
+    nn.utils.clip_grad_norm_(network.parameters(), max_gradient_norm)
+    optimizer.step()
