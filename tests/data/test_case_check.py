@@ -1,7 +1,9 @@
+import tracemalloc
+
 import numpy as np
 import pytest
 
-from promptlesion.data.case_check import check_hounsfield, check_same_grid, checked_labels
+from promptlesion.data.case_check import _values, check_hounsfield, check_same_grid, checked_labels
 from promptlesion.data.spec import DatasetError
 from promptlesion.data.volume import Volume
 
@@ -121,3 +123,31 @@ def test_many_unknown_labels_are_cut_short() -> None:
     labels = np.arange(np.prod(SHAPE)).reshape(SHAPE)
     with pytest.raises(DatasetError, match="found 1, 2, 3, 4, 5, 6, 7, 8, …"):
         checked_labels("case", labels, [0])
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int8, np.int16, np.int64, np.float32, np.float64])
+def test_values_found_plane_by_plane_are_those_of_the_whole(dtype: type) -> None:
+    labels = np.random.default_rng(0).integers(0, 100, SHAPE).astype(dtype)
+    labels[3] = 5
+    if np.dtype(dtype).kind == "f":
+        labels[4, 2, 1], labels[5, 2, 1] = 0.25, np.nan
+        labels[6, 2, 1] = np.nan
+    if dtype != np.uint8:
+        labels[7, 2, 1] = -3
+    found = _values(labels)
+    np.testing.assert_array_equal(found, np.unique(labels))
+    assert [type(value) for value in found] == [type(value) for value in np.unique(labels).tolist()]
+
+
+def test_counting_the_labels_of_a_large_map_takes_little_memory() -> None:
+    labels = np.zeros((200, 200, 100), np.uint8)
+    labels[7, 8, 9] = 255
+    image = labels.astype(np.int16) - 1000
+    tracemalloc.start()
+    try:
+        assert checked_labels("case", labels, [0, 255]) is labels
+        check_hounsfield("case", image)
+        peak_bytes = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak_bytes < labels.nbytes / 8

@@ -79,6 +79,22 @@ def test_subjects_come_from_the_pattern(make_dataset: MakeDataset, spec: Dataset
         open_dataset(root)
 
 
+def test_healthy_scans_take_lesion_types_they_do_not_have_yet(make_dataset: MakeDataset, spec: DatasetSpec) -> None:
+    root = make_dataset(1).root
+    values = sorted(json.loads((root / "dataset.json").read_text())["labels"].values())
+    assert values == list(range(len(values)))
+    first, second = (
+        spec.lesions[0].model_copy(update={"name": name, "label": len(values) + k})
+        for k, name in enumerate(("scar", "cyst"))
+    )
+    write_spec(spec.model_copy(update={"lesions": (second, first)}), root / "lesions.toml")
+    labels = open_dataset(root).labels
+    assert (labels["scar"], labels["cyst"]) == (len(values), len(values) + 1)
+    write_spec(spec.model_copy(update={"lesions": (second,)}), root / "lesions.toml")
+    with pytest.raises(DatasetError, match=rf"or {len(values)} under a new name .* found {len(values) + 1}"):
+        open_dataset(root)
+
+
 def test_lesions_of_a_folder_one_may_not_write_to(make_dataset: MakeDataset, tmp_path: Path, spec: DatasetSpec) -> None:
     root = make_dataset(1).root
     (root / "lesions.toml").rename(tmp_path / "mine.toml")

@@ -40,6 +40,15 @@ def test_the_order_of_the_tables_is_the_prompt_order(tmp_path: Path) -> None:
     assert spec.subject_pattern is None
 
 
+def test_shape_and_lumen_are_read_and_written(tmp_path: Path) -> None:
+    content = EXAMPLE.replace("label = 4", 'label = 4\nshape = "crescent"\nlumen = ["lumen"]')
+    spec = read_spec(written(tmp_path, content))
+    assert [(lesion.shape, lesion.lumen) for lesion in spec.lesions] == [("crescent", ("lumen",)), ("ellipsoid", ())]
+    write_spec(spec, tmp_path / "again.toml")
+    assert read_spec(tmp_path / "again.toml") == spec
+    assert (tmp_path / "again.toml").read_text().count("lumen") == 3  # once as shape's label, twice in hosts and names
+
+
 @pytest.mark.parametrize("pattern", [None, r'^(\w+?)_"(\d+)\s$'])
 def test_what_is_written_is_read_back(tmp_path: Path, spec: DatasetSpec, pattern: str | None) -> None:
     original = spec.model_copy(update={"subject_pattern": pattern})
@@ -73,6 +82,22 @@ def test_what_is_written_is_read_back(tmp_path: Path, spec: DatasetSpec, pattern
             '[lesions."soft plaque"]',
             "lesions.soft plaque.name: String should match",
         ),
+        (
+            "label = 4",
+            'label = 4\nshape = "crescent"',
+            r'lesions.non_calcified_plaque: expected lumen to name labels where shape is "crescent" .* lumen \[\]',
+        ),
+        (
+            "label = 4",
+            'label = 4\nlumen = ["lumen"]',
+            r'lesions.non_calcified_plaque: expected lumen .* nowhere else, found shape "ellipsoid" and lumen',
+        ),
+        (
+            "label = 4",
+            'label = 4\nshape = "crescent"\nlumen = ["wall"]',
+            "lesions.non_calcified_plaque: expected a lumen apart from the host, found wall in both",
+        ),
+        ("label = 4", 'label = 4\nshape = "round"', "lesions.non_calcified_plaque.shape: Input should be 'ellipsoid',"),
         ("[preprocessing]", "[prepocessing]", r"expected the tables .* found \['prepocessing'\]"),
         (
             "[preprocessing]",

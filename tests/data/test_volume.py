@@ -2,6 +2,7 @@ import gzip
 import itertools
 import logging
 import os
+import tracemalloc
 from pathlib import Path
 
 import nibabel as nib
@@ -10,7 +11,14 @@ import pytest
 import SimpleITK as sitk  # noqa: N813
 from scipy.spatial.transform import Rotation
 
-from promptlesion.data.volume import Volume, VolumeError, read_volume, write_volume
+from promptlesion.data.volume import (
+    Volume,
+    VolumeError,
+    file_slice_axis,
+    read_description,
+    read_volume,
+    write_volume,
+)
 
 SHAPE = (7, 9, 5)
 SPACING_MM = (0.7, 0.9, 2.3)
@@ -258,3 +266,95 @@ def test_real_scans_survive_the_trip(tmp_path: Path) -> None:
         assert nib.load(copy).affine.tobytes() == nib.load(source).affine.tobytes()
         original = np.asarray(nib.load(source).dataobj)
         assert np.asarray(nib.load(copy).dataobj).tobytes() == original.tobytes()
+
+
+@pytest.mark.parametrize(("slope", "intercept"), [(1.0, 0.0), (0.5, -1024.0)])
+def test_slices_that_are_read_some_at_a_time_are_those_nibabel_reads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, slope: float, intercept: float
+) -> None:
+    monkeypatch.setattr("promptlesion.data.nifti_file._BYTES_AT_ONCE", 2 * 7 * 9 * 2 + 1)  # two slices of five
+    for suffix, dtype in itertools.product((".nii", ".nii.gz"), (">i2", "<i2", "<u1", ">f4", "<f8")):
+        path = tmp_path / f"volume{suffix}"
+        image = nib.Nifti1Image((voxels(np.int32) % 250).astype(dtype), affine_of((2, 0, 1), (-1, 1, -1), 5.0))
+        image.header.set_slope_inter(slope, intercept)
+        image.to_filename(path)
+        expected = nib.as_closest_canonical(nib.load(path))
+        volume = read_volume(path)
+        is_integer = np.dtype(dtype).kind in "iu" and slope == 1.0
+        assert volume.array.dtype == (np.dtype(dtype).newbyteorder("=") if is_integer else np.float32)
+        assert volume.array.flags.c_contiguous and volume.array.flags.writeable
+        np.testing.assert_array_equal(volume.array, np.asarray(expected.dataobj).astype(volume.array.dtype))
+        np.testing.assert_array_equal(volume.affine, expected.affine)
+
+
+def test_a_large_scan_is_in_memory_once(tmp_path: Path) -> None:
+    path = tmp_path / "large.nii.gz"
+    array = np.zeros((256, 256, 200), np.int16)
+    array[::3, :, ::7] = 100
+    tracemalloc.start()
+    try:
+        write_volume(Volume(array=array, affine=np.diag([*SPACING_MM, 1.0])), path)
+        written_bytes = tracemalloc.get_traced_memory()[1]
+        tracemalloc.reset_peak()
+        volume = read_volume(path)
+        read_bytes = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    np.testing.assert_array_equal(volume.array, array)
+    assert written_bytes < 0.2 * array.nbytes
+    assert read_bytes < array.nbytes + 4 * 2**24
+
+
+def test_what_is_compressed_bit_by_bit_is_what_is_compressed_at_once(tmp_path: Path) -> None:
+    array = np.random.default_rng(3).normal(0, 30, (90, 80, 70)).astype(np.int16)
+    for dtype in (np.int16, np.float32):
+        volume = Volume(array=array.astype(dtype), affine=np.diag([*SPACING_MM, 1.0]))
+        write_volume(volume, tmp_path / "volume.nii")
+        write_volume(volume, tmp_path / "volume.nii.gz")
+        compressed = gzip.compress((tmp_path / "volume.nii").read_bytes(), compresslevel=1, mtime=0)
+        assert (tmp_path / "volume.nii.gz").read_bytes()[10:] == compressed[10:]
+    image = nib.Nifti1Image(volume.array, volume.affine)
+    image.header.set_xyzt_units("mm")
+    image.header.set_qform(volume.affine, code="scanner")
+    image.header.set_sform(volume.affine, code="scanner")
+    assert (tmp_path / "volume.nii").read_bytes() == image.to_bytes()
+
+
+def test_the_description_is_in_the_header_and_not_in_the_volume(tmp_path: Path) -> None:
+    described, copy = tmp_path / "described.nii.gz", tmp_path / "copy.nii.gz"
+    volume = Volume(array=voxels(), affine=np.diag([*SPACING_MM, 1.0]))
+    for text in ("", "synthetic: promptlesion 0.1.0, promptlesion", "x" * 79):
+        write_volume(volume, described, description=text)
+        assert read_description(described) == text
+        assert nib.load(described).header["descrip"].item().decode() == text
+        write_volume(read_volume(described), copy)
+        assert read_description(copy) == ""
+    for text in ("x" * 80, "Läsion"):
+        with pytest.raises(VolumeError, match="expected a description of at most 79 ASCII characters"):
+            write_volume(volume, tmp_path / "other.nii.gz", description=text)
+    assert not (tmp_path / "other.nii.gz").exists()
+
+
+def test_slices_are_counted_along_the_axis_the_file_counts_them(tmp_path: Path) -> None:
+    for order, flips in AXIS_ORDERS_AND_FLIPS[::7]:
+        save(tmp_path / "source.nii.gz", voxels(), affine_of(order, flips, 9.0))
+        assert file_slice_axis(read_volume(tmp_path / "source.nii.gz")) == order[2]
+    assert file_slice_axis(Volume(array=voxels(), affine=np.eye(4))) == 2
+
+
+def test_headers_that_promise_too_much_or_come_alone(tmp_path: Path) -> None:
+    path = tmp_path / "volume.nii.gz"
+    image = nib.Nifti1Image(voxels(), np.eye(4))
+    image.header["dim"][1:4] = 32000
+    path.write_bytes(gzip.compress(image.header.binaryblock + bytes(4) + voxels().tobytes()))
+    with pytest.raises(VolumeError, match=r"expected \(32000, 32000, 32000\) voxels, found a truncated file"):
+        read_volume(path)
+    pair = nib.Nifti1Pair(voxels(), np.eye(4))
+    path.write_bytes(gzip.compress(pair.header.binaryblock + bytes(4) + voxels().tobytes()))
+    with pytest.raises(VolumeError, match="expected header and voxels in one NIfTI file, found a header alone"):
+        read_volume(path)
+    broken = nib.Nifti1Image(voxels(), np.eye(4))
+    broken.header["scl_slope"], broken.header["scl_inter"] = 1.0, np.nan
+    path.write_bytes(gzip.compress(broken.header.binaryblock + bytes(4) + voxels().tobytes()))
+    with pytest.raises(VolumeError, match="found a truncated or damaged one"):
+        read_volume(path)

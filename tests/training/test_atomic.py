@@ -1,11 +1,12 @@
 """Files appear whole or not at all."""
 
+import errno
 import json
 from pathlib import Path
 
 import pytest
 
-from promptlesion.training.atomic import write_json, write_text, written_whole
+from promptlesion.training.atomic import read_json, write_json, write_text, written_whole
 
 
 def test_the_folder_holds_the_file_and_nothing_else(tmp_path: Path) -> None:
@@ -41,3 +42,18 @@ def test_json_refuses_what_json_cannot_say(tmp_path: Path) -> None:
     assert not path.exists()
     write_json(path, {"loss": 0.5, "name": "x"})
     assert json.loads(path.read_text()) == {"loss": 0.5, "name": "x"}
+
+
+def test_a_full_disk_names_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "scan.nii.gz"
+    with pytest.raises(OSError, match=r"No space left on device: .*scan.nii.gz"), written_whole(path):
+        raise OSError(errno.ENOSPC, "No space left on device")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("text", "found"), [("{", "an error"), ("[1]", r"\[1\]"), ("", "an error")])
+def test_json_that_is_none_names_the_file(tmp_path: Path, text: str, found: str) -> None:
+    path = tmp_path / "card.json"
+    path.write_text(text)
+    with pytest.raises(ValueError, match=rf"card.json: expected a JSON .*; found {found}"):
+        read_json(path)

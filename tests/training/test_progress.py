@@ -2,7 +2,7 @@
 
 import pytest
 
-from promptlesion.training.progress import progress_bar
+from promptlesion.training.progress import progress_bar, progress_reports
 
 
 def test_standard_output_stays_clean(capsys: pytest.CaptureFixture[str]) -> None:
@@ -15,3 +15,9 @@ def test_standard_output_stays_clean(capsys: pytest.CaptureFixture[str]) -> None
 def test_an_error_passes_through() -> None:
     with pytest.raises(RuntimeError, match="inside"), progress_bar("encoding", 3):
         raise RuntimeError("inside")
+
+
+def test_a_bar_whose_total_shows_later_appears_with_its_first_report(capsys: pytest.CaptureFixture[str]) -> None:
+    with progress_reports("looking"):
+        pass
+    assert capsys.readouterr().err == ""

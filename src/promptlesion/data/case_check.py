@@ -38,11 +38,11 @@ def check_same_grid(case: str, image: Volume, labels: Volume) -> None:
 
 def check_hounsfield(case: str, image: Shaped[np.ndarray, "x y z"]) -> None:
     """Raise `DatasetError` for voxels that are no Hounsfield units: NaN, scaled, 8 bit, without intercept."""
-    if image.dtype.kind == "f":
+    with np.errstate(invalid="ignore"):
+        low, high = image.min().item(), image.max().item()
+    if not (np.isfinite(low) and np.isfinite(high)):
         num_nan, num_infinite = int(np.isnan(image).sum()), int(np.isinf(image).sum())
-        if num_nan or num_infinite:
-            raise DatasetError(f"{case}: expected finite HU, found {num_nan} NaN and {num_infinite} infinite voxels")
-    low, high = image.min().item(), image.max().item()
+        raise DatasetError(f"{case}: expected finite HU, found {num_nan} NaN and {num_infinite} infinite voxels")
     found = f"{low:g} to {high:g}"
     if low == high:
         raise DatasetError(f"{case}: expected the HU of a CT, found {low:g} in every voxel")
@@ -67,15 +67,29 @@ def checked_labels(
     case: str, labels: Shaped[np.ndarray, "x y z"], known: Collection[int]
 ) -> UInt8[np.ndarray, "x y z"]:
     """The label map as uint8; raises `DatasetError` for values that `dataset.json` does not name."""
-    if labels.dtype == np.uint8:
-        values = np.flatnonzero(np.bincount(labels.ravel(), minlength=256)).tolist()
-    else:
-        values = np.unique(labels).tolist()
+    values = _values(labels)
     unknown = [value for value in values if value not in known]
     if unknown:
         listed = ", ".join(f"{value:g}" for value in unknown[:8]) + (", …" if len(unknown) > 8 else "")
         raise DatasetError(f"{case}: expected the label values {sorted(known)} of dataset.json, found {listed}")
     return labels.astype(np.uint8, copy=False)
+
+
+def _values(labels: Shaped[np.ndarray, "x y z"]) -> list[int | float]:
+    """Return the values of a label map, a plane at a time: counting takes eight bytes a voxel."""
+    is_found = np.zeros(256, dtype=bool)
+    others = []
+    for plane in labels:
+        with np.errstate(invalid="ignore"):
+            whole = plane.astype(np.uint8, copy=False)
+        if np.array_equal(whole, plane):
+            is_found |= np.bincount(whole.ravel(), minlength=256) > 0
+        else:
+            others.append(np.unique(plane))
+    values: list[int | float] = np.unique(
+        np.concatenate([np.flatnonzero(is_found).astype(labels.dtype), *others])
+    ).tolist()
+    return values
 
 
 def _rounded(values: np.ndarray) -> tuple[float, ...]:

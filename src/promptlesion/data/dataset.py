@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from promptlesion.data.case_check import check_hounsfield, check_same_grid, checked_labels
-from promptlesion.data.dataset_json import FILE_ENDING, read_labels, write_dataset_json
+from promptlesion.data.dataset_json import FILE_ENDING, read_labels, read_subject_pattern, write_dataset_json
 from promptlesion.data.intensity import HUWindow
 from promptlesion.data.provenance import read_provenance
 from promptlesion.data.spec import DatasetError, DatasetSpec, LesionType, read_spec, write_spec
@@ -65,6 +65,10 @@ class Dataset:
         """Label values that a lesion of this type may be placed in."""
         return tuple(self.labels[name] for name in lesion.host)
 
+    def lumen_labels(self, lesion: LesionType) -> tuple[int, ...]:
+        """Label values that a crescent of this type lies against and never enters."""
+        return tuple(self.labels[name] for name in lesion.lumen)
+
     def case(self, name: str) -> Case:
         """The case of this name."""
         return self.select([name]).cases[0]
@@ -91,12 +95,16 @@ def label_path(root: Path, name: str) -> Path:
 def open_dataset(root: Path, lesions: Path | None = None) -> Dataset:
     """Open a dataset folder, with another `lesions.toml` than its own where `lesions` names one.
 
-    Reads `dataset.json` and `lesions.toml` and lists the cases, but opens no scan; whatever does not fit
-    together raises `DatasetError`.
+    Reads `dataset.json` and `lesions.toml` and lists the cases, but opens no scan. Lesion types that healthy scans do
+    not have yet take the label values that follow those of `dataset.json`. Whatever does not fit together raises
+    `DatasetError`.
     """
-    labels = read_labels(root / "dataset.json")
+    own_labels = read_labels(root / "dataset.json")
     spec_path = root / "lesions.toml" if lesions is None else lesions
     spec = read_spec(spec_path)
+    if spec.subject_pattern is None:
+        spec = spec.model_copy(update={"subject_pattern": read_subject_pattern(root / "dataset.json")})
+    labels = _with_new_lesions(own_labels, spec, spec_path)
     for lesion in spec.lesions:
         _check_lesion(lesion, labels, spec_path)
     return Dataset(root=root, spec=spec, labels=labels, cases=_list_cases(root, spec))
@@ -117,29 +125,45 @@ def read_case(dataset: Dataset, case: Case) -> tuple[Volume, Volume]:
     return image, labels.with_array(checked_labels(case.name, labels.array, dataset.labels.values()))
 
 
-def write_case(root: Path, name: str, image: Volume, labels: Volume) -> None:
-    """Write a case; its CT comes last, so that a case whose CT is there is whole."""
+def write_case(root: Path, name: str, image: Volume, labels: Volume, *, description: str = "") -> None:
+    """Write a case; its CT comes last, so that a case whose CT is there is whole.
+
+    `description` goes to both files' NIfTI headers; see `write_volume`.
+    """
     check_same_grid(name, image, labels)
-    write_volume(labels, label_path(root, name))
-    write_volume(image, image_path(root, name))
+    write_volume(labels, label_path(root, name), description=description)
+    write_volume(image, image_path(root, name), description=description)
+
+
+def _with_new_lesions(labels: dict[str, int], spec: DatasetSpec, path: Path) -> dict[str, int]:
+    """The labels of a dataset with those lesion types that no scan of it has; nnU-Net wants values without a gap."""
+    extended = dict(labels)
+    for lesion in sorted(spec.lesions, key=lambda lesion: lesion.label):
+        if lesion.label in extended.values():
+            continue
+        following = max(extended.values()) + 1
+        if lesion.label != following or lesion.name in extended:
+            raise DatasetError(
+                f"{path}: expected lesions.{lesion.name}.label to be a label of dataset.json ({labels}), or "
+                f"{following} under a new name for a lesion that no scan has yet, found {lesion.label}"
+            )
+        extended[lesion.name] = lesion.label
+    return extended
 
 
 def _check_lesion(lesion: LesionType, labels: dict[str, int], path: Path) -> None:
     names = ", ".join(labels)
-    if lesion.label not in labels.values():
-        raise DatasetError(
-            f"{path}: expected lesions.{lesion.name}.label to be a label of dataset.json ({labels}), "
-            f"found {lesion.label}"
-        )
     if not lesion.host:
         raise DatasetError(
             f"{path}: expected lesions.{lesion.name} to name its host, found none; the labels are {names}"
         )
-    for host in lesion.host:
-        if host not in labels:
-            raise DatasetError(
-                f"{path}: expected lesions.{lesion.name}.host to name labels of dataset.json ({names}), found {host!r}"
-            )
+    for key, named in (("host", lesion.host), ("lumen", lesion.lumen)):
+        for name in named:
+            if name not in labels:
+                raise DatasetError(
+                    f"{path}: expected lesions.{lesion.name}.{key} to name labels of dataset.json ({names}), "
+                    f"found {name!r}"
+                )
 
 
 def _list_cases(root: Path, spec: DatasetSpec) -> tuple[Case, ...]:

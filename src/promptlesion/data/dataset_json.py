@@ -1,6 +1,7 @@
 """nnU-Net's `dataset.json`: the labels of a CT dataset."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -29,11 +30,19 @@ def read_labels(path: Path) -> dict[str, int]:
     file endings than `.nii.gz`, values beyond 255.
     """
     content = _read_json(path)
-    channels, ending = content.get("channel_names"), content.get("file_ending")
+    ending = content.get("file_ending")
+    if ending != FILE_ENDING:
+        raise DatasetError(
+            f"{path}: expected the `file_ending` {FILE_ENDING!r}, found {ending!r}; `promptlesion prepare` converts it"
+        )
+    return labels_of(content, path)
+
+
+def labels_of(content: dict[str, Any], path: Path) -> dict[str, int]:
+    """Names and values of the labels in the content of a `dataset.json`, whatever format the images have."""
+    channels = content.get("channel_names")
     if not isinstance(channels, dict) or len(channels) != 1:
         raise DatasetError(f"{path}: expected one channel in `channel_names`, the CT, found {channels}")
-    if ending != FILE_ENDING:
-        raise DatasetError(f"{path}: expected the `file_ending` {FILE_ENDING!r}, found {ending!r}")
     labels = content.get("labels")
     if not isinstance(labels, dict):
         raise DatasetError(f"{path}: expected `labels`, a table of values by name, found {labels}")
@@ -44,6 +53,22 @@ def read_labels(path: Path) -> dict[str, int]:
     if len(set(checked.values())) < len(checked):
         raise DatasetError(f"{path}: expected a value of its own for every label, found {checked}")
     return checked
+
+
+def read_subject_pattern(path: Path) -> str | None:
+    """The pattern of the subject in case names that `prepare` noted in a `dataset.json`, if it wrote that."""
+    pattern = _read_json(path).get("subject_pattern")
+    if pattern is None:
+        return None
+    try:
+        has_group = isinstance(pattern, str) and re.compile(pattern).groups > 0
+    except re.error:
+        has_group = False
+    if not has_group:
+        raise DatasetError(
+            f"{path}: expected `subject_pattern`, a regular expression with a group, found {str(pattern)[:80]!r}"
+        )
+    return str(pattern)
 
 
 def _read_json(path: Path) -> dict[str, Any]:

@@ -4,6 +4,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from promptlesion.data.spec import DatasetError
+
 PROVENANCE_FILE = "provenance.jsonl"
 
 
@@ -12,5 +14,8 @@ def read_provenance(root: Path) -> dict[str, dict[str, Any]]:
     path = root / PROVENANCE_FILE
     if not path.is_file():
         return {}
-    lines = (json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line)
-    return {str(line["case"]): line for line in lines}
+    try:
+        lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line]
+        return {str(line["case"]): line for line in lines}
+    except (ValueError, TypeError, KeyError) as error:
+        raise DatasetError(f"{path}: expected a JSON object with a `case` in every line, found {error}") from error

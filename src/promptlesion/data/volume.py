@@ -1,21 +1,26 @@
 """Volumes that carry their geometry: NIfTI files of any orientation outside, RAS+ arrays inside."""
 
-import gzip
-import zlib
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 from jaxtyping import Float64, Shaped
-from nibabel.filebasedimages import ImageFileError
 from nibabel.orientations import apply_orientation, inv_ornt_aff, io_orientation, ornt_transform
-from nibabel.wrapstruct import WrapStructError
 
+from promptlesion.data.nifti_file import (
+    RAS_ORIENTATION,
+    DeflatingStream,
+    VolumeError,
+    opened,
+    read_header,
+    read_voxels,
+)
 from promptlesion.training.atomic import written_whole
 
-_RAS_ORIENTATION = np.array([[0, 1], [1, 1], [2, 1]])
-_NIFTI2_HEADER_BYTES = 540
+__all__ = ["Volume", "VolumeError", "file_slice_axis", "read_description", "read_volume", "write_volume"]
+
+_MAX_DESCRIPTION_BYTES = 79
 _STORABLE_TYPES = [
     np.dtype(name) for name in ("int8", "uint8", "int16", "uint16", "int32", "uint32", "float32", "float64")
 ]
@@ -24,10 +29,6 @@ _GEOMETRY_FIELDS = (
     *("quatern_b", "quatern_c", "quatern_d", "qoffset_x", "qoffset_y", "qoffset_z"),
     *("srow_x", "srow_y", "srow_z"),
 )
-
-
-class VolumeError(ValueError):
-    """A file that cannot be read or written as a volume; the message names it and says what was found."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,30 +69,42 @@ def read_volume(path: Path) -> Volume:
     Integers stay as they are stored when the file asks for no rescaling, all else becomes float32. Raises
     `VolumeError` for what is missing, empty, truncated, not 3-D, or has no usable affine.
     """
-    image = _open_image(path)
-    if len(image.shape) != 3:
-        raise VolumeError(f"{path}: expected a 3-D volume, found the shape {tuple(image.shape)}")
-    if 0 in image.shape:
-        raise VolumeError(f"{path}: expected voxels along every axis, found the shape {tuple(image.shape)}")
-    file_affine = np.asarray(image.affine, dtype=np.float64)
-    if not np.isfinite(file_affine).all() or abs(np.linalg.det(file_affine[:3, :3])) < 1e-9:
-        raise VolumeError(f"{path}: expected a finite, invertible affine, found {file_affine.tolist()}")
-    orientation = io_orientation(file_affine)
-    return Volume(
-        array=np.ascontiguousarray(apply_orientation(_voxels(image, path), orientation)),
-        affine=file_affine @ inv_ornt_aff(orientation, image.shape),
-        source_header=_geometry_of(image.header),
-    )
+    with opened(path) as stream:
+        header = read_header(stream, path)
+        shape = tuple(header.get_data_shape())
+        if len(shape) != 3:
+            raise VolumeError(f"{path}: expected a 3-D volume, found the shape {shape}")
+        if min(shape) < 1:
+            raise VolumeError(f"{path}: expected voxels along every axis, found the shape {shape}")
+        file_affine = np.asarray(header.get_best_affine(), dtype=np.float64)
+        if not np.isfinite(file_affine).all() or abs(np.linalg.det(file_affine[:3, :3])) < 1e-9:
+            raise VolumeError(f"{path}: expected a finite, invertible affine, found {file_affine.tolist()}")
+        orientation = io_orientation(file_affine)
+        return Volume(
+            array=read_voxels(stream, header, orientation, path),
+            affine=file_affine @ inv_ornt_aff(orientation, shape),
+            source_header=_geometry_of(header),
+        )
 
 
-def write_volume(volume: Volume, path: Path) -> None:
+def read_description(path: Path) -> str:
+    """Return what the header of a NIfTI file says of itself, as `write_volume` was given it; reads the header only."""
+    with opened(path) as stream:
+        return bytes(read_header(stream, path)["descrip"].item()).decode("ascii", errors="replace")
+
+
+def write_volume(volume: Volume, path: Path, *, description: str = "") -> None:
     """Write a `.nii.gz` or `.nii` file in the orientation the volume came in, whole or not at all.
 
     The array's type is kept and stored without rescaling; the affine and the form codes are bit for bit those
-    of the file the volume was read from. Equal volumes give equal bytes.
+    of the file the volume was read from. `description`, ASCII of at most 79 bytes, goes to the header's
+    `descrip`. Equal volumes give equal bytes.
     """
     if not path.name.endswith((".nii.gz", ".nii")):
         raise VolumeError(f"{path}: expected a name ending in .nii.gz or .nii")
+    if not description.isascii() or len(description) > _MAX_DESCRIPTION_BYTES:
+        expected = f"a description of at most {_MAX_DESCRIPTION_BYTES} ASCII characters"
+        raise VolumeError(f"{path}: expected {expected}, found {description!r}")
     if volume.source_header is None:
         header, array = _new_header(volume.affine), volume.array
     else:
@@ -101,42 +114,23 @@ def write_volume(volume: Volume, path: Path) -> None:
     if dtype not in _STORABLE_TYPES:
         raise VolumeError(f"{path}: expected voxels of a type NIfTI readers know, found {array.dtype}")
     header.set_data_dtype(dtype)
+    header["descrip"] = description.encode("ascii")
     image_class = nib.Nifti2Image if isinstance(header, nib.Nifti2Header) else nib.Nifti1Image
     header.set_data_shape(array.shape)
-    content = image_class(array.astype(dtype, copy=False), header.get_best_affine(), header).to_bytes()
-    if path.name.endswith(".gz"):
-        content = gzip.compress(content, compresslevel=1, mtime=0)
-    with written_whole(path) as temporary:
-        temporary.write_bytes(content)
+    image = image_class(array.astype(dtype, copy=False), header.get_best_affine(), header)
+    with written_whole(path) as temporary, temporary.open("wb") as file:
+        if path.name.endswith(".gz"):
+            with DeflatingStream(file) as stream:
+                image.to_stream(stream)
+        else:
+            image.to_stream(file)
 
 
-def _open_image(path: Path) -> nib.Nifti1Image:
-    if not path.is_file():
-        raise VolumeError(f"{path}: expected a NIfTI file, found none")
-    content = path.read_bytes()
-    if not content:
-        raise VolumeError(f"{path}: expected a NIfTI file, found an empty one (0 bytes)")
-    try:
-        if content[:2] == b"\x1f\x8b":
-            content = gzip.decompress(content)  # at once, so that the checksum at its end is checked too
-        is_nifti2 = _NIFTI2_HEADER_BYTES in (int.from_bytes(content[:4], order) for order in ("little", "big"))
-        return (nib.Nifti2Image if is_nifti2 else nib.Nifti1Image).from_bytes(content)
-    except (EOFError, OSError, ValueError, zlib.error, ImageFileError, WrapStructError) as error:
-        raise VolumeError(f"{path}: expected a whole NIfTI file, found a truncated or damaged one ({error})") from error
-
-
-def _voxels(image: nib.Nifti1Image, path: Path) -> Shaped[np.ndarray, "i j k"]:
-    stored = image.dataobj
-    is_rescaled = (stored.slope, stored.inter) != (1.0, 0.0)
-    dtype = image.get_data_dtype()
-    if dtype.kind not in "iuf":
-        raise VolumeError(f"{path}: expected one number a voxel, found voxels of type {dtype}")
-    try:
-        values = np.asarray(stored.get_unscaled() if not is_rescaled else stored)
-    except (EOFError, OSError, ValueError) as error:
-        raise VolumeError(f"{path}: expected {image.shape} voxels, found a truncated file ({error})") from error
-    keeps_integers = dtype.kind in "iu" and not is_rescaled
-    return values.astype(dtype.newbyteorder("=") if keeps_integers else np.float32, copy=False)
+def file_slice_axis(volume: Volume) -> int:
+    """Return the axis of `array` along which the file a volume came from counts its slices; z if it came from none."""
+    if volume.source_header is None:
+        return 2
+    return int(io_orientation(np.asarray(volume.source_header.get_best_affine(), dtype=np.float64))[2, 0])
 
 
 def _geometry_of(header: nib.Nifti1Header) -> nib.Nifti1Header:
@@ -160,7 +154,7 @@ def _in_file_order(volume: Volume, header: nib.Nifti1Header, path: Path) -> Shap
     orientation = io_orientation(file_affine)
     file_shape = tuple(header.get_data_shape())
     ras_affine = file_affine @ inv_ornt_aff(orientation, file_shape)
-    array: np.ndarray = apply_orientation(volume.array, ornt_transform(_RAS_ORIENTATION, orientation))
+    array: np.ndarray = apply_orientation(volume.array, ornt_transform(RAS_ORIENTATION, orientation))
     if array.shape != file_shape or not np.array_equal(ras_affine, volume.affine):
         raise VolumeError(
             f"{path}: expected the grid of the file the volume came from, {file_shape} voxels, found another "

@@ -1,7 +1,7 @@
 """Progress bars for whatever takes more than a few seconds."""
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 
 from rich.console import Console
 from rich.progress import (
@@ -49,3 +49,17 @@ def progress_bar(description: str, total: int, *, done: int = 0) -> Iterator[Pro
     with Progress(*columns, console=_STDERR, refresh_per_second=4, disable=not is_main_process()) as progress:
         bar = ProgressBar(progress, description, total, done)
         yield bar
+
+
+@contextmanager
+def progress_reports(description: str) -> Iterator[Callable[[int, int], None]]:
+    """Give a function to be told (done, total), which shows a bar from its first call on: none for a quick refusal."""
+    bars: list[ProgressBar] = []
+    with ExitStack() as shown:
+
+        def report(done: int, total: int) -> None:
+            if not bars:
+                bars.append(shown.enter_context(progress_bar(description, total)))
+            bars[0].update(done)
+
+        yield report

@@ -1,6 +1,5 @@
 """A phantom cohort is a dataset folder that the reader accepts, and that a second run completes."""
 
-import os
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +7,6 @@ import pytest
 
 from promptlesion.data.dataset import image_path, open_dataset, read_case
 from promptlesion.data.phantom import phantom_case, phantom_labels, phantom_spec, write_phantom_dataset
-from promptlesion.data.phantom.writer import _one_thread_each
 from promptlesion.data.spec import DatasetError
 
 
@@ -66,14 +64,3 @@ def test_a_cohort_without_noise_is_another_cohort(tmp_path: Path) -> None:
     write_phantom_dataset("five", num_cases=1, seed=5, out=tmp_path, is_noisy=False)
     with pytest.raises(DatasetError, match=r"expected the phantom cohort .*'version': 1}, found .*'is_noisy': False"):
         write_phantom_dataset("five", num_cases=1, seed=5, out=tmp_path)
-
-
-def test_processes_that_draw_have_one_thread_each_unless_the_user_said_otherwise(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setenv("OMP_NUM_THREADS", "3")
-    monkeypatch.delenv("OPENBLAS_NUM_THREADS", raising=False)
-    before = dict(os.environ)
-    with _one_thread_each():
-        assert (os.environ["OMP_NUM_THREADS"], os.environ["OPENBLAS_NUM_THREADS"]) == ("3", "1")
-    assert dict(os.environ) == before

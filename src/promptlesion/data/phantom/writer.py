@@ -1,20 +1,16 @@
 """Cohorts of phantom subjects as a dataset folder, made by several processes and resumable."""
 
 import json
-import os
-from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
 
 from promptlesion.data.dataset import image_path, label_path, write_case, write_dataset_json, write_spec
 from promptlesion.data.phantom.cases import Kind, phantom_case, phantom_labels, phantom_spec
+from promptlesion.data.processes import run_in_processes
 from promptlesion.data.spec import DatasetError
-from promptlesion.training.atomic import write_text
+from promptlesion.training.atomic import read_json, write_text
 
-_NUM_THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
 _MARKER = "phantom.json"
 _VERSION = 1
 """Raised whenever the same seed would give other voxels, so that a cohort is never half old and half new."""
@@ -44,7 +40,7 @@ def write_phantom_dataset(
     if on_progress:
         on_progress(num_cases - len(missing), num_cases)
     write = partial(_write_one, kind, seed, is_noisy, out)
-    for num_done, _ in enumerate(_run(write, missing, num_workers), num_cases - len(missing) + 1):
+    for num_done, _ in enumerate(run_in_processes(write, missing, num_workers), num_cases - len(missing) + 1):
         if on_progress:
             on_progress(num_done, num_cases)
     write_spec(phantom_spec(kind), out / "lesions.toml")
@@ -54,41 +50,6 @@ def write_phantom_dataset(
         num_training=num_cases,
         extra={"name": f"phantom_{kind}", "description": f"PromptLesion's {kind} phantom, seed {seed}"},
     )
-
-
-def _run(write: Callable[[int], None], indices: list[int], num_workers: int) -> Iterator[int]:
-    """Yields each index when its case has been written."""
-    if num_workers == 1 or len(indices) < 2:
-        for index in indices:
-            write(index)
-            yield index
-        return
-    with ProcessPoolExecutor(min(num_workers, len(indices)), mp_context=get_context("spawn")) as pool:
-        with _one_thread_each():
-            futures = {pool.submit(write, index): index for index in indices}
-        try:
-            for future in as_completed(futures):
-                future.result()
-                yield futures[future]
-        finally:
-            for future in futures:
-                future.cancel()
-
-
-@contextmanager
-def _one_thread_each() -> Iterator[None]:
-    """Let the processes that start in the block compute with one thread each, unless the user said otherwise.
-
-    Every worker's linear algebra would take all cores, and threads that wait for one another keep them busy: drawing
-    abdomens took thirty times as long.
-    """
-    missing = [name for name in _NUM_THREADS if name not in os.environ]
-    os.environ.update(dict.fromkeys(missing, "1"))
-    try:
-        yield
-    finally:
-        for name in missing:
-            del os.environ[name]
 
 
 def _write_one(kind: Kind, seed: int, is_noisy: bool, out: Path, index: int) -> None:
@@ -110,7 +71,7 @@ def _claim_folder(out: Path, kind: Kind, seed: int, names: list[str], *, is_nois
     wanted = {"kind": kind, "seed": seed, "version": _VERSION} | ({} if is_noisy else {"is_noisy": False})
     present = {path.name.removesuffix("_0000.nii.gz") for path in (out / "imagesTr").glob("*_0000.nii.gz")}
     if marker.is_file():
-        found = json.loads(marker.read_text(encoding="utf-8"))
+        found = read_json(marker)
         if found != wanted:
             raise DatasetError(f"{marker}: expected the phantom cohort {wanted}, found {found}; choose another folder")
     elif present:

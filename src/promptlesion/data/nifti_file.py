@@ -1,0 +1,133 @@
+"""NIfTI files as streams of slices: a large scan is in memory once, while it is read and while it is written."""
+
+import gzip
+import io
+import math
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+from jaxtyping import Shaped
+from nibabel.orientations import apply_orientation, ornt_transform
+from nibabel.spatialimages import HeaderDataError
+from nibabel.volumeutils import apply_read_scaling
+from nibabel.wrapstruct import WrapStructError
+
+RAS_ORIENTATION = np.array([[0, 1], [1, 1], [2, 1]])
+
+_NIFTI1_HEADER_BYTES, _NIFTI2_HEADER_BYTES = 348, 540
+_GZIP_MAGIC = b"\x1f\x8b"
+_GZIP_WINDOW = 31  # zlib's word for a gzip file of the largest window
+_MOST_INFLATION = 1033  # deflate makes at most this many bytes out of one
+_BYTES_AT_ONCE = 2**24
+
+
+class VolumeError(ValueError):
+    """A file that cannot be read or written as a volume; the message names it and says what was found."""
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[io.BufferedIOBase]:
+    """Open a NIfTI file, compressed or not; what goes wrong while it is read is told as damage to the file."""
+    if not path.is_file():
+        raise VolumeError(f"{path}: expected a NIfTI file, found none")
+    with path.open("rb") as file:
+        magic = file.read(len(_GZIP_MAGIC))
+        if not magic:
+            raise VolumeError(f"{path}: expected a NIfTI file, found an empty one (0 bytes)")
+        file.seek(0)
+        try:
+            if magic == _GZIP_MAGIC:
+                with gzip.GzipFile(fileobj=file) as stream:
+                    yield stream
+            else:
+                yield file
+        except VolumeError:
+            raise
+        except (EOFError, ValueError, gzip.BadGzipFile, zlib.error, HeaderDataError, WrapStructError) as error:
+            raise VolumeError(
+                f"{path}: expected a whole NIfTI file, found a truncated or damaged one ({error})"
+            ) from error
+
+
+def read_header(stream: io.BufferedIOBase, path: Path) -> nib.Nifti1Header:
+    """Return the header of either version of the format; extensions are passed over."""
+    head = stream.read(_NIFTI2_HEADER_BYTES)
+    is_nifti2 = _NIFTI2_HEADER_BYTES in (int.from_bytes(head[:4], order) for order in ("little", "big"))
+    header = nib.Nifti2Header(head) if is_nifti2 else nib.Nifti1Header(head[:_NIFTI1_HEADER_BYTES])
+    if not bytes(header["magic"].item()).startswith(b"n+"):
+        raise VolumeError(f"{path}: expected header and voxels in one NIfTI file, found a header alone")
+    return header
+
+
+def read_voxels(
+    stream: io.BufferedIOBase, header: nib.Nifti1Header, orientation: np.ndarray, path: Path
+) -> Shaped[np.ndarray, "x y z"]:
+    """Read some slices at a time, straight into the RAS+ array: a large scan is in memory once."""
+    stored, shape = header.get_data_dtype(), tuple(int(side) for side in header.get_data_shape())
+    if stored.kind not in "iuf":
+        raise VolumeError(f"{path}: expected one number a voxel, found voxels of type {stored}")
+    slope, intercept = header.get_slope_inter()
+    slope, intercept = 1.0 if slope is None else slope, 0.0 if intercept is None else intercept
+    is_rescaled = (slope, intercept) != (1.0, 0.0)
+    keeps_integers = stored.kind in "iu" and not is_rescaled
+    num_bytes = math.prod(shape) * stored.itemsize
+    if num_bytes > _MOST_INFLATION * path.stat().st_size:
+        raise VolumeError(f"{path}: expected {shape} voxels, found a truncated file ({path.stat().st_size} bytes)")
+    ras_shape = [shape[int(np.flatnonzero(orientation[:, 0] == axis)[0])] for axis in range(3)]
+    array = np.empty(ras_shape, stored.newbyteorder("=") if keeps_integers else np.float32)
+    in_file_order = apply_orientation(array, ornt_transform(RAS_ORIENTATION, orientation))
+    slices_at_once = max(1, _BYTES_AT_ONCE // (shape[0] * shape[1] * stored.itemsize))
+    stream.seek(header.get_data_offset())
+    for start in range(0, shape[2], slices_at_once):
+        part = in_file_order[:, :, start : start + slices_at_once]
+        content = stream.read(part.size * stored.itemsize)
+        if len(content) < part.size * stored.itemsize:
+            raise VolumeError(f"{path}: expected {shape} voxels, found a truncated file (slice {start} is not whole)")
+        values = np.frombuffer(content, stored).reshape(part.shape, order="F")
+        with np.errstate(over="ignore", invalid="ignore"):
+            part[...] = apply_read_scaling(values, np.float64(slope), np.float64(intercept)) if is_rescaled else values
+    while stream.read(_BYTES_AT_ONCE):
+        pass  # to the end, where a compressed file's checksum is
+    return array
+
+
+class DeflatingStream(io.RawIOBase):
+    """Compresses what is written to a file as gzip, without name and time: equal content gives equal bytes."""
+
+    def __init__(self, file: io.BufferedIOBase) -> None:
+        """Begin a gzip file."""
+        self._file, self._compressor = file, zlib.compressobj(level=1, wbits=_GZIP_WINDOW)
+        self._num_bytes = 0
+
+    def writable(self) -> bool:
+        """Return that it is."""
+        return True
+
+    def tell(self) -> int:
+        """Return the bytes that were written, as they were before compression."""
+        return self._num_bytes
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        """Go forward, over zeros."""
+        if whence != io.SEEK_SET or offset < self._num_bytes:
+            raise io.UnsupportedOperation("what is compressed already stays as it is")
+        self.write(bytes(offset - self._num_bytes))
+        return offset
+
+    def write(self, content: Any) -> int:
+        """Compress some bytes."""
+        view = memoryview(content)
+        self._file.write(self._compressor.compress(view))
+        self._num_bytes += view.nbytes
+        return view.nbytes
+
+    def close(self) -> None:
+        """Write what is left."""
+        if not self.closed:
+            super().close()
+            self._file.write(self._compressor.flush())

@@ -1,0 +1,145 @@
+"""Which layout a folder has, and the converter for it."""
+
+import json
+import os
+from collections.abc import Callable, Mapping, Sequence
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from promptlesion.data.sources.extra import imported
+from promptlesion.data.sources.source import Source
+from promptlesion.data.spec import DatasetError
+
+
+class Layout(StrEnum):
+    """Layouts that `prepare` reads."""
+
+    DICOM = "dicom"
+    DECATHLON = "decathlon"
+    KITS = "kits"
+    ABDOMEN_ATLAS = "abdomen-atlas"
+    NNUNET = "nnunet"
+    FOLDERS = "folders"
+
+
+def open_source(
+    folder: Path,
+    *,
+    layout: Layout | None = None,
+    label_folder: Path | None = None,
+    names: Mapping[str, int] | None = None,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> Source:
+    """List the cases of a folder in any known layout, which is found out unless it is given.
+
+    `label_folder` and `names` belong to a pair of folders: where its label maps lie, and label names with their values.
+    `on_progress` is told (files looked at, files there) where all have to be looked at. Raises `DatasetError` for
+    a folder in no known layout, saying what was looked for.
+    """
+    if not folder.is_dir():
+        raise DatasetError(f"{folder}: expected a folder of scans, found {'a file' if folder.exists() else 'none'}")
+    chosen = layout or detect_layout(folder, label_folder)
+    if chosen is not Layout.FOLDERS and (label_folder is not None or names):
+        option = "--labels" if label_folder is not None else "--label"
+        raise DatasetError(f"{option}: expected with the layout {Layout.FOLDERS} alone, found {folder} in {chosen}")
+    if chosen is Layout.DICOM:
+        return _open_dicom(folder, on_progress)
+    if chosen is Layout.FOLDERS:
+        return _open_folders(folder, label_folder, names or {}, on_progress)
+    if chosen is Layout.KITS:
+        from promptlesion.data.sources.kits import open_kits
+
+        return open_kits(folder)
+    if chosen is Layout.ABDOMEN_ATLAS:
+        from promptlesion.data.sources.abdomen_atlas import open_abdomen_atlas
+
+        return open_abdomen_atlas(folder)
+    content = _dataset_json(folder)
+    if chosen is Layout.DECATHLON:
+        from promptlesion.data.sources.decathlon import open_decathlon
+
+        return open_decathlon(folder, content)
+    from promptlesion.data.sources.nnunet import open_nnunet
+
+    return open_nnunet(folder, content)
+
+
+def detect_layout(folder: Path, label_folder: Path | None = None) -> Layout:
+    """Find out which layout a folder has; raises `DatasetError` where it has none of them."""
+    if label_folder is not None:
+        return Layout.FOLDERS
+    if (folder / "dataset.json").is_file():
+        return Layout.DECATHLON if "training" in _dataset_json(folder) else Layout.NNUNET
+    if next(folder.glob("*/imaging.nii.gz"), None):
+        return Layout.KITS
+    if any((path.parent / "segmentations").is_dir() for path in folder.glob("*/ct.nii.gz")):
+        return Layout.ABDOMEN_ATLAS
+    if all(_pair_folders(folder)):
+        return Layout.FOLDERS
+    files = _files_below(folder)
+    if any(_looks_like_dicom(path) for path in files):
+        return Layout.DICOM
+    raise DatasetError(
+        f"{folder}: expected DICOM files, a dataset.json (Decathlon, nnU-Net), CASE/imaging.nii.gz (KiTS), "
+        "CASE/ct.nii.gz with CASE/segmentations (AbdomenAtlas), or folders `images` and `labels`, found "
+        f"{len(files)} files of none; a folder of CTs takes --labels DIR"
+    )
+
+
+def _open_dicom(folder: Path, on_progress: Callable[[int, int], None] | None) -> Source:
+    imported("pydicom", needed_for=folder)
+    from promptlesion.data.sources.dicom import open_dicom
+
+    return open_dicom(folder, _files_below(folder), on_progress=on_progress)
+
+
+def _open_folders(
+    folder: Path,
+    label_folder: Path | None,
+    names: Mapping[str, int],
+    on_progress: Callable[[int, int], None] | None,
+) -> Source:
+    from promptlesion.data.sources.folder_pair import open_folder_pair
+
+    images, labels = (folder, label_folder) if label_folder is not None else _pair_folders(folder)
+    if images is None or labels is None:
+        raise DatasetError(f"{folder}: expected its folders `images` and `labels`, or --labels DIR, found neither")
+    return open_folder_pair(images, labels, names=names, on_progress=on_progress)
+
+
+def _pair_folders(folder: Path) -> tuple[Path | None, Path | None]:
+    from promptlesion.data.sources.folder_pair import IMAGE_FOLDERS, LABEL_FOLDERS
+
+    def first(names: Sequence[str]) -> Path | None:
+        return next((folder / name for name in names if (folder / name).is_dir()), None)
+
+    return first(IMAGE_FOLDERS), first(LABEL_FOLDERS)
+
+
+def _files_below(folder: Path) -> list[Path]:
+    """Every file in the folder and below it, in a fixed order, without the hidden ones that file managers leave."""
+    found = []
+    for parent, folders, files in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        found += [Path(parent, name) for name in sorted(files) if not name.startswith(".")]
+    return found
+
+
+def _looks_like_dicom(path: Path) -> bool:
+    with path.open("rb") as file:
+        start = file.read(132)
+    return start[128:] == b"DICM" or (len(start) == 132 and start[:2] in (b"\x08\x00", b"\x02\x00"))
+
+
+def _dataset_json(folder: Path) -> dict[str, Any]:
+    path = folder / "dataset.json"
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise DatasetError(f"{path}: expected the dataset.json of this layout, found none") from None
+    except ValueError as error:
+        raise DatasetError(f"{path}: expected a JSON file, found an error: {error}") from error
+    if not isinstance(content, dict):
+        raise DatasetError(f"{path}: expected a JSON object, found {str(content)[:80]}")
+    return content

@@ -1,0 +1,58 @@
+"""What every converter gives the writer: the labels and the cases of a folder, listed but not read."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from promptlesion.data.volume import Volume
+
+NUMBERED_SUBJECTS = r"^(S\d+)_"
+"""The subject in the names that `numbered_name` makes."""
+
+
+@dataclass(frozen=True)
+class Scan:
+    """A case as read: the CT in HU, its label map, how it was acquired, and what the user should know of it.
+
+    `acquisition` and `notes` are written into the dataset folder, so they name no file and no patient.
+    """
+
+    image: Volume
+    labels: Volume
+    acquisition: Mapping[str, object] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class SourceCase:
+    """A scan of the source. `read` can be pickled, so that other processes may call it.
+
+    `origin` says whose scan it is and goes into the key file alone, never into the dataset folder. `refusal` is
+    why the case cannot be converted, where that shows before its voxels are read.
+    """
+
+    name: str
+    files: tuple[Path, ...]
+    read: Callable[[], Scan]
+    origin: Mapping[str, str]
+    refusal: str | None = None
+
+
+@dataclass(frozen=True)
+class Source:
+    """A folder of scans in some layout. `notes` are for the terminal: what was left out, and why.
+
+    `companions` are files of ours or nnU-Net's that go along unchanged.
+    """
+
+    layout: str
+    labels: dict[str, int]
+    cases: tuple[SourceCase, ...]
+    notes: tuple[str, ...] = ()
+    subject_pattern: str | None = None
+    companions: tuple[Path, ...] = ()
+
+
+def numbered_name(subject: int, scan: int) -> str:
+    """Return the name of a case whose own name must stay behind: `S0003_01` is the first scan of the third subject."""
+    return f"S{subject:04d}_{scan:02d}"
