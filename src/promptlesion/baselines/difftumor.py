@@ -5,7 +5,6 @@ of its own. A run's folder holds one diffusion run a type, and a card that says 
 """
 
 import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -19,13 +18,14 @@ from promptlesion.autoencoder.autoencoder import load_autoencoder
 from promptlesion.baselines.config import DiffTumorConfig
 from promptlesion.data.cache import CachedCase, data_fingerprint
 from promptlesion.data.lesion_instances import LesionInstance
+from promptlesion.data.lesion_statistics import CARD_KEY, LesionStatistics, measure_lesions, read_statistics
 from promptlesion.data.spec import DatasetSpec
 from promptlesion.data.volume import Volume
 from promptlesion.diffusion.train import train_diffusion
 from promptlesion.synthesis.config import SynthesisConfig
 from promptlesion.synthesis.placement import PlacedLesion
 from promptlesion.synthesis.synthesizer import PromptLesionSynthesizer, load_synthesizer
-from promptlesion.training.atomic import write_json
+from promptlesion.training.atomic import read_json, write_json
 from promptlesion.training.checkpoint import CheckpointError
 from promptlesion.training.device import resolve_device
 from promptlesion.training.launch import is_main_process
@@ -57,6 +57,7 @@ def train_difftumor(
     *,
     train_cases: Sequence[CachedCase],
     spec: DatasetSpec,
+    labels: Mapping[str, int],
     autoencoder_run: Path,
     config: DiffTumorConfig,
     out: Path,
@@ -69,6 +70,7 @@ def train_difftumor(
     Args:
         train_cases: cases whose lesions they learn.
         spec: lesion types, and the window and spacing the autoencoder was trained with.
+        labels: the dataset's labels, names to values, which tell a lesion's host.
         autoencoder_run: finished run of stage 1.
         config: schedule, network and training, the same for every type.
         out: the run's folder; `OUT/TYPE` is the diffusion run of a type.
@@ -113,6 +115,7 @@ def train_difftumor(
             )
         train_diffusion(
             train_cases=cases,
+            labels=labels,
             spec=spec.model_copy(update={"lesions": (spec.lesions[index],)}),
             autoencoder_run=autoencoder_run,
             config=config.as_diffusion(),
@@ -121,18 +124,23 @@ def train_difftumor(
             device=device,
             method=DIFFTUMOR,
         )
-        trained = _write_card(out, train_cases, spec, config, seed)
+        trained = _write_card(out, train_cases, spec, labels, config, seed)
         if trained == names:
             run.finish()
     return run
 
 
 def _write_card(
-    out: Path, train_cases: Sequence[CachedCase], spec: DatasetSpec, config: DiffTumorConfig, seed: int
+    out: Path,
+    train_cases: Sequence[CachedCase],
+    spec: DatasetSpec,
+    labels: Mapping[str, int],
+    config: DiffTumorConfig,
+    seed: int,
 ) -> list[str]:
     """Write the card of all models that are finished, and return their types in prompt order."""
     hashes = {
-        lesion.name: str(json.loads((out / lesion.name / CARD).read_text(encoding="utf-8"))["weights_sha256"])
+        lesion.name: str(read_json(out / lesion.name / CARD)["weights_sha256"])
         for lesion in spec.lesions
         if (out / lesion.name / CARD).is_file()
     }
@@ -143,6 +151,7 @@ def _write_card(
         "data_fingerprint": data_fingerprint(train_cases),
         "config": config.model_dump(mode="json"),
         "dataset": spec.model_dump(mode="json"),
+        CARD_KEY: measure_lesions(train_cases, spec, labels).model_dump(mode="json"),
         "training_cases": [case.name for case in train_cases],
         "training_subjects": sorted({case.subject for case in train_cases}),
         "seed": seed,
@@ -161,6 +170,7 @@ class DiffTumorSynthesizer:
     models: Mapping[int, PromptLesionSynthesizer]
     """By the type's place in prompt order; types that were not trained are missing."""
     spec: DatasetSpec
+    statistics: LesionStatistics
     model_hash: str
     method: str = DIFFTUMOR
 
@@ -178,6 +188,11 @@ class DiffTumorSynthesizer:
     def max_extent_mm(self) -> float:
         """Largest lesion along an axis, that of every model."""
         return min(model.max_extent_mm for model in self.models.values())
+
+    @property
+    def finest_mm(self) -> float:
+        """Diameter of the sphere that has the volume of a latent voxel, that of every model."""
+        return max(model.finest_mm for model in self.models.values())
 
     def paint(
         self, image: Volume, lesions: Sequence[PlacedLesion], *, types: Sequence[int], seeds: Sequence[int]
@@ -216,8 +231,8 @@ def load_difftumor(run_folder: Path, config: SynthesisConfig, *, device: str = "
     Raises:
         CheckpointError: no model is trained, or one is not the card's.
     """
-    card = json.loads((run_folder / CARD).read_text(encoding="utf-8"))
-    spec = DatasetSpec.model_validate(card["dataset"])
+    card = read_json(run_folder / CARD)
+    spec, statistics = DatasetSpec.model_validate(card["dataset"]), read_statistics(card, source=run_folder)
     models: dict[int, PromptLesionSynthesizer] = {}
     for index, lesion in enumerate(spec.lesions):
         if lesion.name not in card["models"]:
@@ -231,4 +246,4 @@ def load_difftumor(run_folder: Path, config: SynthesisConfig, *, device: str = "
             shared = next(iter(models.values())).model.autoencoder
             model = replace(model, model=replace(model.model, autoencoder=shared))
         models[index] = replace(model, method=DIFFTUMOR)
-    return DiffTumorSynthesizer(models, spec, str(card["weights_sha256"]))
+    return DiffTumorSynthesizer(models, spec, statistics, str(card["weights_sha256"]))

@@ -3,7 +3,7 @@
 There is no autoencoder and no prompt, and the surroundings are not given: what lies around a lesion is made up.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from promptlesion.baselines.config import MedDDPMConfig
 from promptlesion.baselines.lesion_batches import LesionBatches
 from promptlesion.baselines.voxel_denoiser import VoxelDenoiser, build_voxel_denoiser
 from promptlesion.data.cache import CachedCase, data_fingerprint
+from promptlesion.data.lesion_statistics import CARD_KEY, LesionStatistics, measure_lesions, read_statistics
 from promptlesion.data.spec import DatasetSpec
 from promptlesion.training.checkpoint import load_checkpoint, save_checkpoint
 from promptlesion.training.descent import descend
@@ -32,6 +33,7 @@ def train_med_ddpm(
     *,
     train_cases: Sequence[CachedCase],
     spec: DatasetSpec,
+    labels: Mapping[str, int],
     config: MedDDPMConfig,
     out: Path,
     seed: int,
@@ -42,6 +44,7 @@ def train_med_ddpm(
     Args:
         train_cases: cases whose voxels the network sees.
         spec: window, spacing and lesion types of the dataset.
+        labels: its labels, names to values, which tell a lesion's host.
         config: network and training.
         out: the run's folder.
         seed: of the weights and of every draw.
@@ -89,6 +92,7 @@ def train_med_ddpm(
             "data_fingerprint": fingerprint,
             "config": config.model_dump(mode="json"),
             "dataset": spec.model_dump(mode="json"),
+            CARD_KEY: measure_lesions(train_cases, spec, labels).model_dump(mode="json"),
             "training_cases": [case.name for case in train_cases],
             "training_subjects": sorted({case.subject for case in train_cases}),
             "seed": seed,
@@ -142,6 +146,7 @@ class TrainedMedDDPM:
     denoiser: VoxelDenoiser
     config: MedDDPMConfig
     spec: DatasetSpec
+    statistics: LesionStatistics
     card: dict[str, object]
 
 
@@ -152,9 +157,10 @@ def load_med_ddpm(run_folder: Path, device: torch.device) -> TrainedMedDDPM:
         CheckpointError: the run is not finished, damaged, or of another stage.
     """
     checkpoint = load_checkpoint(run_folder / "checkpoint", stage=MED_DDPM)
+    statistics = read_statistics(checkpoint.card, source=run_folder)
     config = MedDDPMConfig.model_validate(checkpoint.card["config"])
     spec = DatasetSpec.model_validate(checkpoint.card["dataset"])
     denoiser = build_voxel_denoiser(config, num_types=len(spec.lesions))
     checkpoint.restore(denoiser, part="denoiser")
     place(denoiser.requires_grad_(requires_grad=False).eval(), device)
-    return TrainedMedDDPM(denoiser, config, spec, checkpoint.card)
+    return TrainedMedDDPM(denoiser, config, spec, statistics, checkpoint.card)

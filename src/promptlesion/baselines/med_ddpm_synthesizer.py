@@ -1,5 +1,6 @@
 """Med-DDPM behind the interface all methods share."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,8 @@ from torch import Tensor
 
 from promptlesion.baselines.med_ddpm import MED_DDPM, TrainedMedDDPM, load_med_ddpm
 from promptlesion.data.intensity import HUWindow
+from promptlesion.data.lesion_instances import sphere_diameter_mm
+from promptlesion.data.lesion_statistics import LesionStatistics
 from promptlesion.data.spec import DatasetSpec
 from promptlesion.data.volume import Volume
 from promptlesion.diffusion.sampler import NoiseSource, sample_ancestral, sample_ddim, sample_dpm_solver
@@ -42,6 +45,11 @@ class MedDDPMSynthesizer:
         return self.model.spec
 
     @property
+    def statistics(self) -> LesionStatistics:
+        """What the training lesions of each type are like."""
+        return self.model.statistics
+
+    @property
     def edge_mm(self) -> float:
         """Width of the blended edge, which alone hides that the surroundings are made up."""
         return self.model.config.edge_voxels * max(self.spec.spacing_mm)
@@ -50,6 +58,11 @@ class MedDDPMSynthesizer:
     def max_extent_mm(self) -> float:
         """Largest lesion along an axis: the patch less an eighth of it on either side."""
         return 0.75 * self.model.config.patch_voxels * min(self.spec.spacing_mm)
+
+    @property
+    def finest_mm(self) -> float:
+        """Diameter of the sphere that has the volume of one of the model's voxels."""
+        return sphere_diameter_mm(math.prod(self.spec.spacing_mm))
 
     @torch.no_grad()
     def paint(
@@ -65,7 +78,7 @@ class MedDDPMSynthesizer:
             )
             for lesion in lesions
         ]
-        masks = np.stack([pull_mask(grid, lesion, image) for grid, lesion in zip(grids, lesions, strict=True)])
+        masks = np.stack([pull_mask(grid, lesion) for grid, lesion in zip(grids, lesions, strict=True)])
         labels = masks_by_type(
             torch.tensor(types),
             torch.from_numpy(masks.astype(np.float32))[:, None],
@@ -73,9 +86,7 @@ class MedDDPMSynthesizer:
         )
         patches = self._sample(labels.to(self.device), seeds).clamp(-1, 1)
         hu = HUWindow(*self.spec.window_hu).to_hu(patches[:, 0].cpu().numpy())
-        return [
-            grid.push(patch, image.affine, lesion.box) for grid, lesion, patch in zip(grids, lesions, hu, strict=True)
-        ]
+        return [grid.push(patch, lesion.box) for grid, lesion, patch in zip(grids, lesions, hu, strict=True)]
 
     def _sample(self, labels: Tensor, seeds: Sequence[int]) -> Tensor:
         """Return the patches, normalised."""

@@ -1,6 +1,5 @@
 """Every method that paints lesions, chosen by the run it was trained in."""
 
-import json
 from pathlib import Path
 
 from promptlesion.baselines.difftumor import CARD, DIFFTUMOR, load_difftumor
@@ -8,6 +7,7 @@ from promptlesion.baselines.med_ddpm import MED_DDPM
 from promptlesion.baselines.med_ddpm_synthesizer import load_med_ddpm_synthesizer
 from promptlesion.synthesis.config import SynthesisConfig
 from promptlesion.synthesis.synthesizer import Synthesizer, load_synthesizer
+from promptlesion.training.atomic import read_json
 from promptlesion.training.checkpoint import CheckpointError
 
 
@@ -41,7 +41,7 @@ def _method_of(run_folder: Path) -> str:
     path = run_folder / CARD
     if not path.is_file():
         raise CheckpointError(f"{run_folder}: expected a finished diffusion run ({CARD}); found none")
-    card = json.loads(path.read_text(encoding="utf-8"))
+    card = read_json(path)
     method = str(card.get("method", card.get("stage")))
     if method == DIFFTUMOR and "models" not in card:
         raise CheckpointError(

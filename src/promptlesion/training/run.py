@@ -12,7 +12,7 @@ from types import TracebackType
 import torch
 from torch.utils.tensorboard import SummaryWriter
 
-from promptlesion.training.atomic import write_json, write_text
+from promptlesion.training.atomic import read_json, write_json, write_text
 from promptlesion.training.checkpoint import differences
 from promptlesion.training.launch import barrier, is_main_process, mean_over_processes, num_processes
 from promptlesion.training.progress import progress_bar
@@ -68,7 +68,7 @@ class Run:
         self._seconds_before = 0.0
         self.is_finished = False
         if self._record_path.is_file():
-            record = json.loads(self._record_path.read_text(encoding="utf-8"))
+            record = read_json(self._record_path)
             others = differences(record, self._identity)
             if others:
                 raise RunError(
@@ -153,6 +153,12 @@ class Run:
         self.is_finished, self._seconds_before = True, seconds
         self._write_record()
         barrier()
+
+
+def is_finished_run(folder: Path) -> bool:
+    """Return whether a folder holds a run that is done, of whatever settings."""
+    path = folder / "run.json"
+    return path.is_file() and bool(read_json(path)["is_finished"])
 
 
 def read_metrics(folder: Path) -> list[dict[str, float]]:
