@@ -44,7 +44,15 @@ def tiny_spec() -> "DatasetSpec":
 
 
 @pytest.fixture(scope="session")
-def tiny_data(tmp_path_factory: pytest.TempPathFactory, tiny_spec: "DatasetSpec") -> "Dataset":
+def tiny_labels() -> dict[str, int]:
+    """The labels of the tiny dataset."""
+    return {"background": 0, "organ": 1, "bright": 2, "dark": 3}
+
+
+@pytest.fixture(scope="session")
+def tiny_data(
+    tmp_path_factory: pytest.TempPathFactory, tiny_spec: "DatasetSpec", tiny_labels: dict[str, int]
+) -> "Dataset":
     """Four cases with a ball of either lesion type in a noisy organ; sides 30, 26, 34."""
     import numpy as np
 
@@ -63,8 +71,7 @@ def tiny_data(tmp_path_factory: pytest.TempPathFactory, tiny_spec: "DatasetSpec"
             labels[distance <= generator.uniform(1.5, 3.5)] = label
         image = np.array([-100, 150, 550, 0])[labels] + generator.normal(0, 20, labels.shape)
         write_case(root / "data", f"tiny_{index}", Volume(image.astype(np.int16), affine), Volume(labels, affine))
-    names = {"background": 0, "organ": 1, "bright": 2, "dark": 3}
-    write_dataset_json(root / "data", labels=names, num_training=4, extra={})
+    write_dataset_json(root / "data", labels=tiny_labels, num_training=4, extra={})
     write_spec(tiny_spec, root / "data" / "lesions.toml")
     return open_dataset(root / "data")
 
@@ -152,6 +159,7 @@ def tiny_diffusion_config() -> "DiffusionConfig":
 def tiny_diffusion_run(
     tiny_cases: "list[CachedCase]",
     tiny_spec: "DatasetSpec",
+    tiny_labels: dict[str, int],
     tiny_autoencoder_run: Path,
     tiny_diffusion_config: "DiffusionConfig",
 ) -> Path:
@@ -162,6 +170,7 @@ def tiny_diffusion_run(
     train_diffusion(
         train_cases=tiny_cases[:3],
         spec=tiny_spec,
+        labels=tiny_labels,
         autoencoder_run=tiny_autoencoder_run,
         config=tiny_diffusion_config,
         out=out,

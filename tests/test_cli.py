@@ -14,11 +14,11 @@ from promptlesion import __version__
 from promptlesion.cli import main
 from promptlesion.data.dataset import Dataset, open_dataset, write_spec
 from promptlesion.data.splits import Split, write_splits
+from promptlesion.data.volume import read_description
 
 VERBS = [
     "demo",
     "prepare",
-    "prepare phantom",
     "train",
     "train autoencoder",
     "train diffusion",
@@ -96,7 +96,7 @@ def test_every_verb_explains_itself(run: Callable[..., Answer], verb: str) -> No
     code, out, err = run(*verb.split(), "--help")
     assert (code, err) == (0, "")
     assert f" {verb} [OPTIONS]" in " ".join(out.split())
-    assert "Example" in out or verb in ("prepare", "train", "evaluate", "config")
+    assert "Example" in out or verb in ("train", "evaluate", "config")
 
 
 def test_version(run: Callable[..., Answer]) -> None:
@@ -146,6 +146,13 @@ def test_config_show_prints_the_parameters_of_every_network(run: Callable[..., A
             ["train", "diffusion", "--type", "a", "--autoencoder", "ae", "--data", "x", "--out", "{tmp}"],
             "--type: expected with --method difftumor alone; found promptlesion",
         ),
+        (["prepare", "nowhere", "--out", "{tmp}"], "nowhere: expected a folder of scans, found none"),
+        (["prepare", "phantom", "--layout", "kits", "--out", "{tmp}"], "--layout: expected with a folder of scans"),
+        (["prepare", "phantom", "--skip-refused", "--out", "{tmp}"], "--skip-refused: expected with a folder of scans"),
+        (["prepare", "nowhere", "--no-noise", "--out", "{tmp}"], "--noise: expected with the source phantom alone"),
+        (["prepare", "nowhere", "--seed", "0", "--out", "{tmp}"], "--seed: expected with the source phantom alone"),
+        (["prepare", "nowhere", "--label", "a", "--out", "{tmp}"], "--label a: expected NAME=VALUE"),
+        (["prepare", "src", "--out", "src/out"], "--out src/out: expected a folder outside src, found one inside it"),
         (["segment", "--model", "nowhere", "--data", "nowhere", "--out", "{tmp}"], "nowhere"),
         (["synthesize", "--data", "x", "--model", "nowhere", "--out", "{tmp}", "--count", "a=1"], "nowhere"),
         (["synthesize", "--data", "x", "--model", "y", "--out", "{tmp}", "--count", "a"], "expected TYPE=N"),
@@ -214,7 +221,7 @@ def test_the_verbs_hang_together(
     out = tmp_path / "synthetic"
     synthesize = ["synthesize", "--data", tiny_data.root, "--model", tiny_diffusion_run, "--out", out, "--seed", 3]
     settings = ["--config", tmp_path / "mine.toml"]
-    settings[1].write_text('[synthesis]\nnum_steps = 2\nsampler = "ddim"\nlesions_per_case = 1\n')
+    settings[1].write_text('[synthesis]\nnum_steps = 2\nsampler = "ddim"\nlesions_per_case = 1\naccept_all = true\n')
     code, _, err = run(*synthesize, *settings, "--count", "grey=1")
     assert code == 2
     assert "--count grey=1: expected one of the lesion types bright, dark" in err
@@ -228,6 +235,10 @@ def test_the_verbs_hang_together(
     assert code == 0, err
     assert f"{out} is finished" in said
     assert len(open_dataset(out).cases) == 2
+    assert json.loads((out / "dataset.json").read_text())["is_synthetic"]
+    assert (out / "contact_sheet.png").stat().st_size > 1000
+    assert str(out / "contact_sheet.png") in said
+    assert read_description(open_dataset(out).cases[0].image_path).startswith("synthetic: promptlesion ")
     code, _, err = run(*synthesize[:-1], 4, *settings, "--count", "bright=1", "--count", "dark=1")
     assert code == 2
     assert "seed (3 instead of 4)" in err
@@ -281,7 +292,7 @@ def test_another_method_is_trained_and_paints(
     network = "channels = [8, 8]\nattention_levels = [1]\nblocks_per_level = 1\nnum_steps = 2\nnum_levels = 20\n"
     settings.write_text(
         f"[difftumor]\npatch_voxels = 16\npatches_per_lesion = 1\n{network}[med_ddpm]\npatch_voxels = 16\n{network}"
-        '[synthesis]\nnum_steps = 2\nsampler = "ddim"\ninit = "noise"\nguidance_scale = 1.0\n'
+        '[synthesis]\nnum_steps = 2\nsampler = "ddim"\ninit = "noise"\nguidance_scale = 1.0\naccept_all = true\n'
     )
     common = ("--data", tiny_data.root, "--preset", "demo", "--config", settings)
     out = tmp_path / method

@@ -25,7 +25,7 @@ def config(tiny_autoencoder_config: AutoencoderConfig, tiny_diffusion_config: Di
         data=DataConfig(validation_fraction=0.25, test_fraction=0.25),
         autoencoder=tiny_autoencoder_config,
         diffusion=tiny_diffusion_config,
-        synthesis=SynthesisConfig(sampler="ddim", num_steps=2, lesions_per_case=1, max_attempts=1),
+        synthesis=SynthesisConfig(sampler="ddim", num_steps=2, lesions_per_case=1, accept_all=True),
         segmentation=SegmentationConfig(
             patch_voxels=16,
             channels=(4, 8),

@@ -22,6 +22,7 @@ from promptlesion.data.cache import data_fingerprint
 from promptlesion.data.prepared import PreparedDataset, prepare_dataset
 from promptlesion.evaluation.results import Estimate
 from promptlesion.synthesis.config import SynthesisConfig
+from promptlesion.synthesis.drawing import build_drawing
 from promptlesion.synthesis.repaint import MaskedScan, scans_with_new_masks
 from promptlesion.synthesis.synthesizer import Synthesizer
 from promptlesion.training.atomic import write_json, write_text
@@ -109,12 +110,18 @@ class Bench:
         self, synthesizers: Sequence[Synthesizer], num_per_type: int, margin_mm: float = 0
     ) -> list[MaskedScan]:
         """Place masks that all of the methods can paint; `margin_mm` keeps them smaller than the patch by that."""
+        max_extent_mm = min(each.max_extent_mm for each in synthesizers) - 2 * margin_mm
         return scans_with_new_masks(
             self.prepared.part("test"),
             num_per_type=num_per_type,
             edge_mm=max(each.edge_mm for each in synthesizers),
-            max_extent_mm=min(each.max_extent_mm for each in synthesizers) - 2 * margin_mm,
-            deformation=self.config.synthesis.deformation,
+            max_extent_mm=max_extent_mm,
+            drawing=build_drawing(
+                self.prepared.part("train"),
+                synthesizers[0].statistics,
+                deformation=self.config.synthesis.deformation,
+                max_extent_mm=max_extent_mm,
+            ),
             seed=self.seed,
         )
 

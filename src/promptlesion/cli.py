@@ -19,6 +19,7 @@ from rich.logging import RichHandler
 from promptlesion import __version__
 from promptlesion.console import (
     console,
+    print_check,
     print_fidelity,
     print_parameters,
     print_reconstruction,
@@ -35,14 +36,12 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
-prepare_app = typer.Typer(no_args_is_help=True, help="Turn scans of another layout into a dataset folder.")
 train_app = typer.Typer(
     no_args_is_help=True,
     help="Train one of the three stages, or go on with an interrupted run; on several GPUs under torchrun.",
 )
 evaluate_app = typer.Typer(no_args_is_help=True, help="Measure autoencoders, synthetic lesions or segmentations.")
 config_app = typer.Typer(no_args_is_help=True, help="Show or check a configuration.")
-app.add_typer(prepare_app, name="prepare")
 app.add_typer(train_app, name="train")
 app.add_typer(evaluate_app, name="evaluate")
 app.add_typer(config_app, name="config")
@@ -65,6 +64,17 @@ class PhantomKind(StrEnum):
     CCTA = "ccta"
     ABDOMEN = "abdomen"
     FIVE = "five"
+
+
+class SourceLayout(StrEnum):
+    """Layouts of scans that `prepare` reads."""
+
+    DICOM = "dicom"
+    DECATHLON = "decathlon"
+    KITS = "kits"
+    ABDOMEN_ATLAS = "abdomen-atlas"
+    NNUNET = "nnunet"
+    FOLDERS = "folders"
 
 
 class Method(StrEnum):
@@ -145,37 +155,191 @@ def demo(
     say(f"Report: {out / 'report.html'}")
 
 
-@prepare_app.command("phantom")
-def prepare_phantom(
+@app.command(no_args_is_help=True)
+def prepare(
+    source: Annotated[
+        str, typer.Argument(metavar="SOURCE", help="Folder of scans, or the word phantom for made-up subjects.")
+    ],
     out: OutOption,
+    layout: Annotated[
+        SourceLayout | None, typer.Option("--layout", help="What SOURCE is, where it is not to be found out.")
+    ] = None,
+    labels: Annotated[
+        Path | None, typer.Option("--labels", help="Folder of the label maps of the CTs in SOURCE.", file_okay=False)
+    ] = None,
+    label: Annotated[
+        list[str] | None,
+        typer.Option("--label", help="Name of a value in the label maps of --labels, NAME=VALUE; repeatable."),
+    ] = None,
+    key: Annotated[
+        Path | None,
+        typer.Option("--key", help="CSV file, outside --out, that says which case is whose scan.", dir_okay=False),
+    ] = None,
+    skip_refused: Annotated[
+        bool, typer.Option("--skip-refused", help="Leave out scans that cannot be converted, and say which.")
+    ] = False,
+    workers: Annotated[int, typer.Option("--workers", min=1, help="Processes that convert or draw cases.")] = 1,
     kind: Annotated[
-        PhantomKind, typer.Option("--kind", help="Coronary CTA, abdomen, or five: both in turn, the abdomen small.")
-    ] = PhantomKind.CCTA,
-    cases: Annotated[int, typer.Option("--cases", min=1, help="Made-up subjects.")] = 36,
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the subjects.")] = 0,
-    workers: Annotated[int, typer.Option("--workers", min=1, help="Processes that draw cases.")] = 1,
-    noise: Annotated[bool, typer.Option("--noise/--no-noise", help="The scanner's noise.")] = True,
+        PhantomKind | None,
+        typer.Option(
+            "--kind",
+            help="phantom only: coronary CTA (the default), abdomen, or five: both in turn, the abdomen small.",
+        ),
+    ] = None,
+    cases: Annotated[
+        int | None, typer.Option("--cases", min=1, help="phantom only: made-up subjects, 36 by default.")
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option("--seed", min=0, help="phantom only: seed of the subjects, 0 by default.")
+    ] = None,
+    noise: Annotated[
+        bool | None, typer.Option("--noise/--no-noise", help="phantom only: the scanner's noise, there by default.")
+    ] = None,
 ) -> None:
-    """Draw procedural CT phantoms with the paper's five lesion types.
+    """Turn scans into a dataset folder: DICOM, Decathlon, KiTS, AbdomenAtlas, nnU-Net, folders of images, or a phantom.
 
-    [bold]Example[/bold]
+    Patient identity stays behind. Run again, it goes on where it stopped.
+
+    [bold]Examples[/bold]
+
+    promptlesion prepare /archive/ct-export --out data/mine --key mine-key.csv
+
+    promptlesion prepare Task03_Liver --out data/liver --workers 4
+
+    promptlesion prepare scans/ct --labels scans/masks --label liver=1 --label liver_tumor=2 --out data/mine
 
     promptlesion prepare phantom --kind abdomen --cases 20 --seed 1 --out data/abdomen
     """
+    is_phantom = source == "phantom"
+    of_phantoms: dict[str, object] = {"--kind": kind, "--cases": cases, "--seed": seed, "--noise": noise}
+    of_folders: dict[str, object] = {"--layout": layout, "--labels": labels, "--label": label, "--key": key}
+    of_folders["--skip-refused"] = skip_refused or None
+    for option, value in (of_folders if is_phantom else of_phantoms).items():
+        if value is not None:
+            expected = "a folder of scans" if is_phantom else "the source phantom"
+            raise ValueError(f"{option}: expected with {expected} alone; found it with the source {source}")
+    if is_phantom:
+        _prepare_phantom(
+            out=out,
+            kind=kind or PhantomKind.CCTA,
+            num_cases=36 if cases is None else cases,
+            seed=seed or 0,
+            workers=workers,
+            is_noisy=noise is not False,
+        )
+    else:
+        _prepare_folder(
+            Path(source),
+            out=out,
+            layout=layout,
+            label_folder=labels,
+            names=label or [],
+            key=key,
+            skips_refused=skip_refused,
+            workers=workers,
+        )
+
+
+def _prepare_phantom(*, out: Path, kind: PhantomKind, num_cases: int, seed: int, workers: int, is_noisy: bool) -> None:
     from promptlesion.data.phantom import write_phantom_dataset
     from promptlesion.training.progress import progress_bar
 
-    with progress_bar("phantom", cases) as bar:
+    with progress_bar("phantom", num_cases) as bar:
         write_phantom_dataset(
             kind.value,
-            num_cases=cases,
+            num_cases=num_cases,
             seed=seed,
             out=out,
             num_workers=workers,
-            is_noisy=noise,
+            is_noisy=is_noisy,
             on_progress=lambda done, _: bar.update(done),
         )
-    say(f"{cases} {kind.value} cases in {out}")
+    say(f"{num_cases} {kind.value} cases in {out}")
+
+
+def _prepare_folder(
+    folder: Path,
+    *,
+    out: Path,
+    layout: SourceLayout | None,
+    label_folder: Path | None,
+    names: list[str],
+    key: Path | None,
+    skips_refused: bool,
+    workers: int,
+) -> None:
+    from promptlesion.data.sources import Layout, open_source, parse_label_names, write_key, write_source
+    from promptlesion.training.progress import progress_reports
+
+    if out.resolve().is_relative_to(folder.resolve()):
+        raise ValueError(f"--out {out}: expected a folder outside {folder}, found one inside it")
+    with progress_reports("looking at files") as report:
+        source = open_source(
+            folder,
+            layout=Layout(layout.value) if layout else None,
+            label_folder=label_folder,
+            names=parse_label_names(names),
+            on_progress=report,
+        )
+    for note in source.notes:
+        say(note)
+    if key is not None:
+        write_key(source, key, out=out)
+    with progress_reports("converting") as report:
+        conversion = write_source(source, out, num_workers=workers, skips_refused=skips_refused, on_progress=report)
+    for note in (*conversion.notes, *(f"left out: {reason}" for reason in conversion.refused)):
+        say(note)
+    num_cases = conversion.num_written + conversion.num_kept
+    if not conversion.num_written:
+        say(f"{out} holds all {num_cases} cases; there is nothing to do.")
+        return
+    say(f"{num_cases} cases in {out}, labels: {', '.join(source.labels)}")
+    say(f"Next: promptlesion check {out}")
+
+
+@app.command()
+def check(
+    dataset: Annotated[Path, typer.Argument(help="Dataset folder: nnU-Net v2 raw; lesions.toml may be missing.")],
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", help="Folder of the report; by default DATASET/check.", file_okay=False),
+    ] = None,
+    lesions: LesionsOption = None,
+    workers: Annotated[int, typer.Option("--workers", min=1, help="Processes that read cases.")] = 1,
+    device: DeviceOption = "auto",
+    preset: PresetOption = "paper",
+    config: ConfigOption = None,
+    settings: SetOption = None,
+) -> None:
+    """Say what is wrong with a dataset, and what training on it will cost; exit code 1 if it would spoil a run.
+
+    Writes check.html, check.json, and a lesions.toml to start from where there is none.
+
+    [bold]Examples[/bold]
+
+    promptlesion check data/liver --workers 4
+
+    promptlesion check data/liver --preset demo --out runs/liver/check
+    """
+    from promptlesion.check.dataset_check import check_dataset
+    from promptlesion.check.report import write_check
+    from promptlesion.config import resolve_config
+    from promptlesion.training.progress import progress_reports
+
+    resolved = resolve_config(preset=preset, file=config, settings=settings or ())
+    with progress_reports("checking") as on_progress:
+        checked = check_dataset(
+            dataset,
+            out=out,
+            lesions=lesions,
+            config=resolved,
+            device=device,
+            num_workers=workers,
+            on_progress=on_progress,
+        )
+    print_check(checked, write_check(checked))
+    if checked.would_spoil_a_run:
+        raise typer.Exit(UNFINISHED)
 
 
 @train_app.command("autoencoder")
@@ -264,15 +428,22 @@ def train_diffusion_verb(
     autoencoder_run = _autoencoder_of(method, autoencoder)
     with _processes(device) as own_device:
         prepared = prepare_dataset(data, cache=_cache(cache, out), lesions=lesions, **resolved.data.split_options())
-        spec = prepared.dataset.spec
+        spec, labels = prepared.dataset.spec, prepared.dataset.labels
         if autoencoder_run is None:
             run = train_med_ddpm(
-                train_cases=prepared.train, spec=spec, config=resolved.med_ddpm, out=out, seed=seed, device=own_device
+                train_cases=prepared.train,
+                spec=spec,
+                labels=labels,
+                config=resolved.med_ddpm,
+                out=out,
+                seed=seed,
+                device=own_device,
             )
         elif method is Method.DIFFTUMOR:
             run = train_difftumor(
                 train_cases=prepared.train,
                 spec=spec,
+                labels=labels,
                 autoencoder_run=autoencoder_run,
                 config=resolved.difftumor,
                 out=out,
@@ -284,6 +455,7 @@ def train_diffusion_verb(
             run = train_diffusion(
                 train_cases=prepared.train,
                 spec=spec,
+                labels=labels,
                 autoencoder_run=autoencoder_run,
                 config=resolved.diffusion,
                 out=out,
@@ -355,6 +527,22 @@ def synthesize(
     method: Annotated[
         Method | None, typer.Option("--method", help="Refuse a run of another method; the run knows its own.")
     ] = None,
+    shapes: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--shapes", help="Masks to draw a type's shapes from, TYPE=PATH or TYPE=PATH:LABEL, NIfTI folder or .npz."
+        ),
+    ] = None,
+    workers: Annotated[
+        int | None,
+        typer.Option("--workers", min=1, help="Processes on this machine; by default one a core, or one on a GPU."),
+    ] = None,
+    accept_all: Annotated[
+        bool, typer.Option("--accept-all", help="No quality filter; what it measures is recorded all the same.")
+    ] = False,
+    dicom: Annotated[
+        bool, typer.Option("--dicom", help="Also a DICOM series and segmentation of every case, in OUT/dicom.")
+    ] = False,
     lesions: LesionsOption = None,
     seed: SeedOption = 0,
     device: DeviceOption = "auto",
@@ -364,24 +552,62 @@ def synthesize(
 ) -> None:
     """Paint lesions into the scans of the training subjects and write them as a dataset folder.
 
-    [bold]Example[/bold]
+    The folder is the same however many processes share the work; under torchrun, in a Slurm array or under srun each
+    takes its share of the cases. Stopped at any time, the same command goes on.
+
+    [bold]Examples[/bold]
 
     promptlesion synthesize --data data/ccta --model runs/mine/diffusion --preset demo
     --count calcified_plaque=20 --count non_calcified_plaque=20 --out data/ccta-synthetic
+
+    promptlesion synthesize --data data/liver --model runs/liver/diffusion --count liver_tumor=500 --workers 8
+    --shapes liver_tumor=Task03_Liver/labelsTr:2 --dicom --out data/liver-synthetic
+
+    sbatch --array=0-15 --wrap "promptlesion synthesize --data data/liver --model runs/liver/diffusion
+    --count liver_tumor=5000 --out data/liver-synthetic"
+
+    torchrun --nproc-per-node 4 -m promptlesion synthesize --data data/liver --model runs/liver/diffusion
+    --count liver_tumor=5000 --out data/liver-synthetic
     """
+    from functools import partial
+
     from promptlesion.baselines.methods import load_method
     from promptlesion.config import resolve_config
     from promptlesion.data.dataset import open_dataset
-    from promptlesion.data.splits import dataset_split
-    from promptlesion.synthesis.cohort import parse_counts, source_scans, synthesize_cohort
+    from promptlesion.evaluation.contact_sheet import contact_sheet
+    from promptlesion.synthesis.cohort import synthesize_cohort
+    from promptlesion.synthesis.dicom_export import check_dicom_extra
+    from promptlesion.synthesis.plan import parse_counts, source_scans
+    from promptlesion.synthesis.shape_bank import parse_shapes
+    from promptlesion.synthesis.share import own_share
+    from promptlesion.synthesis.workers import process_device
 
     resolved = resolve_config(preset=preset, file=config, settings=settings or ())
-    counts = parse_counts(count)
-    synthesizer = load_method(model, resolved.synthesis, device, asked=method.value if method else None)
+    synthesis = resolved.synthesis.model_copy(update={"accept_all": resolved.synthesis.accept_all or accept_all})
+    counts, sources, share = parse_counts(count), parse_shapes(shapes or ()), own_share()
+    if dicom:
+        check_dicom_extra()
+    load = partial(load_method, model, synthesis, asked=method.value if method else None)
+    synthesizer = load(process_device(device))
     dataset = open_dataset(data, lesions)
-    sources = source_scans(dataset, synthesizer, dataset_split(dataset, **resolved.data.split_options()))
-    run = synthesize_cohort(sources, synthesizer, counts=counts, config=resolved.synthesis, out=out, seed=seed)
-    _say_finished(out, run.seconds)
+    sheet = out / "contact_sheet.png"
+    run = synthesize_cohort(
+        source_scans(dataset, synthesizer, **resolved.data.split_options()),
+        synthesizer,
+        counts=counts,
+        config=synthesis,
+        out=out,
+        seed=seed,
+        shapes=sources,
+        is_dicom=dicom,
+        share=share,
+        load=load,
+        num_workers=workers,
+        on_complete=lambda: contact_sheet(dataset, open_dataset(out), sheet),
+    )
+    if run.is_finished:
+        _say_finished(out, run.seconds)
+        say(f"Look at {sheet} before training on it.")
 
 
 @app.command()
@@ -620,10 +846,11 @@ def config_check(preset: PresetOption = "paper", config: ConfigOption = None, se
 def main() -> None:
     """Run the command line: exit 0 when it ended well, 2 for bad input, 1 for work that could not be finished."""
     logging.basicConfig(
-        level=logging.INFO,
+        level=logging.WARNING,
         format="%(message)s",
         handlers=[RichHandler(console=Console(stderr=True), show_path=False, show_time=False)],
     )
+    logging.getLogger("promptlesion").setLevel(logging.INFO)
     try:
         app()
     except ValueError as error:

@@ -7,8 +7,11 @@ from typing import TYPE_CHECKING
 from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 if TYPE_CHECKING:
+    from promptlesion.check.dataset_check import DatasetCheck
+    from promptlesion.check.finding import Finding
     from promptlesion.evaluation.reconstruction import ReconstructionRow
     from promptlesion.evaluation.results import DemoResults, FidelityRow
     from promptlesion.evaluation.segmentation_metrics import LesionScore
@@ -107,3 +110,80 @@ def print_scores(scores: "Sequence[LesionScore]", tolerance_mm: float) -> None:
         figures = (_text(score.dice), _text(score.surface_dice), _text(score.hd95_mm, 1))
         table.add_row(score.case, score.lesion_type, *figures)
     console.print(table)
+
+
+_SEVERITY_STYLES = {"error": "bold red", "warning": "yellow", "note": "dim"}
+_SHOWN_A_KIND = 4
+
+
+def print_check(check: "DatasetCheck", report: Path) -> None:
+    """Print what a dataset folder has wrong with it, its lesions, what training will cost, and where the report is."""
+    if check.findings:
+        console.print(_findings_table(check.findings))
+    if check.types:
+        edge = " x ".join(f"{side:.3g}" for side in check.grid.latent_mm)
+        columns = ("lesions", "cases", "mm", "latent voxels", "under one", "HU", "host cases", "host ml")
+        table = _table("lesion type", *columns)
+        for facts in check.types:
+            sizes, hu = sorted(facts.diameters_mm), sorted(facts.mean_hu)
+            table.add_row(
+                facts.name,
+                str(facts.num_lesions),
+                str(facts.num_cases),
+                _range(sizes, 1),
+                _range([size / check.grid.latent_edge_mm for size in sizes], 1),
+                str(facts.num_under_latent_voxel),
+                _range(hu, 0),
+                str(facts.num_host_cases),
+                f"{facts.host_ml:.1f}",
+            )
+        say(f"Lesions, smallest to largest; a latent voxel is {edge} mm")
+        console.print(table)
+    if check.stages:
+        _print_stages(check)
+    if check.is_spec_drafted:
+        say(f"{check.spec_path} was written to start from: read it.")
+    counts = [sum(finding.severity == severity for finding in check.findings) for severity in _SEVERITY_STYLES]
+    words = [f"{n} {word}{'' if n == 1 else 's'}" for n, word in zip(counts, _SEVERITY_STYLES, strict=True)]
+    verdict = "would spoil a run: " if check.would_spoil_a_run else "ready to train on: "
+    say(f"{check.root}, {len(check.cases)} cases, {verdict}{', '.join(words)}")
+    say(f"Report: {report}")
+
+
+def _findings_table(findings: "Sequence[Finding]") -> Table:
+    """Lay the findings out by kind, worst kinds first, some of each."""
+    kinds: dict[tuple[str, str], list[Finding]] = {}
+    for finding in findings:
+        kinds.setdefault((finding.severity, finding.code), []).append(finding)
+    table = _table("", "", "found")
+    table.columns[2].overflow = "fold"
+    for (severity, code), group in kinds.items():
+        text = Text("\n".join(finding.message for finding in group[:_SHOWN_A_KIND]))
+        if len(group) > _SHOWN_A_KIND:
+            text.append(f"\nand {len(group) - _SHOWN_A_KIND} more")
+        if group[0].remedy:
+            text.append(f"\n-> {group[0].remedy}", style="dim")
+        table.add_row(Text(severity, style=_SEVERITY_STYLES[severity]), Text(code), text)
+    return table
+
+
+def _print_stages(check: "DatasetCheck") -> None:
+    from promptlesion.check.estimate import gib
+    from promptlesion.evaluation.report import duration_text
+
+    table = _table("stage", "time", "memory", "disk", "work")
+    for stage in check.stages:
+        memory = gib(stage.memory_bytes) + (f" + {gib(stage.host_bytes)} main" if stage.host_bytes else "")
+        table.add_row(stage.stage, duration_text(stage.seconds), memory, gib(stage.disk_bytes), stage.what)
+    busy = (
+        f", while it is busy with other work (load {check.machine.load:.1f} a core)" if check.machine.load > 1.2 else ""
+    )
+    say(
+        f"What it will cost here: {check.machine.name}, {gib(check.machine.device_bytes)}; measured just now{busy}, "
+        "right within a factor of two"
+    )
+    console.print(table)
+
+
+def _range(values: "Sequence[float]", decimals: int) -> str:
+    return f"{values[0]:.{decimals}f} to {values[-1]:.{decimals}f}" if values else "-"

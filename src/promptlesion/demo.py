@@ -1,6 +1,5 @@
 """The whole loop: real scans -> three stages -> synthetic scans -> does segmentation get better? -> report."""
 
-import json
 import math
 import os
 import platform
@@ -8,6 +7,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
@@ -16,6 +16,7 @@ import numpy as np
 from promptlesion.autoencoder.autoencoder import load_autoencoder
 from promptlesion.autoencoder.lesion_bias import autoencoded_mean_hu
 from promptlesion.autoencoder.train import train_autoencoder
+from promptlesion.baselines.methods import load_method
 from promptlesion.config import Config
 from promptlesion.data.cache import data_fingerprint
 from promptlesion.data.dataset import Dataset, open_dataset
@@ -55,9 +56,11 @@ from promptlesion.evaluation.slice_changes import largest_change, montage_column
 from promptlesion.segmentation.predict import segment_dataset
 from promptlesion.segmentation.train import train_segmentation
 from promptlesion.synthesis.cohort import synthesize_cohort
+from promptlesion.synthesis.drawing import build_drawing
+from promptlesion.synthesis.plan import mean_lesions_per_case
 from promptlesion.synthesis.prompt_switch import measure_prompt_switch
 from promptlesion.synthesis.synthesizer import PromptLesionSynthesizer, load_synthesizer
-from promptlesion.training.atomic import write_json
+from promptlesion.training.atomic import read_json, write_json
 from promptlesion.training.device import resolve_device
 from promptlesion.training.progress import progress_bar
 from promptlesion.training.run import Run, read_metrics
@@ -174,6 +177,7 @@ def _train_generator(demo: Demo) -> dict[str, Run]:
     diffusion = train_diffusion(
         train_cases=prepared.train,
         spec=spec,
+        labels=prepared.dataset.labels,
         autoencoder_run=demo.out / "autoencoder",
         config=config.diffusion,
         out=demo.out / "diffusion",
@@ -184,10 +188,13 @@ def _train_generator(demo: Demo) -> dict[str, Run]:
 
 
 def _synthesize(demo: Demo, synthesizer: PromptLesionSynthesizer) -> Run:
-    """Paint as many synthetic cases as there are real training cases, every type equally often."""
+    """Paint about as many synthetic cases as there are real training cases, every type equally often."""
     config = demo.config
     num_cases = config.demo.synthetic_cases or len(demo.prepared.train)
-    per_type = max(1, math.ceil(num_cases * config.synthesis.lesions_per_case / len(demo.type_names)))
+    per_case = mean_lesions_per_case(
+        demo.type_names, synthesizer.statistics, lesions_per_case=config.synthesis.lesions_per_case
+    )
+    per_type = max(1, math.ceil(num_cases * per_case / len(demo.type_names)))
     return synthesize_cohort(
         demo.prepared.part("train"),
         synthesizer,
@@ -195,6 +202,7 @@ def _synthesize(demo: Demo, synthesizer: PromptLesionSynthesizer) -> Run:
         config=config.synthesis,
         out=demo.out / "synthetic",
         seed=demo.seed,
+        load=partial(load_method, demo.out / "diffusion", config.synthesis),
     )
 
 
@@ -208,12 +216,17 @@ def _prompt_switch(demo: Demo, synthesizer: PromptLesionSynthesizer) -> dict[str
             demo.prepared.part("test"),
             synthesizer,
             num_lesions=demo.config.demo.prompt_switch_lesions,
-            config=demo.config.synthesis,
+            drawing=build_drawing(
+                demo.prepared.part("train"),
+                synthesizer.statistics,
+                deformation=demo.config.synthesis.deformation,
+                max_extent_mm=synthesizer.max_extent_mm,
+            ),
             seed=demo.seed,
         )
         columns = measured.mean_hu.round(2).T.tolist()
         write_json(path, {"mean_hu": dict(zip(measured.types, columns, strict=True))})
-    mean_hu: dict[str, list[float]] = json.loads(path.read_text(encoding="utf-8"))["mean_hu"]
+    mean_hu: dict[str, list[float]] = read_json(path)["mean_hu"]
     return mean_hu
 
 

@@ -12,16 +12,18 @@ from promptlesion.baselines.difftumor import train_difftumor
 from promptlesion.baselines.med_ddpm import train_med_ddpm
 from promptlesion.data.cache import CachedCase
 from promptlesion.data.dataset import Dataset, read_case
+from promptlesion.data.lesion_statistics import LesionStatistics
 from promptlesion.data.spec import DatasetSpec
 from promptlesion.data.volume import Volume
 from promptlesion.synthesis.config import SynthesisConfig
+from promptlesion.synthesis.drawing import LesionDrawing
 from promptlesion.synthesis.placement import PlacedLesion, place_lesion
 
 
 @pytest.fixture(scope="session")
 def sampling() -> SynthesisConfig:
     """Settings that suit every method."""
-    return SynthesisConfig(sampler="ddim", num_steps=3, init="noise", lesions_per_case=2, max_attempts=1)
+    return SynthesisConfig(sampler="ddim", num_steps=3, init="noise", lesions_per_case=2, accept_all=True)
 
 
 @pytest.fixture(scope="session")
@@ -48,6 +50,7 @@ def tiny_difftumor_config() -> DiffTumorConfig:
 def difftumor(
     tiny_cases: list[CachedCase],
     tiny_spec: DatasetSpec,
+    tiny_labels: dict[str, int],
     tiny_autoencoder_run: Path,
     tiny_difftumor_config: DiffTumorConfig,
 ) -> partial[object]:
@@ -55,6 +58,7 @@ def difftumor(
         train_difftumor,
         train_cases=tiny_cases[:3],
         spec=tiny_spec,
+        labels=tiny_labels,
         autoencoder_run=tiny_autoencoder_run,
         config=tiny_difftumor_config,
         seed=7,
@@ -90,12 +94,16 @@ def tiny_med_ddpm_config() -> MedDDPMConfig:
 
 @pytest.fixture(scope="session")
 def med_ddpm(
-    tiny_cases: list[CachedCase], tiny_spec: DatasetSpec, tiny_med_ddpm_config: MedDDPMConfig
+    tiny_cases: list[CachedCase],
+    tiny_spec: DatasetSpec,
+    tiny_labels: dict[str, int],
+    tiny_med_ddpm_config: MedDDPMConfig,
 ) -> partial[object]:
     return partial(
         train_med_ddpm,
         train_cases=tiny_cases[:3],
         spec=tiny_spec,
+        labels=tiny_labels,
         config=tiny_med_ddpm_config,
         seed=7,
         device="cpu",
@@ -130,9 +138,9 @@ def scene(lenient: Dataset) -> tuple[Volume, list[PlacedLesion]]:
             labels,
             lenient,
             index,
+            drawing=LesionDrawing(LesionStatistics(types={}), deformation=0.2),
             generator=np.random.default_rng(index),
             edge_mm=1.5,
-            deformation=0.2,
             max_extent_mm=12.0,
             others=lesions,
         )

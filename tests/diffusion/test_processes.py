@@ -20,6 +20,7 @@ WEIGHTS = "checkpoint/weights.safetensors"
 def test_two_processes_follow_one_and_go_on_where_they_were_killed(
     tiny_cases: list[CachedCase],
     tiny_spec: DatasetSpec,
+    tiny_labels: dict[str, int],
     tiny_autoencoder_run: Path,
     tiny_diffusion_config: DiffusionConfig,
     one_and_two_processes: Callable[..., tuple[Path, Path]],
@@ -32,6 +33,7 @@ def test_two_processes_follow_one_and_go_on_where_they_were_killed(
         train_diffusion,
         train_cases=tiny_cases[:3],
         spec=tiny_spec,
+        labels=tiny_labels,
         autoencoder_run=tiny_autoencoder_run,
         config=config,
         seed=7,

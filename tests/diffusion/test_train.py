@@ -24,6 +24,7 @@ CPU = torch.device("cpu")
 def train(
     tiny_cases: list[CachedCase],
     tiny_spec: DatasetSpec,
+    tiny_labels: dict[str, int],
     tiny_autoencoder_run: Path,
     tiny_diffusion_config: DiffusionConfig,
 ) -> partial[object]:
@@ -31,6 +32,7 @@ def train(
         train_diffusion,
         train_cases=tiny_cases[:3],
         spec=tiny_spec,
+        labels=tiny_labels,
         autoencoder_run=tiny_autoencoder_run,
         config=tiny_diffusion_config,
         seed=7,

@@ -19,10 +19,12 @@ from promptlesion.data.dataset import (
     write_dataset_json,
     write_spec,
 )
+from promptlesion.data.lesion_statistics import LesionStatistics, TypeStatistics
 from promptlesion.data.volume import Volume
 from promptlesion.diffusion.config import DiffusionConfig
 from promptlesion.diffusion.schedule import build_schedule
 from promptlesion.synthesis.config import SynthesisConfig
+from promptlesion.synthesis.drawing import LesionDrawing
 from promptlesion.synthesis.placement import PlacedLesion
 from promptlesion.synthesis.synthesizer import PromptLesionSynthesizer, Synthesizer, load_synthesizer
 
@@ -76,7 +78,13 @@ def scans(tmp_path_factory: pytest.TempPathFactory, tiny_spec: DatasetSpec) -> D
 
 @pytest.fixture(scope="session")
 def config() -> SynthesisConfig:
-    return SynthesisConfig(sampler="ddim", num_steps=3, lesions_per_case=2, max_attempts=2)
+    return SynthesisConfig(sampler="ddim", num_steps=3, lesions_per_case=2, max_attempts=2, accept_all=True)
+
+
+@pytest.fixture(scope="session")
+def drawing() -> LesionDrawing:
+    """Ellipsoids of any size in their type's range."""
+    return LesionDrawing(LesionStatistics(types={}), deformation=0.2)
 
 
 @pytest.fixture(scope="session")
@@ -100,9 +108,16 @@ def synthesizer(
     return synthesizer
 
 
+def numbers_alone(**counts_per_case: tuple[int, ...]) -> LesionStatistics:
+    """Statistics that tell how many lesions of each type the training cases have, and nothing of the lesions."""
+    nothing = {"diameters_mm": (), "mean_hu": (), "std_hu": (), "contrast_hu": ()}
+    types = {name: TypeStatistics(**nothing, counts_per_case=counts) for name, counts in counts_per_case.items()}
+    return LesionStatistics(types=types)
+
+
 @dataclass(frozen=True)
 class NoisePainter:
-    """Another method behind the same interface: noise around a mean, its own for every seed."""
+    """Another method behind the same interface: noise around a mean, its own for every seed; the rest as it was."""
 
     spec: DatasetSpec
     mean_hu: tuple[float, ...] = (500.0, 20.0)
@@ -110,9 +125,11 @@ class NoisePainter:
     calls: list[tuple[int, ...]] = field(default_factory=list)
     method: str = "noise"
     model_hash: str = "0" * 64
+    statistics: LesionStatistics = field(default_factory=lambda: numbers_alone(bright=(2, 1, 1), dark=(1, 1, 0)))
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     edge_mm: float = 3.0
     max_extent_mm: float = 30.0
+    finest_mm: float = 1.0
 
     def paint(
         self, image: Volume, lesions: Sequence[PlacedLesion], *, types: Sequence[int], seeds: Sequence[int]
@@ -120,10 +137,11 @@ class NoisePainter:
         if len(self.calls) >= self.stop_after:
             raise KeyboardInterrupt
         self.calls.append(tuple(seeds))
-        return [
-            np.random.default_rng(seed).normal(self.mean_hu[kind], 30, lesion.mask.shape).astype(np.float32)
-            for lesion, kind, seed in zip(lesions, types, seeds, strict=True)
-        ]
+        painted = []
+        for lesion, kind, seed in zip(lesions, types, seeds, strict=True):
+            noise = np.random.default_rng(seed).normal(self.mean_hu[kind], 30, lesion.mask.shape)
+            painted.append(np.where(lesion.mask, noise, image.array[lesion.box]).astype(np.float32))
+        return painted
 
 
 @pytest.fixture(scope="session")

@@ -6,28 +6,29 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-import nibabel as nib
 import numpy as np
 import pytest
-import SimpleITK as sitk  # noqa: N813
 from scipy import ndimage
+from tests.synthesis.conftest import numbers_alone
+from tests.synthesis.contract import check_contract, contents, pairs, raw
 
 from promptlesion.data.cache import build_cache
 from promptlesion.data.dataset import Dataset, image_path, label_path, open_dataset, read_case
 from promptlesion.data.provenance import read_provenance
-from promptlesion.data.spec import DatasetError, DatasetSpec
-from promptlesion.data.splits import Split
+from promptlesion.data.spec import DatasetError
 from promptlesion.segmentation.mixing import check_subjects_apart
-from promptlesion.synthesis.cohort import parse_counts, plan_cohort, source_scans, synthesize_cohort
+from promptlesion.synthesis.cohort import CohortError, synthesize_cohort
 from promptlesion.synthesis.config import SynthesisConfig
-from promptlesion.synthesis.placement import PlacementError
+from promptlesion.synthesis.share import Share, lock_if_free
 from promptlesion.synthesis.synthesizer import PromptLesionSynthesizer, Synthesizer
 from promptlesion.training.run import RunError
 
 COUNTS = {"bright": 6, "dark": 4}
 SEED = 11
-CASE_KEYS = ["case", "source", "subject", "method", "model", "sampler", "num_steps", "seed", "edge_mm", "lesions"]
-LESION_KEYS = ["type", "mask_origin", "center_mm", "diameter_mm", "mean_hu", "attempts", "is_accepted"]
+CASE_KEYS = ["case", "source", "subject", "method", "model", "sampler", "num_steps", "seed", "edge_mm"]
+CASE_KEYS += ["source_sha256", "lesions"]
+LESION_KEYS = ["type", "mask_origin", "center_mm", "diameter_mm", "mean_hu", "std_hu", "contrast_hu", "seam_hu"]
+LESION_KEYS += ["attempts", "rejections", "is_accepted"]
 
 
 @pytest.fixture(scope="session")
@@ -42,72 +43,21 @@ def cohort(
     return open_dataset(out)
 
 
-def raw(path: Path) -> tuple[nib.Nifti1Image, np.ndarray]:
-    """A file and its voxels as they are stored, in the order of the file."""
-    image = nib.load(path)
-    return image, np.asarray(image.dataobj)
-
-
-def contents(root: Path) -> dict[str, bytes]:
-    """Every file but the run's record, which holds times."""
-    files = (path for path in root.rglob("*") if path.is_file() and path.name != "run.json")
-    return {str(path.relative_to(root)): path.read_bytes() for path in files}
-
-
-def pairs(cohort: Dataset, scans: Dataset) -> list[tuple[str, str, dict[str, object]]]:
-    lines = read_provenance(cohort.root)
-    return [(case.name, str(lines[case.name]["source"]), lines[case.name]) for case in cohort.cases]
-
-
 def test_every_orientation_is_painted_into(cohort: Dataset, scans: Dataset) -> None:
-    assert {source for _, source, _ in pairs(cohort, scans)} == {case.name for case in scans.cases}
-
-
-def test_geometry_and_type_are_the_sources_bit_for_bit(cohort: Dataset, scans: Dataset) -> None:
-    for name, source, _ in pairs(cohort, scans):
-        for path_of in (image_path, label_path):
-            made, array = raw(path_of(cohort.root, name))
-            origin, before = raw(path_of(scans.root, source))
-            assert made.affine.tobytes() == origin.affine.tobytes()
-            assert array.dtype == before.dtype
-            for key in ("dim", "pixdim", "qform_code", "sform_code", "srow_x", "srow_y", "srow_z", "quatern_b"):
-                assert made.header[key].tobytes() == origin.header[key].tobytes(), key
-            assert (made.dataobj.slope, made.dataobj.inter) == (1, 0)
-
-
-def test_another_reader_sees_the_same_geometry_and_voxels(cohort: Dataset, scans: Dataset) -> None:
-    for name, source, _ in pairs(cohort, scans):
-        made, origin = (sitk.ReadImage(image_path(d.root, n)) for d, n in ((cohort, name), (scans, source)))
-        assert made.GetSize() == origin.GetSize()
-        assert made.GetSpacing() == origin.GetSpacing()
-        assert made.GetOrigin() == origin.GetOrigin()
-        assert made.GetDirection() == origin.GetDirection()
-        assert made.GetPixelID() == origin.GetPixelID()
-        stored = raw(image_path(cohort.root, name))[1]
-        assert np.array_equal(sitk.GetArrayFromImage(made).transpose(), stored)
+    assert {source for _, source, _ in pairs(cohort)} == {case.name for case in scans.cases}
 
 
 def test_nothing_changes_but_the_lesions_and_their_edge(cohort: Dataset, scans: Dataset) -> None:
-    for name, source, line in pairs(cohort, scans):
-        made, hu = raw(image_path(cohort.root, name))
-        before = raw(image_path(scans.root, source))[1]
-        labels, labels_before = (raw(label_path(d.root, n))[1] for d, n in ((cohort, name), (scans, source)))
-        is_new = labels != labels_before
-        assert is_new.any()
-        distance = ndimage.distance_transform_edt(~is_new, sampling=made.header.get_zooms())
-        far = distance >= line["edge_mm"]
-        assert hu[far].tobytes() == before[far].tobytes()
+    check_contract(cohort, scans)
+    for name, source, _ in pairs(cohort):
+        (_, hu), (_, before) = raw(image_path(cohort.root, name)), raw(image_path(scans.root, source))
+        is_new = raw(label_path(cohort.root, name))[1] != raw(label_path(scans.root, source))[1]
         assert (hu[is_new] != before[is_new]).mean() > 0.9
-        assert set(np.unique(labels[is_new])) <= {2, 3}
-        assert set(np.unique(labels_before[is_new])) == {1}
-        assert not is_new[labels_before == 4].any()
-        existing = np.isin(labels_before, (2, 3))
-        assert hu[existing].tobytes() == before[existing].tobytes()
 
 
 def test_files_hold_hu(cohort: Dataset, scans: Dataset) -> None:
     low, high = scans.spec.window_hu
-    for name, _, _ in pairs(cohort, scans):
+    for name, _, _ in pairs(cohort):
         image, labels = read_case(cohort, cohort.case(name))
         assert image.array.min() < -800 < low
         assert np.ptp(image.array) > 500
@@ -121,7 +71,7 @@ def test_provenance_says_what_was_painted(
     text = (cohort.root / "provenance.jsonl").read_text()
     assert [list(json.loads(line)) for line in text.splitlines()] == [CASE_KEYS] * len(cohort.cases)
     values = {lesion.name: lesion.label for lesion in scans.spec.lesions}
-    for name, source, line in pairs(cohort, scans):
+    for name, source, line in pairs(cohort):
         assert line["subject"] == scans.case(source).subject
         assert (line["method"], line["model"]) == ("promptlesion", synthesizer.model_hash)
         assert (line["sampler"], line["num_steps"], line["edge_mm"]) == ("ddim", 3, synthesizer.edge_mm)
@@ -140,6 +90,7 @@ def test_provenance_says_what_was_painted(
             mask = parts == nearest
             assert set(labels.array[mask]) == {values[lesion["type"]]}
             assert image.array[mask].mean() == pytest.approx(lesion["mean_hu"], abs=0.06)
+            assert image.array[mask].std() == pytest.approx(lesion["std_hu"], abs=0.06)
             volume_mm3 = mask.sum() * np.prod(image.spacing_mm)
             assert np.cbrt(6 / np.pi * volume_mm3) == pytest.approx(lesion["diameter_mm"], abs=0.01)
 
@@ -231,7 +182,102 @@ def test_other_settings_are_refused(
         again(scans=scans.select(["ras", "lps"]))
 
 
+@pytest.fixture
+def filtering(config: SynthesisConfig) -> SynthesisConfig:
+    return config.model_copy(update={"accept_all": False})
+
+
+def with_plausible(scans: Dataset, *ranges: tuple[float, float]) -> Dataset:
+    """The scans with other plausible means; where no training lesion is known, they alone decide."""
+    pairs_of = zip(scans.spec.lesions, ranges, strict=True)
+    lesions = tuple(lesion.model_copy(update={"hu": hu}) for lesion, hu in pairs_of)
+    return replace(scans, spec=scans.spec.model_copy(update={"lesions": lesions}))
+
+
 def test_implausible_lesions_are_tried_again_left_out_and_recorded(
+    noise_painter: Callable[..., Synthesizer],
+    scans: Dataset,
+    filtering: SynthesisConfig,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    asked = with_plausible(scans, (400.0, 700.0), (60.0, 90.0))
+    painter = noise_painter(asked.spec)
+    synthesize_cohort(asked, painter, counts={"bright": 3, "dark": 2}, config=filtering, out=tmp_path, seed=SEED)
+    assert "dark: 0 of 2 painted; 2 did not pass the quality filter (for example mean " in caplog.text
+    made, lines = open_dataset(tmp_path), read_provenance(tmp_path)
+    check_contract(made, scans)
+    assert {case.name for case in made.cases} == set(lines)
+    records = [json.loads(path.read_text()) for path in sorted((tmp_path / "provenance").iterdir())]
+    lesions = [lesion for record in records for line in record["cases"] for lesion in line["lesions"]]
+    told = {(entry["type"], entry["attempts"], len(entry["rejections"]), entry["is_accepted"]) for entry in lesions}
+    assert told == {("bright", 1, 0, True), ("dark", 2, 2, False)}
+    assert all("HU, expected 60 to 90" in text for entry in lesions for text in entry["rejections"])
+    for name, source, line in pairs(made):
+        new = raw(label_path(tmp_path, name))[1] != raw(label_path(scans.root, source))[1]
+        accepted = sum(entry["is_accepted"] for entry in line["lesions"])
+        assert ndimage.label(new, structure=np.ones((3, 3, 3)))[1] == accepted > 0
+    seeds = [seed for call in painter.calls for seed in call]
+    assert len(set(seeds)) == len(seeds) == 3 + 2 * 2
+
+
+def test_the_filter_can_be_turned_off_and_its_figures_are_recorded_all_the_same(
+    noise_painter: Callable[..., Synthesizer], scans: Dataset, config: SynthesisConfig, tmp_path: Path
+) -> None:
+    asked = with_plausible(scans, (400.0, 700.0), (60.0, 90.0))
+    synthesize_cohort(asked, noise_painter(asked.spec), counts={"dark": 2}, config=config, out=tmp_path, seed=SEED)
+    lesions = [lesion for line in read_provenance(tmp_path).values() for lesion in line["lesions"]]
+    assert [(entry["attempts"], entry["rejections"], entry["is_accepted"]) for entry in lesions] == [(1, [], True)] * 2
+    for entry in lesions:
+        assert entry["mean_hu"] == pytest.approx(20, abs=15)
+        assert entry["std_hu"] == pytest.approx(30, abs=10)
+        assert entry["contrast_hu"] == pytest.approx(20 - 120, abs=15)
+        assert entry["seam_hu"] < 1  # it painted nothing beside the mask
+
+
+def test_where_nothing_passes_there_is_no_cohort(
+    noise_painter: Callable[..., Synthesizer], scans: Dataset, filtering: SynthesisConfig, tmp_path: Path
+) -> None:
+    asked = with_plausible(scans, (0.0, 1.0), (0.0, 1.0))
+    for _ in range(2):
+        with pytest.raises(CohortError, match=r"no lesion could be painted. bright: 0 of 2 painted; 2 did not pass"):
+            synthesize_cohort(
+                asked, noise_painter(asked.spec), counts={"bright": 2}, config=filtering, out=tmp_path, seed=SEED
+            )
+        assert not (tmp_path / "dataset.json").exists()
+        assert not (tmp_path / "imagesTr").exists()
+        assert not (tmp_path / ".locks").exists()
+
+
+def test_no_room_anywhere_says_why(
+    noise_painter: Callable[..., Synthesizer], scans: Dataset, config: SynthesisConfig, tmp_path: Path
+) -> None:
+    painter = noise_painter(scans.spec, edge_mm=30.0)
+    reason = r"bright: 0 of 1 painted; 1 found no room \(\w+: bright: found no place in organ"
+    with pytest.raises(CohortError, match=f"no lesion could be painted. {reason}"):
+        synthesize_cohort(scans, painter, counts={"bright": 1}, config=config, out=tmp_path, seed=SEED)
+
+
+def test_what_finds_no_room_in_a_scan_goes_into_another(
+    noise_painter: Callable[..., Synthesizer], scans: Dataset, config: SynthesisConfig, tmp_path: Path
+) -> None:
+    """Lesions so large that two do not fit beside each other, asked for in pairs."""
+    crowded = config.model_copy(update={"lesions_per_case": 4})
+    many = numbers_alone(bright=(4,), dark=(0,))
+    lesions = tuple(lesion.model_copy(update={"diameter_mm": (14.0, 16.0)}) for lesion in scans.spec.lesions)
+    asked = replace(scans, spec=scans.spec.model_copy(update={"lesions": lesions}))
+    painter = noise_painter(asked.spec, statistics=many)
+    synthesize_cohort(asked, painter, counts={"bright": 4}, config=crowded, out=tmp_path, seed=SEED)
+    lines = read_provenance(tmp_path)
+    assert sum(len(line["lesions"]) for line in lines.values()) == 4
+    assert list(lines)[:2] == ["synthetic_0000", "synthetic_0000_2"]
+    assert len({line["source"] for line in lines.values()}) == len(lines)
+    made = open_dataset(tmp_path)
+    check_contract(made, scans)
+    assert json.loads((tmp_path / "dataset.json").read_text())["numTraining"] == len(lines) == len(made.cases)
+
+
+def test_scans_without_the_host_are_passed_over_and_what_is_given_up_is_named(
     noise_painter: Callable[..., Synthesizer],
     scans: Dataset,
     config: SynthesisConfig,
@@ -239,105 +285,99 @@ def test_implausible_lesions_are_tried_again_left_out_and_recorded(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     bright, dark = scans.spec.lesions
-    spec = scans.spec.model_copy(
-        update={
-            "lesions": (bright.model_copy(update={"hu": (400.0, 700.0)}), dark.model_copy(update={"hu": (60.0, 90.0)}))
-        }
-    )
-    painter = noise_painter(spec)
-    synthesize_cohort(
-        replace(scans, spec=spec), painter, counts={"bright": 2, "dark": 2}, config=config, out=tmp_path, seed=SEED
-    )
-    assert "2 of 4 lesions were not plausible after 2 attempts and were left out" in caplog.text
-    made = open_dataset(tmp_path)
-    lesions = [lesion for line in read_provenance(tmp_path).values() for lesion in line["lesions"]]
-    assert {(entry["type"], entry["attempts"], entry["is_accepted"]) for entry in lesions} == {
-        ("bright", 1, True),
-        ("dark", 2, False),
-    }
-    for case in made.cases:
-        line = read_provenance(tmp_path)[case.name]
-        labels = read_case(made, case)[1].array
-        before = read_case(scans, scans.case(line["source"]))[1].array
-        accepted = sum(entry["is_accepted"] for entry in line["lesions"])
-        assert ndimage.label(labels != before, structure=np.ones((3, 3, 3)))[1] == accepted
-        assert np.array_equal(labels == 3, before == 3)
+    hosted = scans.spec.model_copy(update={"lesions": (bright, dark.model_copy(update={"host": ("nowhere",)}))})
+    asked = replace(scans, spec=hosted, labels={**scans.labels, "nowhere": 5})
+    painter = noise_painter(hosted)
+    synthesize_cohort(asked, painter, counts={"bright": 2, "dark": 2}, config=config, out=tmp_path, seed=SEED)
+    assert "dark: 0 of 2 painted; 2 found no room (no scan has its host (nowhere), 2 times)" in caplog.text
+    lesions = [lesion["type"] for line in read_provenance(tmp_path).values() for lesion in line["lesions"]]
+    assert lesions == ["bright", "bright"]
 
 
-def test_no_room_anywhere_says_why(
-    noise_painter: Callable[..., Synthesizer], scans: Dataset, config: SynthesisConfig, tmp_path: Path
+def test_coarse_scans_and_lesions_the_model_cannot_resolve_are_named(
+    noise_painter: Callable[..., Synthesizer],
+    scans: Dataset,
+    config: SynthesisConfig,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    painter = noise_painter(scans.spec, edge_mm=30.0)
-    with pytest.raises(PlacementError, match=r"synthetic_0000: no scan has room for it\. \w+: \w+: found no place in"):
-        synthesize_cohort(scans, painter, counts={"bright": 1}, config=config, out=tmp_path, seed=SEED)
-
-
-class TestPlan:
-    def test_counts_are_honoured_in_as_few_cases_as_hold_them(self, scans: Dataset) -> None:
-        planned = plan_cohort(scans, {"bright": 7, "dark": 4}, lesions_per_case=3, seed=0)
-        assert [case.name for case in planned] == [
-            "synthetic_0000",
-            "synthetic_0001",
-            "synthetic_0002",
-            "synthetic_0003",
-        ]
-        types = [kind for case in planned for kind in case.types]
-        assert (types.count(0), types.count(1)) == (7, 4)
-        assert max(len(case.types) for case in planned) == 3
-        assert all(list(case.types) == sorted(case.types) for case in planned)
-
-    def test_types_are_mixed(self, scans: Dataset) -> None:
-        planned = plan_cohort(scans, {"bright": 20, "dark": 20}, lesions_per_case=4, seed=0)
-        assert sum(len(set(case.types)) == 2 for case in planned) > 5
-        assert planned == plan_cohort(scans, {"bright": 20, "dark": 20}, lesions_per_case=4, seed=0)
-        assert planned != plan_cohort(scans, {"bright": 20, "dark": 20}, lesions_per_case=4, seed=1)
-
-    def test_one_type_alone(self, scans: Dataset) -> None:
-        planned = plan_cohort(scans, {"dark": 2}, lesions_per_case=3, seed=0)
-        assert [case.types for case in planned] == [(1, 1)]
-
-    def test_an_unknown_type_is_named(self, scans: Dataset) -> None:
-        with pytest.raises(ValueError, match=r"--count grey=2: expected one of the lesion types bright, dark; found"):
-            plan_cohort(scans, {"grey": 2}, lesions_per_case=3, seed=0)
-
-    @pytest.mark.parametrize("counts", [{}, {"bright": 0, "dark": 0}])
-    def test_nothing_to_paint_is_refused(self, scans: Dataset, counts: dict[str, int]) -> None:
-        with pytest.raises(ValueError, match="expected at least one lesion of bright, dark; found none"):
-            plan_cohort(scans, counts, lesions_per_case=3, seed=0)
-
-
-def test_counts_are_read() -> None:
-    assert parse_counts(["calcified_plaque=20", "non_calcified_plaque=0"]) == {
-        "calcified_plaque": 20,
-        "non_calcified_plaque": 0,
-    }
-
-
-@pytest.mark.parametrize("texts", [["plaque"], ["plaque="], ["plaque=-1"], ["plaque=1.5"], ["a=1", "a=2"]])
-def test_other_counts_are_refused(texts: list[str]) -> None:
-    with pytest.raises(ValueError, match=rf"--count {texts[-1]}: expected TYPE=N, every type once"):
-        parse_counts(texts)
-
-
-def test_scans_are_those_of_training_subjects(
-    noise_painter: Callable[..., Synthesizer], scans: Dataset, tiny_spec: DatasetSpec
-) -> None:
-    split = Split(train=("ras", "lps"), validation=("permuted",), test=("oblique", "oblique_permuted"))
-    kept = source_scans(scans, noise_painter(tiny_spec), split)
-    assert {case.name for case in kept.cases} == {"ras", "lps"}
-
-
-def test_a_model_of_other_lesion_types_is_refused(
-    noise_painter: Callable[..., Synthesizer], scans: Dataset, tiny_spec: DatasetSpec
-) -> None:
-    other = tiny_spec.model_copy(update={"lesions": tiny_spec.lesions[::-1], "spacing_mm": (1.0, 1.0, 1.0)})
-    split = Split(train=("ras",), validation=("lps",), test=("permuted",))
-    differing = (
-        r"spacing_mm \(\[1.0, 1.0, 1.5\] instead of \[1.0, 1.0, 1.0\]\); "
-        r"lesion_types \(\['bright', 'dark'\] instead of \['dark', 'bright'\]\)"
+    fine = replace(scans, spec=scans.spec.model_copy(update={"spacing_mm": (0.5, 0.5, 1.0)})).select(
+        ["ras", "permuted"]
     )
-    with pytest.raises(ValueError, match=f"the one the model was trained on; found one with other {differing}"):
-        source_scans(scans, noise_painter(other), split)
+    painter = noise_painter(fine.spec, finest_mm=30.0)
+    synthesize_cohort(fine, painter, counts={"bright": 2}, config=config, out=tmp_path, seed=SEED)
+    assert "permuted: its voxels of 1.00 x 1.20 x 1.00 mm are far coarser than the model's of 0.50" in caplog.text
+    assert "2 of 2 lesions are smaller than what the model resolves, a sphere of 30.0 mm; the smallest" in caplog.text
+
+
+class TestShares:
+    """Several processes that know of each other through the folder alone."""
+
+    @pytest.fixture
+    def options(self, scans: Dataset, config: SynthesisConfig) -> dict[str, object]:
+        return {"counts": COUNTS, "config": config, "seed": SEED}
+
+    def test_together_they_write_what_one_writes_and_the_last_one_finishes(
+        self,
+        noise_painter: Callable[..., Synthesizer],
+        scans: Dataset,
+        options: dict[str, object],
+        tmp_path: Path,
+        caplog: pytest.LogCaptureFixture,
+    ) -> None:
+        caplog.set_level("INFO")
+        alone = noise_painter(scans.spec)
+        assert synthesize_cohort(scans, alone, out=tmp_path / "one", **options).is_finished
+        painters = [noise_painter(scans.spec) for _ in range(3)]
+        for index, painter in enumerate(painters):
+            assert not (tmp_path / "three" / "dataset.json").exists()
+            run = synthesize_cohort(scans, painter, out=tmp_path / "three", share=Share(index, 3), **options)
+            assert run.is_finished == (index == 2)
+        assert "this share is done; others have" in caplog.text
+        assert contents(tmp_path / "three") == contents(tmp_path / "one")
+        calls = [seeds for painter in painters for seeds in painter.calls]
+        assert sorted(calls) == sorted(alone.calls)
+
+    def test_a_case_that_another_process_is_making_is_left_to_it(
+        self, noise_painter: Callable[..., Synthesizer], scans: Dataset, options: dict[str, object], tmp_path: Path
+    ) -> None:
+        painter = noise_painter(scans.spec)
+        with lock_if_free(tmp_path / ".locks" / "synthetic_0001.lock") as is_free:
+            assert is_free
+            assert not synthesize_cohort(scans, painter, out=tmp_path, **options).is_finished
+        assert not (tmp_path / "provenance" / "synthetic_0001.json").exists()
+        assert (tmp_path / "provenance" / "synthetic_0002.json").exists()
+        before = len(painter.calls)
+        assert synthesize_cohort(scans, painter, out=tmp_path, **options).is_finished
+        assert len(painter.calls) == before + 1
+        assert not (tmp_path / ".locks").exists()
+
+    def test_what_killed_processes_left_is_gone_at_the_end(
+        self, noise_painter: Callable[..., Synthesizer], scans: Dataset, options: dict[str, object], tmp_path: Path
+    ) -> None:
+        (tmp_path / "imagesTr").mkdir()
+        (tmp_path / "imagesTr" / ".partial.synthetic_0000_0000.nii.gz").write_bytes(b"half")
+        synthesize_cohort(scans, noise_painter(scans.spec), out=tmp_path, **options)
+        assert not [path for path in tmp_path.rglob("*") if path.name.startswith(".")]
+
+    def test_other_scans_of_the_same_names_are_refused(
+        self, noise_painter: Callable[..., Synthesizer], scans: Dataset, options: dict[str, object], tmp_path: Path
+    ) -> None:
+        root = tmp_path / "scans"
+        shutil.copytree(scans.root, root)
+        copied = open_dataset(root)
+        painter = noise_painter(scans.spec, stop_after=2)
+        with pytest.raises(KeyboardInterrupt):
+            synthesize_cohort(copied, painter, out=tmp_path / "out", **options)
+        source = json.loads((tmp_path / "out/provenance/synthetic_0000.json").read_text())["cases"][0]["source"]
+        path = image_path(root, source)
+        content = bytearray(path.read_bytes())
+        content[9] ^= 1  # of gzip's header: another file of the same size that holds the same scan
+        path.write_bytes(content)
+        with pytest.raises(
+            RunError, match=rf"{source}: expected the scan and label map that synthetic_0000 was painted"
+        ):
+            synthesize_cohort(copied, noise_painter(scans.spec), out=tmp_path / "out", **options)
 
 
 def test_a_folder_without_provenance_is_one_of_real_scans(cohort: Dataset, tmp_path: Path) -> None:

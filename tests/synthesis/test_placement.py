@@ -1,14 +1,25 @@
 """A placed lesion is as large as asked for, inside its host, apart from others and off the scan's edge."""
 
+import re
+import tracemalloc
+from dataclasses import replace
+from itertools import islice
+
 import numpy as np
 import pytest
-from scipy import ndimage
+from scipy import ndimage, stats
 
 from promptlesion.data.dataset import Dataset, read_case
+from promptlesion.data.lesion_statistics import LesionStatistics, TypeStatistics
+from promptlesion.data.spec import LesionType
 from promptlesion.data.volume import Volume
-from promptlesion.synthesis.placement import PlacedLesion, PlacementError, offsets_mm, paint_labels, place_lesion
+from promptlesion.synthesis import placement
+from promptlesion.synthesis.drawing import LesionDrawing
+from promptlesion.synthesis.growth import by_label, offsets_mm
+from promptlesion.synthesis.placement import PlacedLesion, PlacementError, _host_voxels, paint_labels, place_lesion
 
 EDGE_MM = 2.0
+ANY_SIZE = LesionDrawing(LesionStatistics(types={}), deformation=0.25)
 
 
 def place(
@@ -20,14 +31,15 @@ def place(
     edge_mm: float = EDGE_MM,
     max_extent_mm: float = 40.0,
     others: tuple[PlacedLesion, ...] = (),
+    drawing: LesionDrawing = ANY_SIZE,
 ) -> PlacedLesion:
     return place_lesion(
         labels,
         dataset,
         type_index,
+        drawing=drawing,
         generator=np.random.default_rng(seed),
         edge_mm=edge_mm,
-        deformation=0.25,
         max_extent_mm=max_extent_mm,
         others=others,
     )
@@ -89,9 +101,7 @@ def test_diameters_never_leave_the_asked_range(scans: Dataset) -> None:
 def test_in_a_thin_wall_it_grows_along_the_wall(scans: Dataset) -> None:
     affine = np.diag([0.8, 1.0, 0.9, 1.0])
     array = np.zeros((50, 48, 52), dtype=np.uint8)
-    x, y, _ = offsets_mm((slice(0, 50), slice(0, 48), slice(0, 52)), np.array([25, 24, 26]), affine).transpose(
-        3, 0, 1, 2
-    )
+    x, y, _ = offsets_mm((slice(0, 50), slice(0, 48), slice(0, 52)), (25, 24, 26), affine).transpose(3, 0, 1, 2)
     radius = np.hypot(x, y)
     array[(radius < 8) & (radius >= 6)] = 1
     array[radius < 6] = 4
@@ -128,10 +138,80 @@ def test_painting_writes_the_mask_alone_and_the_last_one_wins() -> None:
 
 def test_vectors_are_those_of_the_world() -> None:
     affine = np.array([[0, -2.0, 0, 5], [0.5, 0, 0, 6], [0, 0, 3.0, 7], [0, 0, 0, 1]])
-    offsets = offsets_mm((slice(1, 3), slice(2, 5), slice(0, 2)), np.array([1, 4, 1]), affine)
+    offsets = offsets_mm((slice(1, 3), slice(2, 5), slice(0, 2)), (1, 4, 1), affine)
     assert offsets.shape == (2, 3, 2, 3)
     assert offsets[0, 2, 1].tolist() == [0, 0, 0]
     assert offsets[1, 0, 0].tolist() == [4, 0.5, -3]
+
+
+def test_every_voxel_of_the_host_is_as_likely_as_another() -> None:
+    labels = np.zeros((12, 10, 8), dtype=np.uint8)
+    labels[3:7, 2:9, 1:6] = 1
+    voxels = islice(_host_voxels(labels, by_label((1,)), np.random.default_rng(0)), 14_000)
+    counts = np.zeros(labels.shape)
+    np.add.at(counts, tuple(np.array(list(voxels)).T), 1)
+    assert counts[labels == 0].sum() == 0
+    assert stats.chisquare(counts[labels == 1]).pvalue > 0.01
+
+
+def test_a_host_that_draws_miss_is_listed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(placement, "_FIRST_BLOCK", 1)
+    monkeypatch.setattr(placement, "_MOST_DRAWN", 2)
+    labels = np.zeros((30, 30, 30), dtype=np.uint8)
+    labels[4, 5, 6] = labels[20, 1, 2] = 1
+    found = set(islice(_host_voxels(labels, by_label((1,)), np.random.default_rng(0)), 20))
+    assert found == {(4, 5, 6), (20, 1, 2)}
+    assert list(_host_voxels(np.zeros_like(labels), by_label((1,)), np.random.default_rng(0))) == []
+
+
+def test_a_large_scan_takes_no_more_memory(scans: Dataset) -> None:
+    """As bool the scan alone would be 36 MB; placing looks at boxes of it."""
+    array = np.zeros((300, 300, 400), dtype=np.uint8)
+    array[100:150, 120:170, 200:260] = 1
+    labels = Volume(array, np.eye(4))
+    tracemalloc.start()
+    try:
+        place(labels, scans, seed=2, others=(place(labels, scans, seed=1),))
+        assert tracemalloc.get_traced_memory()[1] < 25e6
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_size_is_tried_at_several_places(scans: Dataset) -> None:
+    """In a host that takes large lesions in its thick part alone, they come nearly as often as small ones."""
+    array = np.zeros((60, 60, 60), dtype=np.uint8)
+    array[20:40, 20:40, 6:36] = 1
+    array[28:32, 28:32, 36:56] = 1
+    zeros = (0.0, 0.0)
+    sizes = TypeStatistics(
+        diameters_mm=(4.2, 7.0), mean_hu=zeros, std_hu=zeros, contrast_hu=zeros, counts_per_case=(2,)
+    )
+    drawing = LesionDrawing(LesionStatistics(types={"bright": sizes}), deformation=0.25)
+    labels = Volume(array, np.eye(4))
+    drawn = [place(labels, scans, seed=seed, drawing=drawing).diameter_mm for seed in range(60)]
+    assert 0.3 < np.mean(np.array(drawn) > 5.5) < 0.7
+
+
+def test_crescents_and_ellipsoids_in_one_scan_keep_apart_and_off_the_lumen(scans: Dataset) -> None:
+    """Crescents against the lumen of the tube, ellipsoids anywhere in the organ around it."""
+    bright, dark = scans.spec.lesions
+    crescent = LesionType(**{**bright.model_dump(), "shape": "crescent", "lumen": ("lumen",)})
+    dataset = replace(scans, spec=scans.spec.model_copy(update={"lesions": (crescent, dark)}))
+    for name in ("ras", "oblique_permuted"):
+        labels = read_case(scans, scans.case(name))[1]
+        lesions: tuple[PlacedLesion, ...] = ()
+        for index in (0, 1, 0, 1):
+            # an organ 13 mm thick takes little of a crescent around a voxel at its outer end
+            lesions += (place(labels, dataset, index, seed=len(lesions), edge_mm=1.0, others=lesions),)
+        assert [lesion.mask_origin for lesion in lesions] == ["crescent", "ellipsoid"] * 2
+        masks = [on_scan(lesion, labels) for lesion in lesions]
+        assert np.sum(masks, axis=0).max() == 1
+        for index, mask in enumerate(masks):
+            assert set(labels.array[mask]) == {1}
+            others = np.any([other for place_, other in enumerate(masks) if place_ != index], axis=0)
+            assert ndimage.distance_transform_edt(~others, sampling=labels.spacing_mm)[mask].min() > 2.0
+            to_lumen = ndimage.distance_transform_edt(labels.array != 4, sampling=labels.spacing_mm)[mask].min()
+            assert index % 2 or to_lumen < 2.0
 
 
 class TestRefusals:
@@ -152,9 +232,11 @@ class TestRefusals:
         speck = np.zeros_like(ras.array)
         speck[20:22, 20:22, 20:22] = 1
         message = self.refusal(ras.with_array(speck), scans)
-        assert message == (
-            "bright: found no place in organ after 40 tries: too little of the host around it (40 times)"
+        pattern = (
+            r"bright: found no place in organ, looked at 60: too little of the host around it "
+            r"\(60 times; room for 2\.8 mm where \d\.\d mm were asked for\)"
         )
+        assert re.fullmatch(pattern, message)
 
     def test_another_lesion_everywhere_near(self, scans: Dataset, ras: Volume) -> None:
         crowded = ras.array.copy()
@@ -170,12 +252,20 @@ class TestRefusals:
     def test_a_lesion_larger_than_the_patch(self, scans: Dataset, ras: Volume) -> None:
         assert "larger than the model's patch allows" in self.refusal(ras, scans, max_extent_mm=2.0)
 
-    def test_reasons_are_counted_and_sum_to_the_tries(self, scans: Dataset, ras: Volume) -> None:
+    def test_reasons_are_counted_and_sum_to_the_places_looked_at(self, scans: Dataset, ras: Volume) -> None:
         skin_and_specks = np.zeros_like(ras.array)
         skin_and_specks[:8] = 1
         skin_and_specks[16:-6:4, 6:-6:4, 6:-6:4] = 1
         message = self.refusal(ras.with_array(skin_and_specks), scans, edge_mm=6.0)
-        assert message.count("times)") > 1
-        counts = [int(part.split(" times")[0]) for part in message.split("(")[1:]]
-        assert sum(counts) == 40
+        num_looks = int(re.search(r"looked at (\d+)", message).group(1))
+        counts = [int(count) for count in re.findall(r"\((\d+) times; ", message)]
+        assert len(counts) > 1
+        assert sum(counts) == num_looks
         assert counts == sorted(counts, reverse=True)
+
+    def test_figures_say_how_near_it_came(self, scans: Dataset, ras: Volume) -> None:
+        message = self.refusal(ras, scans, max_extent_mm=4.2)
+        found = re.search(
+            r"larger than the model's patch allows \(\d+ times; ([\d.]+) mm along an axis where 4.2 mm", message
+        )
+        assert float(found.group(1)) > 4.2

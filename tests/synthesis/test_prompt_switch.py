@@ -6,17 +6,17 @@ import numpy as np
 import pytest
 
 from promptlesion.data.dataset import Dataset
-from promptlesion.synthesis.config import SynthesisConfig
+from promptlesion.synthesis.drawing import LesionDrawing
 from promptlesion.synthesis.placement import PlacementError
 from promptlesion.synthesis.prompt_switch import measure_prompt_switch
 from promptlesion.synthesis.synthesizer import PromptLesionSynthesizer, Synthesizer
 
 
 def test_a_method_that_obeys_its_prompt_is_measured_as_that(
-    scans: Dataset, noise_painter: Callable[..., Synthesizer], config: SynthesisConfig
+    scans: Dataset, noise_painter: Callable[..., Synthesizer], drawing: LesionDrawing
 ) -> None:
     painter = noise_painter(scans.spec)
-    measured = measure_prompt_switch(scans, painter, num_lesions=6, config=config, seed=3)
+    measured = measure_prompt_switch(scans, painter, num_lesions=6, drawing=drawing, seed=3)
     assert measured.types == ("bright", "dark")
     assert measured.mean_hu.shape == (6, 2)
     np.testing.assert_allclose(measured.mean_hu.mean(axis=0), painter.mean_hu, atol=10)
@@ -25,10 +25,11 @@ def test_a_method_that_obeys_its_prompt_is_measured_as_that(
 
 
 def test_it_depends_on_the_seed_alone(
-    scans: Dataset, synthesizer: PromptLesionSynthesizer, config: SynthesisConfig
+    scans: Dataset, synthesizer: PromptLesionSynthesizer, drawing: LesionDrawing
 ) -> None:
     first, again, other = (
-        measure_prompt_switch(scans, synthesizer, num_lesions=3, config=config, seed=seed).mean_hu for seed in (3, 3, 4)
+        measure_prompt_switch(scans, synthesizer, num_lesions=3, drawing=drawing, seed=seed).mean_hu
+        for seed in (3, 3, 4)
     )
     assert np.array_equal(first, again)
     assert not np.allclose(first, other)
@@ -36,7 +37,7 @@ def test_it_depends_on_the_seed_alone(
 
 
 def test_scans_without_room_are_passed_over_and_too_few_are_an_error(
-    scans: Dataset, noise_painter: Callable[..., Synthesizer], config: SynthesisConfig
+    scans: Dataset, noise_painter: Callable[..., Synthesizer], drawing: LesionDrawing
 ) -> None:
     with pytest.raises(PlacementError, match="expected room for 2 masks in 5 scans; found it for 0"):
-        measure_prompt_switch(scans, noise_painter(scans.spec, edge_mm=30.0), num_lesions=2, config=config, seed=3)
+        measure_prompt_switch(scans, noise_painter(scans.spec, edge_mm=30.0), num_lesions=2, drawing=drawing, seed=3)

@@ -7,6 +7,7 @@ import pytest
 
 from promptlesion.data.dataset import Dataset, read_case
 from promptlesion.data.lesion_instances import find_lesions
+from promptlesion.synthesis.drawing import LesionDrawing
 from promptlesion.synthesis.placement import PlacementError
 from promptlesion.synthesis.repaint import (
     blend_masks,
@@ -59,9 +60,11 @@ def test_painting_real_lesions_in_place_gives_what_was_asked_for(
         np.testing.assert_array_equal(scan.image.array, before)
 
 
-def test_new_masks_are_as_many_as_asked_for_of_every_type_and_depend_on_the_seed_alone(scans: Dataset) -> None:
+def test_new_masks_are_as_many_as_asked_for_of_every_type_and_depend_on_the_seed_alone(
+    scans: Dataset, drawing: LesionDrawing
+) -> None:
     first, again, other = (
-        scans_with_new_masks(scans, num_per_type=7, deformation=0.2, seed=seed, **OPTIONS) for seed in (3, 3, 4)
+        scans_with_new_masks(scans, num_per_type=7, drawing=drawing, seed=seed, **OPTIONS) for seed in (3, 3, 4)
     )
     types = [lesion.type_index for scan in first for lesion in scan.lesions]
     assert (types.count(0), types.count(1)) == (7, 7)
@@ -75,29 +78,29 @@ def test_new_masks_are_as_many_as_asked_for_of_every_type_and_depend_on_the_seed
     assert len(set(seeds)) == len(seeds)
 
 
-def test_more_masks_of_a_type_than_there_is_room_for_are_an_error(scans: Dataset) -> None:
+def test_more_masks_of_a_type_than_there_is_room_for_are_an_error(scans: Dataset, drawing: LesionDrawing) -> None:
     with pytest.raises(PlacementError, match="bright: expected room for 2 masks in 5 scans; found it for 0"):
-        scans_with_new_masks(scans, num_per_type=2, edge_mm=30.0, max_extent_mm=30.0, deformation=0.2, seed=3)
+        scans_with_new_masks(scans, num_per_type=2, edge_mm=30.0, max_extent_mm=30.0, drawing=drawing, seed=3)
 
 
 def test_every_mask_comes_under_every_prompt_with_one_noise(
-    scans: Dataset, noise_painter: Callable[..., Synthesizer]
+    scans: Dataset, noise_painter: Callable[..., Synthesizer], drawing: LesionDrawing
 ) -> None:
     painter = noise_painter(scans.spec)
-    scan = scans_with_new_masks(scans, num_per_type=2, deformation=0.2, seed=3, **OPTIONS)[0]
+    scan = scans_with_new_masks(scans, num_per_type=2, drawing=drawing, seed=3, **OPTIONS)[0]
     repeated, types = under_every_prompt(scan, num_types=2)
     assert types == (0, 1) * len(scan.lesions)
     assert repeated.lesions[::2] == repeated.lesions[1::2] == scan.lesions
     painted = paint_masks(repeated, painter, types=types, batch_size=3)
-    for bright, dark in zip(painted[::2], painted[1::2], strict=True):
-        np.testing.assert_allclose(bright - dark, 480, atol=1e-3)
+    for lesion, bright, dark in zip(scan.lesions, painted[::2], painted[1::2], strict=True):
+        np.testing.assert_allclose((bright - dark)[lesion.mask], 480, atol=1e-3)
 
 
 def test_a_wider_box_holds_the_same_mask_and_the_same_painting(
-    scans: Dataset, synthesizer: PromptLesionSynthesizer
+    scans: Dataset, synthesizer: PromptLesionSynthesizer, drawing: LesionDrawing
 ) -> None:
     """Painted as the smaller box, where both are; the boxes end at the scan's edge."""
-    scan = scans_with_new_masks(scans, num_per_type=2, deformation=0.2, seed=3, edge_mm=3.0, max_extent_mm=10.0)[0]
+    scan = scans_with_new_masks(scans, num_per_type=2, drawing=drawing, seed=3, edge_mm=3.0, max_extent_mm=10.0)[0]
     for margin_mm in (2.0, 500.0):
         wide = widened(scan, margin_mm=margin_mm)
         for lesion, wider in zip(scan.lesions, wide.lesions, strict=True):

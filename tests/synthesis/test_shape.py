@@ -1,5 +1,7 @@
 """Deformed ellipsoids have the volume and the radius they are asked to have."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -14,16 +16,16 @@ def grid_mm(half_width: float, step: float) -> np.ndarray:
 @pytest.mark.parametrize("seed", range(4))
 def test_an_undeformed_ellipsoid_has_the_volume_of_its_sphere(seed: int) -> None:
     ellipsoid = draw_ellipsoid(np.random.default_rng(seed), deformation=0.0)
-    assert np.prod(ellipsoid.axis_ratios) == pytest.approx(1)
+    assert np.prod(ellipsoid.deformation.axis_ratios) == pytest.approx(1)
     volume_mm3 = (ellipsoid.radius_ratio(grid_mm(8.0, 0.25), radius_mm=5.0) < 1).sum() * 0.25**3
     assert volume_mm3 == pytest.approx(4 / 3 * np.pi * 5.0**3, rel=0.01)
 
 
 def test_its_axes_are_as_long_as_the_ratios_say() -> None:
     ellipsoid = draw_ellipsoid(np.random.default_rng(1), deformation=0.0)
-    ends = 3.0 * ellipsoid.axis_ratios[:, None] * ellipsoid.rotation.T
-    np.testing.assert_allclose(ellipsoid.radius_ratio(ends, radius_mm=3.0), 1.0)
-    np.testing.assert_allclose(ellipsoid.rotation @ ellipsoid.rotation.T, np.eye(3), atol=1e-12)
+    ratios, rotation = ellipsoid.deformation.axis_ratios, ellipsoid.deformation.rotation
+    np.testing.assert_allclose(ellipsoid.radius_ratio(3.0 * ratios[:, None] * rotation.T, radius_mm=3.0), 1.0)
+    np.testing.assert_allclose(rotation @ rotation.T, np.eye(3), atol=1e-12)
 
 
 def test_the_ratio_is_linear_along_a_ray_and_in_the_radius() -> None:
@@ -41,9 +43,7 @@ def test_the_surface_deviates_by_the_deformation_and_by_nothing_on_average() -> 
     deviations = []
     for _ in range(300):
         plain = draw_ellipsoid(generator, deformation=0.0)
-        deformed = DeformedEllipsoid(
-            plain.rotation, plain.axis_ratios, plain.wave_vectors, plain.wave_phases, deformation=0.1
-        )
+        deformed = DeformedEllipsoid(replace(plain.deformation, amplitude=0.1))
         ratio = plain.radius_ratio(directions, radius_mm=1.0) / deformed.radius_ratio(directions, radius_mm=1.0)
         deviations.append(ratio - 1)
     assert np.mean(deviations) == pytest.approx(0, abs=0.01)

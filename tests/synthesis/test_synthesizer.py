@@ -14,13 +14,14 @@ from promptlesion.data.volume import Volume
 from promptlesion.diffusion.config import DiffusionConfig
 from promptlesion.diffusion.train import train_diffusion
 from promptlesion.synthesis.config import SynthesisConfig
+from promptlesion.synthesis.drawing import LesionDrawing
 from promptlesion.synthesis.placement import PlacedLesion, place_lesion
 from promptlesion.synthesis.synthesizer import PromptLesionSynthesizer, load_synthesizer
 
 
 @pytest.fixture(scope="module", params=["ras", "oblique_permuted"])
 def scene(
-    request: pytest.FixtureRequest, scans: Dataset, synthesizer: PromptLesionSynthesizer
+    request: pytest.FixtureRequest, scans: Dataset, synthesizer: PromptLesionSynthesizer, drawing: LesionDrawing
 ) -> tuple[Volume, list[PlacedLesion]]:
     """A scan on the model's own spacing, or one turned and with another; two lesions placed in it."""
     image, labels = read_case(scans, scans.case(request.param))
@@ -30,9 +31,9 @@ def scene(
             labels,
             scans,
             0,
+            drawing=drawing,
             generator=np.random.default_rng(seed),
             edge_mm=synthesizer.edge_mm,
-            deformation=0.2,
             max_extent_mm=synthesizer.max_extent_mm,
             others=lesions,
         )
@@ -179,6 +180,7 @@ def test_more_steps_than_levels_are_refused(tiny_diffusion_run: Path, config: Sy
 def test_a_model_without_prompt_paints_and_cannot_be_guided(
     tiny_cases: list[CachedCase],
     tiny_spec: DatasetSpec,
+    tiny_labels: dict[str, int],
     tiny_autoencoder_run: Path,
     tiny_diffusion_config: DiffusionConfig,
     config: SynthesisConfig,
@@ -189,6 +191,7 @@ def test_a_model_without_prompt_paints_and_cannot_be_guided(
     train_diffusion(
         train_cases=tiny_cases[:1],
         spec=tiny_spec,
+        labels=tiny_labels,
         autoencoder_run=tiny_autoencoder_run,
         config=tiny_diffusion_config.model_copy(update=update),
         out=out,

@@ -4,9 +4,9 @@ import json
 import re
 import tomllib
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from promptlesion.training.atomic import write_text
 
@@ -40,6 +40,27 @@ class LesionType(BaseModel):
     )
     diameter_mm: LengthRange = Field(description="Smallest and largest diameter to draw, in millimetres.")
     hu: HURange = Field(description="Plausible mean inside the lesion, lowest and highest, in Hounsfield units.")
+    shape: Literal["ellipsoid", "real", "crescent"] = Field(
+        default="ellipsoid",
+        description="How its masks are drawn: deformed ellipsoids, real ones cut from the training labels, or "
+        "crescents in the wall of a vessel.",
+    )
+    lumen: tuple[str, ...] = Field(
+        default=(),
+        description="Names of the labels that a crescent lies against and never enters; no other shape has any.",
+    )
+
+    @model_validator(mode="after")
+    def _crescents_have_a_lumen(self) -> "LesionType":
+        if (self.shape == "crescent") != bool(self.lumen):
+            raise ValueError(
+                f'expected lumen to name labels where shape is "crescent" and nowhere else, found shape "{self.shape}" '
+                f"and lumen {list(self.lumen)}"
+            )
+        shared = sorted(set(self.lumen) & set(self.host))
+        if shared:
+            raise ValueError(f"expected a lumen apart from the host, found {', '.join(shared)} in both")
+        return self
 
 
 class DatasetSpec(BaseModel):
@@ -116,7 +137,8 @@ def write_spec(spec: DatasetSpec, path: Path) -> None:
         lines += ["", "[subjects]", f"pattern = {_toml(spec.subject_pattern)}"]
     for lesion in spec.lesions:
         lines += ["", f"[lesions.{lesion.name}]"]
-        lines += [f"{key} = {_toml(value)}" for key, value in lesion.model_dump(exclude={"name"}).items()]
+        values = lesion.model_dump(exclude={"name"}, exclude_defaults=True)
+        lines += [f"{key} = {_toml(value)}" for key, value in values.items()]
     write_text(path, "\n".join(lines) + "\n")
 
 

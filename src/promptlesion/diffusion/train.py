@@ -2,7 +2,7 @@
 
 import logging
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +11,7 @@ import torch
 from promptlesion.autoencoder.autoencoder import TrainedAutoencoder, check_dataset, load_autoencoder
 from promptlesion.autoencoder.lesion_bias import LesionBias
 from promptlesion.data.cache import CachedCase, data_fingerprint
+from promptlesion.data.lesion_statistics import CARD_KEY, LesionStatistics, measure_lesions, read_statistics
 from promptlesion.data.spec import DatasetSpec
 from promptlesion.diffusion.config import DiffusionConfig
 from promptlesion.diffusion.denoiser import Denoiser, build_denoiser
@@ -34,6 +35,7 @@ def train_diffusion(
     *,
     train_cases: Sequence[CachedCase],
     spec: DatasetSpec,
+    labels: Mapping[str, int],
     autoencoder_run: Path,
     config: DiffusionConfig,
     out: Path,
@@ -46,6 +48,7 @@ def train_diffusion(
     Args:
         train_cases: cases whose lesions it learns.
         spec: lesion types, and the window and spacing the autoencoder was trained with.
+        labels: the dataset's labels, names to values, which tell a lesion's host.
         autoencoder_run: finished run of stage 1.
         config: schedule, network and training.
         out: the run's folder.
@@ -117,6 +120,7 @@ def train_diffusion(
             "data_fingerprint": fingerprint,
             "config": config.model_dump(mode="json"),
             "dataset": spec.model_dump(mode="json"),
+            CARD_KEY: measure_lesions(train_cases, spec, labels).model_dump(mode="json"),
             "training_cases": [case.name for case in train_cases],
             "training_subjects": sorted({case.subject for case in train_cases}),
             "seed": seed,
@@ -187,6 +191,7 @@ class TrainedDiffusion:
     config: DiffusionConfig
     autoencoder: TrainedAutoencoder
     spec: DatasetSpec
+    statistics: LesionStatistics
     card: dict[str, object]
 
 
@@ -199,6 +204,7 @@ def load_diffusion(run_folder: Path, device: torch.device) -> TrainedDiffusion:
     """
     checkpoint = load_checkpoint(run_folder / "checkpoint", stage="diffusion")
     card = checkpoint.card
+    statistics = read_statistics(card, source=run_folder)
     autoencoder_run = (run_folder / str(card["autoencoder"])).resolve()
     autoencoder = load_autoencoder(autoencoder_run, device)
     others = differences(autoencoder.card, {"weights_sha256": card["autoencoder_sha256"]})
@@ -212,7 +218,7 @@ def load_diffusion(run_folder: Path, device: torch.device) -> TrainedDiffusion:
     denoiser = _build(config, autoencoder, spec)
     checkpoint.restore(denoiser, part="denoiser")
     place(denoiser.requires_grad_(requires_grad=False).eval(), device)
-    return TrainedDiffusion(denoiser, config, autoencoder, spec, card)
+    return TrainedDiffusion(denoiser, config, autoencoder, spec, statistics, card)
 
 
 def _build(config: DiffusionConfig, autoencoder: TrainedAutoencoder, spec: DatasetSpec) -> Denoiser:

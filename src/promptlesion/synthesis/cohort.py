@@ -1,99 +1,45 @@
-"""Many synthetic cases, written as a dataset folder that is an input like any other."""
+"""Many synthetic cases, written as a dataset folder that is an input like any other.
+
+Any number of processes may work on one cohort, on one machine or on several that share the folder: what a case becomes
+depends on the seed and its own number alone, every process takes its share of the cases, and the last one to end writes
+what belongs to all of them. `provenance/` holds the record of every case; a case with a record is never made again.
+"""
 
 import hashlib
 import json
 import logging
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import shutil
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
+from typing import Any
 
-import numpy as np
+import torch
 
-from promptlesion.data.dataset import Case, Dataset, read_case, write_case, write_dataset_json, write_spec
+from promptlesion.data.dataset import Dataset, write_dataset_json, write_spec
 from promptlesion.data.provenance import PROVENANCE_FILE
-from promptlesion.data.splits import Split
-from promptlesion.data.volume import Volume
-from promptlesion.synthesis.blend import blend
 from promptlesion.synthesis.config import SynthesisConfig
-from promptlesion.synthesis.placement import PlacedLesion, PlacementError, paint_labels, place_lesion
-from promptlesion.synthesis.quality import is_plausible, mean_hu_inside
+from promptlesion.synthesis.drawing import build_drawing
+from promptlesion.synthesis.making import CaseMaker, Recipe, is_painted, missing_dicom
+from promptlesion.synthesis.plan import PlannedCase, plan_cohort
+from promptlesion.synthesis.shape_bank import ShapeSource
+from promptlesion.synthesis.share import Share, lock_if_free, locked
 from promptlesion.synthesis.synthesizer import Synthesizer
-from promptlesion.training.atomic import write_json, write_text
-from promptlesion.training.checkpoint import differences, file_hash
+from promptlesion.synthesis.workers import default_num_workers, run_workers, worker_device
+from promptlesion.training.atomic import write_text
 from promptlesion.training.progress import progress_bar
-from promptlesion.training.run import Run
-from promptlesion.training.seeding import derive_seed, numpy_generator
+from promptlesion.training.run import Run, is_finished_run
 
 logger = logging.getLogger(__name__)
 
-_RECORDS_FOLDER = "provenance"
+_LOCKS_FOLDER = ".locks"
+_MOST_NAMED = 3
 
 
-@dataclass(frozen=True)
-class PlannedCase:
-    """A synthetic case to be made: its name, and the lesion types to paint, in prompt order."""
-
-    name: str
-    index: int
-    types: tuple[int, ...]
-
-
-def parse_counts(texts: Sequence[str]) -> dict[str, int]:
-    """Read `TYPE=N` texts.
-
-    Raises:
-        ValueError: a text of another form, or a type named twice.
-    """
-    counts: dict[str, int] = {}
-    for text in texts:
-        name, separator, number = text.partition("=")
-        if not separator or not number.isdigit() or name in counts:
-            raise ValueError(f"--count {text}: expected TYPE=N, every type once; for example calcified_plaque=20")
-        counts[name] = int(number)
-    return counts
-
-
-def source_scans(dataset: Dataset, synthesizer: Synthesizer, held_out: Split) -> Dataset:
-    """Return the scans a cohort may be painted into: never those of validation or test subjects.
-
-    A dataset the model was not trained on has none of its training cases; there the dataset's own split decides.
-
-    Raises:
-        ValueError: the model was trained with another window or spacing or other lesion types, or no scan is left.
-    """
-    others = differences(dataset.spec.facts(), synthesizer.spec.facts())
-    if others:
-        raise ValueError(
-            f"{dataset.root}: expected a dataset like the one the model was trained on; found one with other "
-            + "; ".join(others)
-        )
-    return dataset.select(held_out.train)
-
-
-def plan_cohort(dataset: Dataset, counts: Mapping[str, int], *, lesions_per_case: int, seed: int) -> list[PlannedCase]:
-    """Spread the asked-for lesions over as few cases as hold them, types mixed.
-
-    Args:
-        dataset: names the lesion types.
-        counts: lesions to paint of each type, by name.
-        lesions_per_case: most lesions in one case.
-        seed: of the mixing.
-
-    Raises:
-        ValueError: an unknown type, or nothing to paint.
-    """
-    names = [lesion.name for lesion in dataset.spec.lesions]
-    for name, count in counts.items():
-        if name not in names:
-            raise ValueError(
-                f"--count {name}={count}: expected one of the lesion types {', '.join(names)}; found {name!r}"
-            )
-    types = [index for index, name in enumerate(names) for _ in range(counts.get(name, 0))]
-    if not types:
-        raise ValueError(f"--count: expected at least one lesion of {', '.join(names)}; found none")
-    shuffled = [int(index) for index in numpy_generator(seed, "plan").permutation(types)]
-    num_cases = -(-len(shuffled) // lesions_per_case)
-    return [PlannedCase(f"synthetic_{k:04d}", k, tuple(sorted(shuffled[k::num_cases]))) for k in range(num_cases)]
+class CohortError(RuntimeError):
+    """Not one of the asked-for lesions could be painted; the message says why."""
 
 
 def synthesize_cohort(
@@ -104,211 +50,254 @@ def synthesize_cohort(
     config: SynthesisConfig,
     out: Path,
     seed: int,
+    shapes: Mapping[str, ShapeSource] | None = None,
+    is_dicom: bool = False,
+    share: Share | None = None,
+    load: Callable[[str], Synthesizer] | None = None,
+    num_workers: int | None = None,
+    on_complete: Callable[[], None] | None = None,
 ) -> Run:
     """Paint the asked-for lesions into the dataset's scans and write them as a dataset folder.
 
-    A case that is already there whole is kept; `provenance.jsonl` and `dataset.json` are written last.
+    A case that is there whole is kept; `provenance.jsonl` and `dataset.json` come last, from whoever finds all cases
+    done. The folder is the same for every number of shares and workers.
 
     Args:
         dataset: the scans to paint into; give only those of training subjects.
         synthesizer: the method.
         counts: lesions to paint of each type, by name.
-        config: how lesions are drawn.
+        config: how lesions are drawn and judged.
         out: the dataset folder to write.
-        seed: of every case; a case's voxels depend on the seed and its number alone.
+        seed: of every case.
+        shapes: folders or archives of masks to draw from, by type name.
+        is_dicom: also write every case as a DICOM series with a segmentation.
+        share: this process's cases where several work on the cohort; by default all.
+        load: loads the method on a device in a worker process; without it this process does the work.
+        num_workers: processes to share the work between, by default as many as pays off.
+        on_complete: called once all that belongs to the cohort is written, before it counts as finished.
 
     Returns:
-        The finished run; its record lies in the dataset folder.
+        The run, which lies in the dataset folder; not finished where others still work on their share.
 
     Raises:
-        PlacementError: no scan has room for a lesion that was asked for.
+        ValueError: an unknown type, or one too large for the method; a scan that cannot be read.
         RunError: the folder holds a cohort made from something else.
+        CohortError: no lesion at all could be painted.
+        WorkerError: a worker was killed.
     """
-    planned = plan_cohort(dataset, counts, lesions_per_case=config.lesions_per_case, seed=seed)
-    run = Run(
-        out,
-        stage="synthesis",
-        config={**config.model_dump(mode="json"), "counts": dict(counts)},
+    planned = plan_cohort(
+        dataset,
+        counts,
+        statistics=synthesizer.statistics,
+        lesions_per_case=config.lesions_per_case,
+        max_extent_mm=synthesizer.max_extent_mm,
         seed=seed,
+    )
+    drawing = build_drawing(
+        dataset,
+        synthesizer.statistics,
+        deformation=config.deformation,
+        max_extent_mm=synthesizer.max_extent_mm,
+        shapes=shapes,
+    )
+    recipe = Recipe(dataset, drawing, config, out, seed, is_dicom)
+    was_finished = is_finished_run(out)
+    with nullcontext() if was_finished else locked(_lock(out, "cohort")):
+        run = _open_run(recipe, synthesizer, counts)
+    if was_finished and not any(missing_dicom(recipe, case) for case in planned):
+        return run
+    own = share or Share()
+    num_left = sum(own.has(case.index) and not _is_done(recipe, case) for case in planned)
+    wanted = num_workers or default_num_workers(synthesizer.device, num_left)
+    _work(recipe, synthesizer, planned, own, load, max(1, min(wanted, num_left)))
+    with locked(_lock(out, "cohort")):
+        num_left = sum(not recipe.record_path(case).is_file() for case in planned)
+        if num_left:
+            logger.info("%s: this share is done; others have %d of %d cases left", out, num_left, len(planned))
+            return run
+        records = [recipe.read_record(case) for case in planned]
+        shortfall = _shortfall(records, counts)
+        if not any(is_painted(line) for record in records for line in record["cases"]):
+            _clear(out)
+            raise CohortError(f"{out}: no lesion could be painted. " + "; ".join(shortfall))
+        if not is_finished_run(out):
+            _finish(recipe, synthesizer, records)
+            if on_complete is not None:
+                on_complete()
+            for text in (*shortfall, *_remarks(records, synthesizer)):
+                logger.warning("%s", text)
+            run.finish()
+        _clear(out)
+    return _open_run(recipe, synthesizer, counts)
+
+
+def _is_done(recipe: Recipe, case: PlannedCase) -> bool:
+    return recipe.record_path(case).is_file() and not missing_dicom(recipe, case)
+
+
+def _open_run(recipe: Recipe, synthesizer: Synthesizer, counts: Mapping[str, int]) -> Run:
+    """Take the cohort up, or say that the folder holds another one.
+
+    The scans' names and sizes are part of what it is; their contents are looked at case by case.
+    """
+    cases = recipe.dataset.cases
+    sizes = [[path.stat().st_size for path in (case.image_path, case.label_path)] for case in cases]
+    return Run(
+        recipe.out,
+        stage="synthesis",
+        config={**recipe.config.model_dump(mode="json"), "counts": dict(counts)},
+        seed=recipe.seed,
         inputs={
             "model": synthesizer.model_hash,
-            "cases": ", ".join(case.name for case in dataset.cases),
-            "scans": _scans_hash(dataset),
-            "lesions": dataset.spec.model_dump_json(),
+            "cases": ", ".join(case.name for case in cases),
+            "scan_sizes": hashlib.sha256(json.dumps(sizes).encode()).hexdigest()[:16],
+            "lesions": recipe.dataset.spec.model_dump_json(),
+            "drawing": recipe.drawing.fingerprint,
         },
         device=synthesizer.device,
     )
-    if run.is_finished:
-        return run
-    records = [out / _RECORDS_FOLDER / f"{case.name}.json" for case in planned]
-    with progress_bar("synthesis", len(planned), done=sum(path.is_file() for path in records)) as bar:
-        for done, (case, record) in enumerate(zip(planned, records, strict=True), start=1):
-            if not record.is_file():
-                write_json(
-                    record,
-                    _make_case(case, dataset, synthesizer, config, out, derive_seed(seed, "case", case.index)),
-                )
-            bar.update(done)
-    lines = [json.loads(path.read_text(encoding="utf-8")) for path in records]
-    _warn_of_shortfall([lesion for line in lines for lesion in line["lesions"]], sum(counts.values()), config)
-    write_text(out / PROVENANCE_FILE, "".join(json.dumps(line) + "\n" for line in lines))
-    write_spec(dataset.spec, out / "lesions.toml")
+
+
+def _work(
+    recipe: Recipe,
+    synthesizer: Synthesizer,
+    planned: Sequence[PlannedCase],
+    share: Share,
+    load: Callable[[str], Synthesizer] | None,
+    num_workers: int,
+) -> None:
+    """Make the cases of a share, here or in worker processes, and show how far the whole cohort is."""
+
+    def num_done() -> int:
+        return sum(recipe.record_path(case).is_file() for case in planned)
+
+    shown = progress_bar("synthesis", len(planned), done=num_done()) if share.index == 0 else nullcontext()
+    with shown as bar:
+
+        def show() -> None:
+            if bar is not None:
+                bar.update(num_done())
+
+        if load is None or num_workers == 1:
+            _make_share(CaseMaker(recipe, synthesizer), recipe, planned, share, on_case=show)
+        else:
+            devices = [worker_device(synthesizer.device, index) for index in range(num_workers)]
+            work = partial(_work_as_one_of, recipe, planned, share, load, devices)
+            run_workers(work, num_workers=num_workers, on_poll=show)
+        show()
+
+
+def _work_as_one_of(
+    recipe: Recipe,
+    planned: Sequence[PlannedCase],
+    share: Share,
+    load: Callable[[str], Synthesizer],
+    devices: Sequence[str],
+    index: int,
+) -> None:
+    """Do one worker's part of a share, in a process of its own."""
+    maker = CaseMaker(recipe, load(devices[index]))
+    _make_share(maker, recipe, planned, share.part(index, len(devices)), on_case=lambda: None)
+
+
+def _make_share(
+    maker: CaseMaker, recipe: Recipe, planned: Sequence[PlannedCase], share: Share, *, on_case: Callable[[], None]
+) -> None:
+    """Make the cases of a share that are not there yet; one that another process is making is left to it."""
+    was_there = {case.name for case in planned if recipe.record_path(case).is_file()}
+    with _one_thread():
+        for case in planned:
+            if not share.has(case.index):
+                continue
+            if case.name in was_there:
+                maker.check_source(case)
+            with lock_if_free(_lock(recipe.out, case.name)) as is_free:
+                if is_free:
+                    maker.make(case)
+            on_case()
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Compute with one thread: rounding depends on their number, and lesions must not."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _finish(recipe: Recipe, synthesizer: Synthesizer, records: Sequence[Mapping[str, Any]]) -> None:
+    """Write what belongs to all cases."""
+    lines = [line for record in records for line in record["cases"] if is_painted(line)]
+    write_text(recipe.out / PROVENANCE_FILE, "".join(json.dumps(line) + "\n" for line in lines))
+    write_spec(recipe.dataset.spec, recipe.out / "lesions.toml")
     write_dataset_json(
-        out,
-        labels=dataset.labels,
-        num_training=len(planned),
+        recipe.out,
+        labels=recipe.dataset.labels,
+        num_training=len(lines),
         extra={"is_synthetic": True, "method": synthesizer.method},
     )
-    run.finish()
-    return run
 
 
-def _warn_of_shortfall(painted: Sequence[Mapping[str, object]], num_asked: int, config: SynthesisConfig) -> None:
-    """Say when the cohort has fewer lesions than were asked for, and why."""
-    if len(painted) < num_asked:
-        logger.warning(
-            "%d of %d lesions found no room beside the others of their case", num_asked - len(painted), num_asked
+def _clear(out: Path) -> None:
+    """Remove what killed processes left, and the locks; all cases are done, so that nobody needs them any more."""
+    for path in list(out.rglob(".partial.*")):
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+    shutil.rmtree(out / _LOCKS_FOLDER, ignore_errors=True)
+
+
+def _shortfall(records: Sequence[Mapping[str, Any]], counts: Mapping[str, int]) -> list[str]:
+    """Say for every type of which fewer lesions were painted than asked for, how many are missing and why."""
+    lesions = [lesion for record in records for line in record["cases"] for lesion in line["lesions"]]
+    texts = []
+    for name, count in counts.items():
+        own = [lesion for lesion in lesions if lesion["type"] == name]
+        rejected = [lesion["rejections"][-1] for lesion in own if not lesion["is_accepted"]]
+        unplaced = [entry["reason"] for record in records for entry in record["unplaced"] if entry["type"] == name]
+        if not rejected and not unplaced:
+            continue
+        text = f"{name}: {len(own) - len(rejected)} of {count} painted"
+        if unplaced:
+            text += f"; {len(unplaced)} found no room ({_most_common(unplaced)})"
+        if rejected:
+            text += (
+                f"; {len(rejected)} did not pass the quality filter ({_most_common(rejected)}); --accept-all keeps them"
+            )
+        texts.append(text)
+    return texts
+
+
+def _most_common(texts: Sequence[str]) -> str:
+    text, number = Counter(texts).most_common(1)[0]
+    return text if len(texts) == 1 else f"{text}, {number} times" if number > 1 else f"for example {text}"
+
+
+def _remarks(records: Sequence[Mapping[str, Any]], synthesizer: Synthesizer) -> list[str]:
+    """Return what else one should know: scans that are coarse for the model, and lesions too small for it."""
+    remarks = list(dict.fromkeys(text for record in records for text in record["remarks"]))
+    more = len(remarks) - _MOST_NAMED
+    texts = remarks[:_MOST_NAMED] + ([f"and {more} more scans like these"] if more > 0 else [])
+    painted = [
+        (lesion["diameter_mm"], lesion["type"], line["case"])
+        for record in records
+        for line in record["cases"]
+        for lesion in line["lesions"]
+        if lesion["is_accepted"]
+    ]
+    small = [entry for entry in painted if entry[0] < synthesizer.finest_mm]
+    if small:
+        diameter_mm, name, case = min(small)
+        texts.append(
+            f"{len(small)} of {len(painted)} lesions are smaller than what the model resolves, a sphere of "
+            f"{synthesizer.finest_mm:.1f} mm; the smallest, {diameter_mm:.1f} mm, is a {name} in {case}"
         )
-    rejected = sum(not lesion["is_accepted"] for lesion in painted)
-    if rejected:
-        logger.warning(
-            "%d of %d lesions were not plausible after %d attempts and were left out",
-            rejected,
-            len(painted),
-            config.max_attempts,
-        )
+    return texts
 
 
-def _scans_hash(dataset: Dataset) -> str:
-    """Return a hash of the files the cohort is painted into."""
-    hashes = (file_hash(path) for case in dataset.cases for path in (case.image_path, case.label_path))
-    return hashlib.sha256("".join(hashes).encode()).hexdigest()[:16]
-
-
-def _make_case(
-    planned: PlannedCase,
-    dataset: Dataset,
-    synthesizer: Synthesizer,
-    config: SynthesisConfig,
-    out: Path,
-    seed: int,
-) -> dict[str, object]:
-    """Paint one case, write it, and return its line of provenance."""
-    source, image, labels, lesions = _place_all(planned, dataset, synthesizer, config, seed)
-    painted_image, painted_labels, entries = _paint_all(image, labels, lesions, dataset, synthesizer, config, seed)
-    write_case(out, planned.name, painted_image, painted_labels)
-    return {
-        "case": planned.name,
-        "source": source.name,
-        "subject": source.subject,
-        "method": synthesizer.method,
-        "model": synthesizer.model_hash,
-        "sampler": config.sampler,
-        "num_steps": config.num_steps,
-        "seed": seed,
-        "edge_mm": synthesizer.edge_mm,
-        "lesions": entries,
-    }
-
-
-def _place_all(
-    planned: PlannedCase, dataset: Dataset, synthesizer: Synthesizer, config: SynthesisConfig, seed: int
-) -> tuple[Case, Volume, Volume, list[PlacedLesion]]:
-    """Find a scan that has room for a planned case's lesions; scans take turns.
-
-    What has no room beside the first is left out: three sarcomas hardly fit into one thigh.
-    """
-    failures: list[str] = []
-    for attempt in range(len(dataset.cases)):
-        source = dataset.cases[(planned.index + attempt) % len(dataset.cases)]
-        image, labels = read_case(dataset, source)
-        generator = numpy_generator(seed, "place", source.name)
-        lesions: list[PlacedLesion] = []
-        full: set[int] = set()
-        for type_index in planned.types:
-            if type_index in full:
-                continue
-            try:
-                lesion = place_lesion(
-                    labels,
-                    dataset,
-                    type_index,
-                    generator=generator,
-                    edge_mm=synthesizer.edge_mm,
-                    deformation=config.deformation,
-                    max_extent_mm=synthesizer.max_extent_mm,
-                    others=lesions,
-                )
-            except PlacementError as error:
-                full.add(type_index)
-                failures.append(f"{source.name}: {error}")
-            else:
-                lesions.append(lesion)
-        if lesions:
-            return source, image, labels, lesions
-    raise PlacementError(f"{planned.name}: no scan has room for it. " + "; ".join(failures[:3]))
-
-
-def _paint_all(
-    image: Volume,
-    labels: Volume,
-    lesions: Sequence[PlacedLesion],
-    dataset: Dataset,
-    synthesizer: Synthesizer,
-    config: SynthesisConfig,
-    seed: int,
-) -> tuple[Volume, Volume, list[dict[str, object]]]:
-    """Paint all lesions, those that are not plausible again, and leave out what never is."""
-    hu, label_map = image.array.copy(), labels.array.copy()
-    entries: dict[int, dict[str, object]] = {}
-    waiting = list(range(len(lesions)))
-    for attempt in range(1, config.max_attempts + 1):
-        painted = synthesizer.paint(
-            image,
-            [lesions[index] for index in waiting],
-            types=[lesions[index].type_index for index in waiting],
-            seeds=[derive_seed(seed, "lesion", index, attempt) for index in waiting],
-        )
-        failed = []
-        for index, box_hu in zip(waiting, painted, strict=True):
-            lesion = lesions[index]
-            lesion_type = dataset.spec.lesions[lesion.type_index]
-            mean_hu = mean_hu_inside(box_hu, lesion.mask)
-            is_accepted = is_plausible(mean_hu, lesion_type)
-            if is_accepted:
-                hu[lesion.box] = blend(
-                    hu[lesion.box],
-                    box_hu,
-                    lesion.mask,
-                    spacing_mm=image.spacing_mm,
-                    edge_mm=synthesizer.edge_mm,
-                )
-                paint_labels(label_map, lesion, lesion_type.label)
-                mean_hu = mean_hu_inside(hu[lesion.box], lesion.mask)
-            else:
-                failed.append(index)
-            entries[index] = _entry(lesion, lesion_type.name, image, mean_hu, attempt, is_accepted=is_accepted)
-        waiting = failed
-        if not waiting:
-            break
-    return (
-        image.with_array(hu),
-        labels.with_array(label_map),
-        [entries[index] for index in range(len(lesions))],
-    )
-
-
-def _entry(
-    lesion: PlacedLesion, type_name: str, image: Volume, mean_hu: float, attempts: int, *, is_accepted: bool
-) -> dict[str, object]:
-    """Return a lesion's part of the provenance; the centre is in world millimetres, RAS+."""
-    center_mm = image.affine[:3, :3] @ np.array(lesion.center_voxel) + image.affine[:3, 3]
-    return {
-        "type": type_name,
-        "mask_origin": lesion.mask_origin,
-        "center_mm": [round(float(value), 2) for value in center_mm],
-        "diameter_mm": round(lesion.diameter_mm, 2),
-        "mean_hu": round(mean_hu, 1),
-        "attempts": attempts,
-        "is_accepted": is_accepted,
-    }
+def _lock(out: Path, name: str) -> Path:
+    return out / _LOCKS_FOLDER / f"{name}.lock"

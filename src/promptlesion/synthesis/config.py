@@ -22,7 +22,9 @@ class SynthesisConfig(BaseModel):
         description="after every sampling step put the healthy latent, noised alike, back outside the blanked region",
     )
     guidance_scale: float = Field(1.0, ge=0, description="classifier-free guidance; 1 is off")
-    lesions_per_case: int = Field(3, ge=1, description="lesions painted into one scan at most")
+    lesions_per_case: int = Field(
+        10, ge=1, description="most lesions painted into one scan; how many it gets is drawn from the training cases"
+    )
     deformation: float = Field(
         0.25,
         ge=0,
@@ -30,5 +32,9 @@ class SynthesisConfig(BaseModel):
         description="amplitude of an ellipsoid's surface deformation, as a share of its radius",
     )
     max_attempts: int = Field(
-        3, ge=1, description="times a lesion is sampled until its mean HU is plausible for its type"
+        3, ge=1, description="times a lesion is sampled, each with noise of its own, until it passes the quality filter"
+    )
+    accept_all: bool = Field(
+        False,
+        description="keep every lesion as first sampled; what the quality filter measures is recorded all the same",
     )

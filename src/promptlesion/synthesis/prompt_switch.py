@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Float
 
 from promptlesion.data.dataset import Dataset, read_case
-from promptlesion.synthesis.config import SynthesisConfig
+from promptlesion.synthesis.drawing import LesionDrawing
 from promptlesion.synthesis.placement import PlacementError, place_lesion
 from promptlesion.synthesis.quality import mean_hu_inside
 from promptlesion.synthesis.repaint import MaskedScan, blend_masks, paint_masks, under_every_prompt
@@ -24,7 +24,7 @@ class PromptSwitchMeasurement:
 
 
 def measure_prompt_switch(
-    dataset: Dataset, synthesizer: Synthesizer, *, num_lesions: int, config: SynthesisConfig, seed: int
+    dataset: Dataset, synthesizer: Synthesizer, *, num_lesions: int, drawing: LesionDrawing, seed: int
 ) -> PromptSwitchMeasurement:
     """Paint every mask once under each prompt, without a quality filter.
 
@@ -34,7 +34,7 @@ def measure_prompt_switch(
         dataset: scans to paint into.
         synthesizer: the method to measure.
         num_lesions: masks.
-        config: how masks are drawn.
+        drawing: where their sizes and shapes come from.
         seed: of masks and noise.
 
     Raises:
@@ -53,9 +53,9 @@ def measure_prompt_switch(
                     labels,
                     dataset,
                     index % len(types),
+                    drawing=drawing,
                     generator=numpy_generator(seed, "switch", index),
                     edge_mm=synthesizer.edge_mm,
-                    deformation=config.deformation,
                     max_extent_mm=synthesizer.max_extent_mm,
                 )
             except PlacementError:

@@ -1,9 +1,108 @@
-"""Is what was painted plausible for its type?"""
+"""Is what was painted like the real lesions of its type, and does it sit in the scan without a seam?"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Bool, Shaped
+from scipy import ndimage
 
+from promptlesion.data.lesion_statistics import LesionMeasure, TypeStatistics
 from promptlesion.data.spec import LesionType
+
+Range = tuple[float, float]
+
+_FEWEST_LESIONS = 5
+_OUTER_SHARES = (0.01, 0.99)
+_BULK_SHARES = (0.05, 0.95)
+_MARGIN, _MARGIN_OF_FEW = 0.5, 10
+_LEAST_MARGIN_HU = 10.0
+_SEAM_FLOOR_HU, _SEAM_SHARE = 25.0, 0.1
+_FEWEST_VOXELS = 8
+
+
+@dataclass(frozen=True)
+class QualityLimits:
+    """What a lesion of a type has to keep, in Hounsfield units; None where too little is known to ask for it."""
+
+    mean_hu: Range
+    std_hu: Range | None
+    contrast_hu: Range | None
+
+
+def limits_of(lesion_type: LesionType, statistics: TypeStatistics | None) -> QualityLimits:
+    """Return what the lesions of a type have to keep: what its real ones are like, with a margin.
+
+    Each range reaches from the first to the 99th percentile of the training lesions and beyond by half of what lies
+    between their 5th and 95th, by more where few lesions tell, by 10 HU at least. Of fewer than five training lesions
+    nothing is derived; then the mean alone is judged, by `hu` of `lesions.toml`.
+    """
+    if statistics is None or len(statistics.mean_hu) < _FEWEST_LESIONS:
+        return QualityLimits(lesion_type.hu, None, None)
+    least_std, most_std = _widened(statistics.std_hu)
+    return QualityLimits(
+        mean_hu=_widened(statistics.mean_hu),
+        std_hu=(max(least_std, 0.0), most_std),
+        contrast_hu=_widened(statistics.contrast_hu),
+    )
+
+
+def reasons_against(measure: LesionMeasure, seam: float, limits: QualityLimits) -> list[str]:
+    """Return why a lesion does not pass, in words; nothing where it does.
+
+    Args:
+        measure: of the lesion in the scan it was painted into.
+        seam: as `seam_hu` gives it.
+        limits: of its type.
+    """
+    seam_limit = _SEAM_FLOOR_HU + _SEAM_SHARE * abs(measure.contrast_hu)
+    judged: list[tuple[str, float, Range | None]] = [
+        ("mean", measure.mean_hu, limits.mean_hu),
+        ("spread", measure.std_hu, limits.std_hu),
+        ("contrast", measure.contrast_hu, limits.contrast_hu),
+        ("seam", seam, (0.0, seam_limit)),
+    ]
+    return [
+        f"{name} {value:.0f} HU, expected {within[0]:.0f} to {within[1]:.0f}"
+        for name, value, within in judged
+        if within is not None and not within[0] <= value <= within[1]
+    ]
+
+
+def seam_hu(
+    before: Shaped[np.ndarray, "x y z"],
+    after: Shaped[np.ndarray, "x y z"],
+    mask: Bool[np.ndarray, "x y z"],
+    *,
+    spacing_mm: tuple[float, float, float],
+    edge_mm: float,
+) -> float:
+    """Return how much a lesion changed its surroundings where its blended edge ends: a step, or a halo, on one side.
+
+    The mean change over the outer half of the edge, taken in each of the eight octants around the lesion, where
+    noise and blurred borders cancel out; the largest of them. The limit is 25 HU and a tenth of the lesion's contrast,
+    whose bloom reaches there rightly. Of 109 lesions painted into phantoms (coronary, abdomen) and 56 into real scans
+    (sarcoma, abdomen, aorta) all pass, 95 % of them with less than 0.79 and 0.66 of the limit; with a hard edge 92 %
+    and 89 % of the same lesions do not (median 2.5 and 2.2 of it), and painted too large, right up to the edge's
+    end, 55 % and 27 % do not.
+
+    Args:
+        before: HU of a box around the lesion as the scan has it.
+        after: HU of the box with the lesion blended in.
+        mask: of the lesion.
+        spacing_mm: of the scan.
+        edge_mm: width of the blended edge.
+    """
+    distance_mm = ndimage.distance_transform_edt(~mask, sampling=spacing_mm)
+    is_outer = (distance_mm >= edge_mm / 2) & (distance_mm < edge_mm)
+    change = after[is_outer].astype(np.float64) - before[is_outer]
+    octant = (np.argwhere(is_outer) > np.argwhere(mask).mean(axis=0)) @ (1, 2, 4)
+    num_voxels = np.bincount(octant, minlength=8)
+    is_full = num_voxels >= _FEWEST_VOXELS
+    if not is_full.any():
+        return 0.0
+    means = np.bincount(octant, weights=change, minlength=8)[is_full] / num_voxels[is_full]
+    return float(np.abs(means).max())
 
 
 def mean_hu_inside(hu: Shaped[np.ndarray, "x y z"], mask: Bool[np.ndarray, "x y z"]) -> float:
@@ -11,7 +110,8 @@ def mean_hu_inside(hu: Shaped[np.ndarray, "x y z"], mask: Bool[np.ndarray, "x y 
     return float(hu[mask].mean(dtype=np.float64))
 
 
-def is_plausible(mean_hu: float, lesion_type: LesionType) -> bool:
-    """Return whether a lesion's mean lies in the range that `lesions.toml` states for its type."""
-    low, high = lesion_type.hu
-    return low <= mean_hu <= high
+def _widened(values: Sequence[float]) -> Range:
+    low, high = np.quantile(values, _OUTER_SHARES).tolist()
+    bulk_low, bulk_high = np.quantile(values, _BULK_SHARES).tolist()
+    margin = max(_MARGIN * (1 + _MARGIN_OF_FEW / len(values)) * (bulk_high - bulk_low), _LEAST_MARGIN_HU)
+    return low - margin, high + margin

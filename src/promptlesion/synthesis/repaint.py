@@ -14,6 +14,7 @@ from promptlesion.data.dataset import Dataset, read_case
 from promptlesion.data.lesion_instances import cut_instance, find_lesions
 from promptlesion.data.volume import Volume
 from promptlesion.synthesis.blend import blend
+from promptlesion.synthesis.drawing import LesionDrawing
 from promptlesion.synthesis.placement import Box, PlacedLesion, PlacementError, place_lesion
 from promptlesion.synthesis.synthesizer import Synthesizer
 from promptlesion.training.seeding import derive_seed, numpy_generator
@@ -67,7 +68,7 @@ def scans_with_own_masks(dataset: Dataset, *, edge_mm: float, max_extent_mm: flo
 
 
 def scans_with_new_masks(
-    dataset: Dataset, *, num_per_type: int, edge_mm: float, max_extent_mm: float, deformation: float, seed: int
+    dataset: Dataset, *, num_per_type: int, edge_mm: float, max_extent_mm: float, drawing: LesionDrawing, seed: int
 ) -> list[MaskedScan]:
     """Place as many masks of each type, scans taking turns; those that do not have a type's host are passed over.
 
@@ -76,7 +77,7 @@ def scans_with_new_masks(
         num_per_type: masks of each type.
         edge_mm: width of the blended edge.
         max_extent_mm: the largest mask along an axis.
-        deformation: of the masks' surfaces.
+        drawing: where sizes and shapes come from.
         seed: of masks and noise.
 
     Returns:
@@ -98,9 +99,9 @@ def scans_with_new_masks(
                     labels,
                     dataset,
                     type_index,
+                    drawing=drawing,
                     generator=numpy_generator(seed, "new mask", case.name, type_index, turn),
                     edge_mm=edge_mm,
-                    deformation=deformation,
                     max_extent_mm=max_extent_mm,
                 )
             except PlacementError as error:

@@ -1,5 +1,6 @@
 """The interface all methods share, and PromptLesion behind it."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,8 @@ from jaxtyping import Bool, Float, Float32
 from torch import Tensor
 
 from promptlesion.data.intensity import HUWindow
+from promptlesion.data.lesion_instances import sphere_diameter_mm
+from promptlesion.data.lesion_statistics import LesionStatistics
 from promptlesion.data.spec import DatasetSpec
 from promptlesion.data.volume import Volume
 from promptlesion.diffusion.conditioning import Conditioning, blank_lesion, dilate, mask_on_latent_grid
@@ -50,6 +53,11 @@ class Synthesizer(Protocol):
         ...
 
     @property
+    def statistics(self) -> LesionStatistics:
+        """What the training lesions of each type are like; sizes and numbers are drawn from it."""
+        ...
+
+    @property
     def device(self) -> torch.device:
         """What it computes on."""
         ...
@@ -62,6 +70,11 @@ class Synthesizer(Protocol):
     @property
     def max_extent_mm(self) -> float:
         """The largest lesion it can paint, along an axis."""
+        ...
+
+    @property
+    def finest_mm(self) -> float:
+        """Diameter of the sphere that has the volume of the smallest cell it paints with, say a latent voxel."""
         ...
 
     def paint(
@@ -98,6 +111,11 @@ class PromptLesionSynthesizer:
         return self.model.spec
 
     @property
+    def statistics(self) -> LesionStatistics:
+        """What the training lesions of each type are like."""
+        return self.model.statistics
+
+    @property
     def edge_mm(self) -> float:
         """Width of the blended edge: the margin the model repaints around a lesion, and one voxel more."""
         return (self.model.config.blank_margin_voxels + 1) * max(self.spec.spacing_mm)
@@ -106,6 +124,11 @@ class PromptLesionSynthesizer:
     def max_extent_mm(self) -> float:
         """Largest lesion along an axis: the patch less an eighth of it on either side."""
         return 0.75 * self.model.config.patch_voxels * min(self.spec.spacing_mm)
+
+    @property
+    def finest_mm(self) -> float:
+        """Diameter of the sphere that has the volume of a latent voxel."""
+        return sphere_diameter_mm(math.prod(self.spec.spacing_mm) * self.model.autoencoder.network.downsampling**3)
 
     @torch.no_grad()
     def paint(
@@ -119,7 +142,7 @@ class PromptLesionSynthesizer:
             for lesion in lesions
         ]
         patches = np.stack([window.normalize(pull_image(grid, image)) for grid in grids])
-        masks = np.stack([pull_mask(grid, lesion, image) for grid, lesion in zip(grids, lesions, strict=True)])
+        masks = np.stack([pull_mask(grid, lesion) for grid, lesion in zip(grids, lesions, strict=True)])
         decoded = self._sample(
             torch.from_numpy(patches)[:, None].to(self.device),
             torch.from_numpy(masks)[:, None].to(self.device),
@@ -129,7 +152,7 @@ class PromptLesionSynthesizer:
         decoded_hu = window.to_hu(decoded[:, 0].cpu().numpy())
         painted = []
         for grid, lesion, hu in zip(grids, lesions, decoded_hu, strict=True):
-            box_hu = grid.push(hu, image.affine, lesion.box)
+            box_hu = grid.push(hu, lesion.box)
             scan = image.array[lesion.box].astype(np.float32)
             # what the window cuts off beside the lesion (lung, say) is not the lesion's to change
             cut_off = np.where(lesion.mask, np.float32(0), scan - scan.clip(window.low, window.high))

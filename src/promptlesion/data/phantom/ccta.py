@@ -17,8 +17,24 @@ SPEC = DatasetSpec(
     window_hu=(-200.0, 1300.0),
     spacing_mm=GRID.spacing_mm,
     lesions=(
-        LesionType(name="calcified_plaque", label=3, host=("wall",), diameter_mm=(2.7, 4.8), hu=(130.0, 1300.0)),
-        LesionType(name="non_calcified_plaque", label=4, host=("wall",), diameter_mm=(3.8, 6.2), hu=(-50.0, 130.0)),
+        LesionType(
+            name="calcified_plaque",
+            label=3,
+            host=("wall",),
+            diameter_mm=(2.7, 4.8),
+            hu=(130.0, 1300.0),
+            shape="crescent",
+            lumen=("lumen",),
+        ),
+        LesionType(
+            name="non_calcified_plaque",
+            label=4,
+            host=("wall",),
+            diameter_mm=(3.8, 6.2),
+            hu=(-50.0, 130.0),
+            shape="crescent",
+            lumen=("lumen",),
+        ),
     ),
 )
 _KIND_ID = 1

@@ -1,0 +1,1 @@
+"""`promptlesion check`: what is wrong with a dataset, and what training on it will cost, before an hour is lost."""

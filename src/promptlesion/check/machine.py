@@ -1,0 +1,87 @@
+"""What there is to compute on, and how fast it reads, compresses and draws patches."""
+
+import gzip
+import os
+import resource
+import shutil
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from promptlesion.data.intensity import HUWindow
+from promptlesion.training.device import resolve_device
+
+
+@dataclass(frozen=True)
+class Machine:
+    """A device with its memory, and the disk that is written to."""
+
+    device: torch.device
+    name: str
+    device_bytes: int
+    """Memory of the device; of a CPU the main memory."""
+    host_bytes: int
+    free_disk_bytes: int
+    load: float
+    """Processes that want to compute, for each core: above 1 others slow down whatever is measured."""
+    resident_bytes: int
+    """What this process holds with everything imported: any stage holds as much before it does anything."""
+
+
+def this_machine(device: str, folder: Path) -> Machine:
+    """Look at the device, the memory, and the disk that a folder lies on.
+
+    Raises:
+        DeviceError: the device is not there.
+    """
+    chosen = resolve_device(device)
+    host = main_memory_bytes()
+    load = os.getloadavg()[0] / (os.cpu_count() or 1) if hasattr(os, "getloadavg") else 0.0
+    total, name = host, f"CPU, {torch.get_num_threads()} thread{'s' if torch.get_num_threads() > 1 else ''}"
+    if chosen.type == "cuda":
+        total, name = torch.cuda.get_device_properties(chosen).total_memory, torch.cuda.get_device_name(chosen)
+    elif chosen.type == "mps":
+        name = "Apple GPU"
+    return Machine(chosen, name, total, host, shutil.disk_usage(folder).free, load, resident_bytes())
+
+
+def main_memory_bytes() -> int:
+    """Return the main memory, or what a container may have of it."""
+    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    for limit in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
+        path = Path(limit)
+        if path.is_file() and path.read_text(encoding="ascii").strip().isdigit():
+            total = min(total, int(path.read_text(encoding="ascii")))
+    return total
+
+
+def resident_bytes() -> int:
+    """Return what this process holds in main memory now; where that cannot be told, the most it ever held."""
+    statistics = Path("/proc/self/statm")
+    if statistics.is_file():
+        return int(statistics.read_text(encoding="ascii").split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else 1024 * peak
+
+
+def drawing_seconds(patch_voxels: int, window_hu: tuple[float, float]) -> float:
+    """Measure what it takes to make a training patch of its voxels: mirrored, normalised, stacked."""
+    edges = (patch_voxels,) * 3
+    image, labels = np.zeros(edges, dtype=np.int16), np.zeros(edges, dtype=np.uint8)
+    started = time.perf_counter()
+    stacked = np.stack([np.flip(image, (0, 1))])
+    HUWindow(*window_hu).normalize(stacked.astype(np.float32))
+    np.isin(np.stack([np.flip(labels, (0, 1))]).astype(np.int64), [1])
+    return time.perf_counter() - started
+
+
+def compressing_seconds_a_voxel() -> float:
+    """Measure what it takes to compress a voxel of a scan as `write_volume` does."""
+    noise = np.random.default_rng(0).normal(0, 30, 2**19).astype(np.int16)
+    started = time.perf_counter()
+    gzip.compress(noise.tobytes(), compresslevel=1)
+    return (time.perf_counter() - started) / noise.size

@@ -1,0 +1,146 @@
+"""Reading the two files of a case, and what is wrong with their headers, grids and values."""
+
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+from jaxtyping import Num, UInt8
+from nibabel.filebasedimages import ImageFileError
+
+from promptlesion.check.facts import CaseFacts, CaseFiles
+from promptlesion.check.finding import Finding, Severity
+from promptlesion.data.case_check import check_hounsfield, check_same_grid, checked_labels
+from promptlesion.data.spec import DatasetError
+from promptlesion.data.volume import Volume, VolumeError, read_volume
+
+_SHEAR_TOLERANCE = 1e-3
+_OBLIQUE_DEGREES = 0.5
+_SPACING_LIMITS_MM = (0.05, 15.0)
+
+
+def _finding(severity: Severity, code: str, case: str, message: str, remedy: str = "") -> Finding:
+    return Finding(severity, code, case, f"{case}: {message}", remedy)
+
+
+def read_file(files: CaseFiles, path: Path, kind: str, findings: list[Finding]) -> Volume | None:
+    """Read a file; what is wrong with it goes to the findings, under a word of its own where the header tells."""
+    if not path.is_file():
+        code = "missing-image" if kind == "CT" else "missing-labels"
+        remedy = f"add it, or remove the case's {'label map' if kind == 'CT' else 'CT'}"
+        findings.append(_finding("error", code, files.name, f"expected the {kind} {path}, found none", remedy))
+        return None
+    try:
+        volume = read_volume(path)
+    except (VolumeError, OSError, MemoryError) as error:
+        code, remedy = _unreadable(path)
+        findings.append(_finding("error", code, files.name, str(error) or type(error).__name__, remedy))
+        return None
+    _check_header(files.name, path, kind, findings)
+    return volume
+
+
+def _unreadable(path: Path) -> tuple[str, str]:
+    try:
+        header = nib.load(path).header
+    except (OSError, EOFError, ValueError, ImageFileError):
+        return "unreadable", "copy or export the file anew"
+    if len(header.get_data_shape()) != 3:
+        return "not-3d", "give one 3-D volume a file; split a series of volumes"
+    if not np.isfinite(header.get_best_affine()).all() or abs(np.linalg.det(header.get_best_affine()[:3, :3])) < 1e-9:
+        return "no-affine", "export the file anew with its geometry"
+    return "unreadable", "copy or export the file anew"
+
+
+def _check_header(case: str, path: Path, kind: str, findings: list[Finding]) -> None:
+    """Look at what `read_volume` has no reason to refuse."""
+    header = nib.load(path).header
+    qform, qform_code = header.get_qform(coded=True)
+    sform, sform_code = header.get_sform(coded=True)
+    if not qform_code and not sform_code:
+        message = f"expected an affine in {path}, found neither qform nor sform: its orientation is a guess"
+        findings.append(_finding("warning", "no-affine", case, message, "export the file anew with its geometry"))
+    elif qform_code and sform_code and np.abs(qform - sform).max() > 0.01:
+        message = (
+            f"expected one affine in {path}, found a qform and an sform that differ by up to "
+            f"{np.abs(qform - sform).max():.2f} mm: other programs may see another scan"
+        )
+        remedy = "set both alike; nibabel and this package use the sform, SimpleITK and nnU-Net usually the qform"
+        findings.append(_finding("warning", "two-affines", case, message, remedy))
+    dtype = header.get_data_dtype()
+    if kind == "CT" and dtype.itemsize > 4:
+        message = f"expected 16-bit integers in {path}, found {dtype}: {dtype.itemsize // 2} times the disk and memory"
+        findings.append(_finding("note", "wide-type", case, message))
+
+
+def measured_geometry(files: CaseFiles, image: Volume, findings: list[Finding]) -> CaseFacts:
+    """Return shape, spacing and orientation of a CT; what is odd about them goes to the findings."""
+    header = nib.load(files.image_path).header
+    directions = image.affine[:3, :3] / np.array(image.spacing_mm)
+    shear = float(np.abs(directions.T @ directions - np.eye(3)).max())
+    tilt = float(np.degrees(np.arccos(np.clip(np.diag(directions), -1, 1)).max()))
+    if shear > _SHEAR_TOLERANCE:
+        message = (
+            f"expected axes at right angles, found {90 - np.degrees(np.arcsin(min(shear, 1))):.1f} degrees between "
+            "two: a tilted gantry? Sizes in millimetres are not right then"
+        )
+        findings.append(_finding("warning", "sheared", files.name, message, "resample the series to a straight grid"))
+    elif tilt > _OBLIQUE_DEGREES:
+        message = f"the scan lies oblique by {tilt:.1f} degrees; it is kept so, as nothing is turned in between"
+        findings.append(_finding("note", "oblique", files.name, message))
+    if not all(_SPACING_LIMITS_MM[0] <= side <= _SPACING_LIMITS_MM[1] for side in image.spacing_mm):
+        low, high = _SPACING_LIMITS_MM
+        message = f"expected voxels of {low:g} to {high:g} mm, found {_mm(image.spacing_mm)} mm"
+        findings.append(_finding("error", "spacing", files.name, message, "export the file anew; is its unit mm?"))
+    elif max(image.spacing_mm) > 8 * min(image.spacing_mm):
+        message = f"expected voxels of alike sides, found {_mm(image.spacing_mm)} mm: lesions are few slices high"
+        findings.append(_finding("warning", "anisotropic", files.name, message, "prefer a thinner reconstruction"))
+    return CaseFacts(
+        name=files.name,
+        shape=image.shape,
+        spacing_mm=image.spacing_mm,
+        axis_codes="".join(nib.aff2axcodes(header.get_best_affine())),
+        stored_type=str(header.get_data_dtype()),
+        tilt_degrees=tilt,
+    )
+
+
+def is_hounsfield(case: str, image: Num[np.ndarray, "x y z"], findings: list[Finding]) -> bool:
+    """Whether the voxels are HU; if not, why goes to the findings."""
+    try:
+        check_hounsfield(case, image)
+    except DatasetError as error:
+        is_finite = image.dtype.kind != "f" or bool(np.isfinite(image).all())
+        code = "not-hounsfield" if is_finite else "not-finite"
+        findings.append(Finding("error", code, case, str(error), "export the scan in HU"))
+        return False
+    return True
+
+
+def usable_labels(
+    files: CaseFiles, image: Volume, labels: Volume | None, findings: list[Finding]
+) -> UInt8[np.ndarray, "x y z"] | None:
+    """Return the label map where it fits the CT's grid; unknown values become background."""
+    if labels is None:
+        return None
+    known = range(256) if files.labels is None else list(files.labels.values())
+    try:
+        found = checked_labels(files.name, labels.array, known)
+    except DatasetError as error:
+        remedy = "name the values in dataset.json, or correct the label map"
+        findings.append(Finding("error", "unknown-labels", files.name, str(error), remedy))
+        found = np.where(np.isin(labels.array, list(known)), labels.array, 0).astype(np.uint8)
+    if not found.any():
+        message = f"expected a structure in {files.label_path.name}, found background alone"
+        remedy = "such a case has neither lesions nor a host: label its organs, or remove it"
+        findings.append(_finding("warning", "empty-labels", files.name, message, remedy))
+    try:
+        check_same_grid(files.name, image, labels)
+    except DatasetError as error:
+        remedy = "resample the label map to the CT, or find the CT it was drawn on"
+        findings.append(Finding("error", "label-grid", files.name, str(error), remedy))
+        return None
+    return found
+
+
+def _mm(sides: tuple[float, ...]) -> str:
+    return " x ".join(f"{side:.3g}" for side in sides)

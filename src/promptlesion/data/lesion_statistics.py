@@ -1,0 +1,167 @@
+"""What the training lesions of each type are like: size, attenuation, contrast to the host, and number in a scan.
+
+Measured once, when a method is trained, and kept in its card: synthesis draws from it and is judged against it.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Bool, Shaped, UInt8
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from scipy import ndimage
+
+from promptlesion.data.cache import CachedCase
+from promptlesion.data.lesion_instances import cut_instance
+from promptlesion.data.spec import DatasetSpec
+from promptlesion.training.checkpoint import CheckpointError
+
+SURROUNDINGS_MM = 5.0
+"""How far around a lesion its host is taken for comparison."""
+CARD_KEY = "lesion_statistics"
+_MOST_KEPT = 500
+
+
+class TypeStatistics(BaseModel):
+    """The training lesions of one type, one entry a lesion in all lists but the last."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    diameters_mm: tuple[float, ...] = Field(description="Diameter of the sphere of the same volume, in millimetres.")
+    mean_hu: tuple[float, ...] = Field(description="Mean inside the lesion, in Hounsfield units.")
+    std_hu: tuple[float, ...] = Field(description="Standard deviation inside the lesion, in Hounsfield units.")
+    contrast_hu: tuple[float, ...] = Field(
+        description="Mean inside less the mean of the host within 5 mm around, in Hounsfield units."
+    )
+    counts_per_case: tuple[int, ...] = Field(description="Lesions of this type in each training case.")
+
+    @model_validator(mode="after")
+    def _parallel(self) -> "TypeStatistics":
+        lengths = {len(values) for values in (self.diameters_mm, self.mean_hu, self.std_hu, self.contrast_hu)}
+        if len(lengths) > 1:
+            raise ValueError(f"expected one entry a lesion in every list, found lists of {sorted(lengths)}")
+        return self
+
+
+class LesionStatistics(BaseModel):
+    """The training lesions by type name."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    types: dict[str, TypeStatistics] = Field(description="What the lesions of each type are like, by its name.")
+
+
+@dataclass(frozen=True)
+class LesionMeasure:
+    """What one lesion is like in a scan, in Hounsfield units."""
+
+    mean_hu: float
+    std_hu: float
+    contrast_hu: float
+
+
+def measure_lesion(
+    hu: Shaped[np.ndarray, "x y z"],
+    mask: Bool[np.ndarray, "x y z"],
+    labels: UInt8[np.ndarray, "x y z"],
+    *,
+    host_labels: Sequence[int],
+    lesion_labels: Sequence[int],
+    spacing_mm: tuple[float, float, float],
+) -> LesionMeasure:
+    """Measure a lesion in a box that leaves 5 mm around it, or less at the scan's edge.
+
+    Where nothing of the host is left within 5 mm, as of a wall that has become plaque all around, the contrast is to
+    all that is no lesion; where nothing is left at all it is 0.
+
+    Args:
+        hu: attenuation.
+        mask: of this lesion alone.
+        labels: label map; may hold the lesion already or not yet.
+        host_labels: values of what the lesion grows in.
+        lesion_labels: values of all lesion types; other lesions are no surroundings.
+        spacing_mm: of the voxels.
+    """
+    is_near = (ndimage.distance_transform_edt(~mask, sampling=spacing_mm) <= SURROUNDINGS_MM) & ~mask
+    inside = hu[mask].astype(np.float64)
+    contrast = 0.0
+    for is_surroundings in (np.isin(labels, list(host_labels)), ~np.isin(labels, list(lesion_labels))):
+        around = hu[is_near & is_surroundings]
+        if around.size:
+            contrast = float(inside.mean() - around.mean(dtype=np.float64))
+            break
+    return LesionMeasure(float(inside.mean()), float(inside.std()), contrast)
+
+
+def measure_lesions(cases: Sequence[CachedCase], spec: DatasetSpec, labels: Mapping[str, int]) -> LesionStatistics:
+    """Measure every lesion of the cases, at the spacing they are prepared at; of a type's many, 500 evenly chosen.
+
+    Args:
+        cases: the training cases.
+        spec: lesion types, which name their hosts.
+        labels: the dataset's labels, names to values.
+    """
+    x, y, z = (math.ceil(SURROUNDINGS_MM / side) for side in spec.spacing_mm)
+    lesion_labels = [lesion_type.label for lesion_type in spec.lesions]
+    found: dict[str, list[tuple[float, LesionMeasure]]] = {lesion_type.name: [] for lesion_type in spec.lesions}
+    counts: dict[str, list[int]] = {lesion_type.name: [] for lesion_type in spec.lesions}
+    for case in cases:
+        image, label_map = case.image, case.labels
+        for index, lesion_type in enumerate(spec.lesions):
+            own = [lesion for lesion in case.lesions if lesion.type_index == index]
+            counts[lesion_type.name].append(len(own))
+            for lesion in own:
+                box, mask = cut_instance(label_map, lesion, lesion_type.label, margin_voxels=(x, y, z))
+                measured = measure_lesion(
+                    np.asarray(image[box]),
+                    mask,
+                    np.asarray(label_map[box]),
+                    host_labels=[labels[name] for name in lesion_type.host],
+                    lesion_labels=lesion_labels,
+                    spacing_mm=spec.spacing_mm,
+                )
+                found[lesion_type.name].append((lesion.diameter_mm, measured))
+    return LesionStatistics(types={name: _statistics(found[name], counts[name]) for name in found})
+
+
+def read_statistics(card: Mapping[str, object], *, source: Path) -> LesionStatistics:
+    """Return the statistics that the card of a trained method holds.
+
+    Args:
+        card: of the checkpoint.
+        source: the run, for the message.
+
+    Raises:
+        CheckpointError: an older version wrote the card, or it is damaged.
+    """
+    if CARD_KEY not in card:
+        raise CheckpointError(
+            f"{source}: expected {CARD_KEY} in the checkpoint's card, which sizes are drawn from; found none. An older "
+            "version trained it: train it again"
+        )
+    try:
+        return LesionStatistics.model_validate(card[CARD_KEY])
+    except ValidationError as error:
+        raise CheckpointError(
+            f"{source}: expected readable {CARD_KEY} in the checkpoint's card; found {error}"
+        ) from error
+
+
+def _statistics(found: Sequence[tuple[float, LesionMeasure]], counts: Sequence[int]) -> TypeStatistics:
+    """Round to hundredths of a millimetre and tenths of a Hounsfield unit, which machines agree on."""
+    kept = [found[index] for index in _evenly(len(found))]
+    return TypeStatistics(
+        diameters_mm=tuple(round(diameter_mm, 2) for diameter_mm, _ in kept),
+        mean_hu=tuple(round(measured.mean_hu, 1) for _, measured in kept),
+        std_hu=tuple(round(measured.std_hu, 1) for _, measured in kept),
+        contrast_hu=tuple(round(measured.contrast_hu, 1) for _, measured in kept),
+        counts_per_case=tuple(counts[index] for index in _evenly(len(counts))),
+    )
+
+
+def _evenly(count: int) -> list[int]:
+    if count <= _MOST_KEPT:
+        return list(range(count))
+    return [round(place) for place in np.linspace(0, count - 1, _MOST_KEPT).tolist()]

@@ -1,0 +1,177 @@
+"""How the lesions to paint are drawn: their sizes as in training, their shapes as their type says."""
+
+import hashlib
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+from jaxtyping import Bool
+
+from promptlesion.data.dataset import Dataset
+from promptlesion.data.lesion_statistics import LesionStatistics
+from promptlesion.data.spec import LesionType
+from promptlesion.data.volume import Volume
+from promptlesion.synthesis.crescent import draw_crescent, grow_crescent
+from promptlesion.synthesis.growth import GrownMask, grow_shape
+from promptlesion.synthesis.real_shape import draw_real_shape
+from promptlesion.synthesis.room import Refusal
+from promptlesion.synthesis.shape import Shape, draw_ellipsoid
+from promptlesion.synthesis.shape_bank import ShapeBank, ShapeSource, cut_bank, read_bank
+
+logger = logging.getLogger(__name__)
+
+_DIAMETER_JITTER = 0.1
+
+
+@dataclass(frozen=True)
+class LesionDrawing:
+    """Where sizes and shapes come from. Everything drawn is a function of the generator alone."""
+
+    statistics: LesionStatistics
+    """Sizes of the training lesions; of a type that is missing any size in its range is as likely as another."""
+    deformation: float
+    """Root mean square of an ellipsoid's surface deviation, as a share of its radius."""
+    banks: Mapping[str, ShapeBank] = field(default_factory=dict)
+    """Real shapes by type name; the masks of these types are drawn from them, whatever `lesions.toml` says."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Identifies all that masks are drawn from."""
+        banks = sorted((name, bank.fingerprint) for name, bank in self.banks.items())
+        content = f"{self.statistics.model_dump_json()} {self.deformation} {banks}"
+        return hashlib.sha256(content.encode()).hexdigest()[:16]
+
+
+def build_drawing(
+    dataset: Dataset,
+    statistics: LesionStatistics,
+    *,
+    deformation: float,
+    max_extent_mm: float,
+    shapes: Mapping[str, ShapeSource] | None = None,
+) -> LesionDrawing:
+    """Gather what masks are drawn from, and say once which training sizes the model cannot paint.
+
+    Args:
+        dataset: lesion types, and the training cases that real shapes are cut from.
+        statistics: of the lesions the method was trained on.
+        deformation: of an ellipsoid's surface, as a share of its radius.
+        max_extent_mm: the largest lesion that the method can paint, along an axis.
+        shapes: folders or archives of masks, by type name; such a type is drawn from them.
+
+    Raises:
+        ValueError: masks for an unknown type, or none where there should be some.
+    """
+    sources = dict(shapes or {})
+    names = [lesion_type.name for lesion_type in dataset.spec.lesions]
+    unknown = [name for name in sources if name not in names]
+    if unknown:
+        raise ValueError(
+            f"--shapes {unknown[0]}={sources[unknown[0]].path}: expected one of the lesion types {', '.join(names)}; "
+            f"found {unknown[0]!r}"
+        )
+    banks: dict[str, ShapeBank] = {}
+    for lesion_type in dataset.spec.lesions:
+        if lesion_type.name in sources:
+            banks[lesion_type.name] = read_bank(sources[lesion_type.name])
+        elif lesion_type.shape == "real":
+            banks[lesion_type.name] = cut_bank(dataset, lesion_type)
+        _warn_of_large(statistics, lesion_type, max_extent_mm)
+    return LesionDrawing(statistics, deformation, banks)
+
+
+def draw_diameter_mm(
+    drawing: LesionDrawing, lesion_type: LesionType, *, max_extent_mm: float, generator: np.random.Generator
+) -> float:
+    """Draw a size: a training lesion's, a tenth more or less, within the type's range and what the model can paint.
+
+    Without such a lesion it is log-uniform over that range.
+    """
+    low, high = _drawable_mm(lesion_type, max_extent_mm)
+    known = drawing.statistics.types.get(lesion_type.name)
+    fitting = [diameter for diameter in known.diameters_mm if low <= diameter <= high] if known else []
+    if not fitting:
+        return float(np.exp(generator.uniform(np.log(low), np.log(high))))
+    diameter_mm = fitting[int(generator.integers(len(fitting)))]
+    # beyond the range the jitter is turned back: cut off, it would pile up lesions of exactly the smallest size
+    jitter = float(generator.normal(0, _DIAMETER_JITTER))
+    turned = (jitter, -jitter, 0.0)
+    return next(size for size in (diameter_mm * float(np.exp(each)) for each in turned) if low <= size <= high)
+
+
+def draw_mask(
+    drawing: LesionDrawing,
+    lesion_type: LesionType,
+    labels: Volume,
+    voxel: tuple[int, int, int],
+    *,
+    is_host: Bool[np.ndarray, "256"],
+    is_lumen: Bool[np.ndarray, "256"],
+    diameter_mm: float,
+    max_extent_mm: float,
+    generator: np.random.Generator,
+) -> GrownMask | Refusal:
+    """Draw a mask of a type around a voxel of its host, or say why there is none.
+
+    Args:
+        drawing: where shapes come from.
+        lesion_type: says which kind of shape.
+        labels: label map of the scan.
+        voxel: of the host, in the middle of what is drawn.
+        is_host: by label value.
+        is_lumen: by label value, what a crescent lies against.
+        diameter_mm: of the sphere of the asked-for volume.
+        max_extent_mm: the largest extent of the mask along an axis.
+        generator: of every draw.
+
+    Raises:
+        ValueError: the type's masks are real and the drawing holds none; `build_drawing` gathers them.
+    """
+    shape: Shape
+    if lesion_type.name in drawing.banks:
+        shape, origin = draw_real_shape(
+            drawing.banks[lesion_type.name],
+            diameter_mm=diameter_mm,
+            deformation=drawing.deformation,
+            generator=generator,
+        )
+    elif lesion_type.shape == "crescent":
+        return grow_crescent(
+            draw_crescent(generator),
+            labels,
+            voxel,
+            is_host=is_host,
+            is_lumen=is_lumen,
+            diameter_mm=diameter_mm,
+            max_extent_mm=max_extent_mm,
+        )
+    elif lesion_type.shape == "real":
+        raise ValueError(f"{lesion_type.name}: expected a bank of real shapes in the drawing; found none")
+    else:
+        shape, origin = draw_ellipsoid(generator, deformation=drawing.deformation), "ellipsoid"
+    return grow_shape(
+        shape, labels, is_host, voxel, diameter_mm=diameter_mm, max_extent_mm=max_extent_mm, origin=origin
+    )
+
+
+def _drawable_mm(lesion_type: LesionType, max_extent_mm: float) -> tuple[float, float]:
+    """Return the type's range as far as the model can paint it; the smallest size alone where it can paint none."""
+    low, high = lesion_type.diameter_mm
+    # a mask has whole voxels, so one of the largest diameter is easily a voxel more
+    return low, max(low, min(high - 0.03 * (high - low), max_extent_mm))
+
+
+def _warn_of_large(statistics: LesionStatistics, lesion_type: LesionType, max_extent_mm: float) -> None:
+    known = statistics.types.get(lesion_type.name)
+    if known is None or not known.diameters_mm:
+        return
+    num_large = sum(diameter_mm > max_extent_mm for diameter_mm in known.diameters_mm)
+    if num_large:
+        logger.warning(
+            "%s: %.0f %% of the training lesions are larger than the %.0f mm that the model's patch takes; sizes are "
+            "drawn among the others",
+            lesion_type.name,
+            100 * num_large / len(known.diameters_mm),
+            max_extent_mm,
+        )

@@ -1,0 +1,173 @@
+"""A shape grown inside its host until its mask has the volume that was asked for, and the boxes that masks live in."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool, Float
+from scipy import ndimage
+
+from promptlesion.data.volume import Volume
+from promptlesion.synthesis.shape import Shape
+
+Box = tuple[slice, slice, slice]
+"""A part of a scan's grid."""
+
+MIN_GROWTH, MAX_GROWTH = 0.4, 2.5
+_BISECTIONS = 10
+_SEARCH_VOXELS = 12
+
+
+def box_around(voxel: tuple[int, int, int], volume: Volume, reach_mm: float) -> Box:
+    """Return the box that reaches as far from a voxel along every axis, less at the scan's edge."""
+    reach = [int(np.ceil(reach_mm / side)) for side in volume.spacing_mm]
+    x, y, z = (slice(max(0, c - r), min(n, c + r + 1)) for c, r, n in zip(voxel, reach, volume.shape, strict=True))
+    return x, y, z
+
+
+def tight_box(mask: Bool[np.ndarray, "x y z"], box: Box, volume: Volume, margin_mm: float) -> Box:
+    """Return the box around a mask with a margin, on the scan's grid, less of it at the scan's edge."""
+    margin = [int(np.ceil(margin_mm / side)) for side in volume.spacing_mm]
+    found = ndimage.find_objects(mask.astype(np.uint8))[0]
+    x, y, z = (
+        slice(max(0, b.start + f.start - m), min(n, b.start + f.stop + m))
+        for b, f, m, n in zip(box, found, margin, volume.shape, strict=True)
+    )
+    return x, y, z
+
+
+def in_box(mask: Bool[np.ndarray, "x y z"], box: Box, other: Box) -> Bool[np.ndarray, "i j k"]:
+    """Return the mask of a box as another box of the same scan sees it."""
+    seen = np.zeros(tuple(side.stop - side.start for side in other), dtype=bool)
+    shared = [(max(a.start, b.start), min(a.stop, b.stop)) for a, b in zip(box, other, strict=True)]
+    if all(start < stop for start, stop in shared):
+        there = tuple(slice(s - o.start, e - o.start) for (s, e), o in zip(shared, other, strict=True))
+        here = tuple(slice(s - b.start, e - b.start) for (s, e), b in zip(shared, box, strict=True))
+        seen[there] = mask[here]
+    return seen
+
+
+def offsets_mm(
+    box: Box, center_voxel: tuple[int, int, int], affine: Float[np.ndarray, "4 4"]
+) -> Float[np.ndarray, "x y z 3"]:
+    """Return the vector in millimetres from a voxel to every voxel of a box; a slice may have a step."""
+    axes = (np.arange(s.start, s.stop, s.step) - c for s, c in zip(box, center_voxel, strict=True))
+    index = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1)
+    offsets: np.ndarray = index @ affine[:3, :3].T
+    return offsets
+
+
+def voxel_mm3(volume: Volume) -> float:
+    """Return the volume of a voxel."""
+    return abs(float(np.linalg.det(volume.affine[:3, :3])))
+
+
+def by_label(labels: tuple[int, ...]) -> Bool[np.ndarray, "256"]:
+    """Return for every label value whether it is one of these; indexing it with a label map is a fast `isin`."""
+    table = np.zeros(256, dtype=bool)
+    table[list(labels)] = True
+    return table
+
+
+@dataclass(frozen=True)
+class GrownMask:
+    """A mask in a box of the scan, and what kind of shape it came from."""
+
+    box: Box
+    mask: Bool[np.ndarray, "x y z"]
+    origin: str = ""
+
+
+def grow_shape(
+    shape: Shape,
+    labels: Volume,
+    is_host: Bool[np.ndarray, "256"],
+    voxel: tuple[int, int, int],
+    *,
+    diameter_mm: float,
+    max_extent_mm: float,
+    origin: str,
+) -> GrownMask:
+    """Clip a shape to its host, at the least size at which the clipped mask has the asked-for volume.
+
+    The deformation may have made it larger than its sphere, the host may have cut much of it off.
+
+    Args:
+        shape: around its origin.
+        labels: label map of the scan.
+        is_host: by label value.
+        voxel: where the origin comes to lie.
+        diameter_mm: of the sphere of the asked-for volume.
+        max_extent_mm: nothing farther from the voxel than that is looked at.
+        origin: where the shape came from.
+    """
+    box = box_around(voxel, labels, min(MAX_GROWTH * diameter_mm, max_extent_mm))
+    # a large lesion's size is found on a coarser grid through its origin, then its mask is drawn on the scan's own
+    strides = [max(1, int(diameter_mm / (_SEARCH_VOXELS * side))) for side in labels.spacing_mm]
+    x, y, z = (slice(s.start + (c - s.start) % n, s.stop, n) for s, c, n in zip(box, voxel, strides, strict=True))
+    coarse: Box = (x, y, z)
+    target_voxels = np.pi / 6 * diameter_mm**3 / voxel_mm3(labels) / np.prod(strides)
+    field = _field_in_host(shape, labels, is_host, voxel, coarse, radius_mm=diameter_mm / 2)
+    level, mask = grow_field(field, _within(voxel, coarse), target_voxels=target_voxels)
+    if max(strides) == 1:
+        return GrownMask(box, mask, origin)
+    found = ndimage.find_objects(mask.astype(np.uint8))[0]
+    x, y, z = (
+        slice(max(b.start, b.start + (f.start - 1) * n), min(b.stop, b.start + f.stop * n))
+        for b, f, n in zip(coarse, found, strides, strict=True)
+    )
+    fine: Box = (x, y, z)
+    field = _field_in_host(shape, labels, is_host, voxel, fine, radius_mm=diameter_mm / 2)
+    return GrownMask(fine, _component(field < level, _within(voxel, fine)), origin)
+
+
+def grow_field(
+    field: Float[np.ndarray, "x y z"],
+    voxel: tuple[int, int, int],
+    *,
+    target_voxels: float,
+    highest: float = MAX_GROWTH,
+) -> tuple[float, Bool[np.ndarray, "x y z"]]:
+    """Return the lowest level at which the part of a field that holds a voxel is large enough, and that part.
+
+    Where no level is, the highest one and what it holds. Outside the host the field is infinite.
+    """
+    low, high = MIN_GROWTH, highest
+    mask = _component(field < high, voxel)
+    if mask.sum() >= target_voxels:
+        for _ in range(_BISECTIONS):
+            middle = (low + high) / 2
+            smaller = _component(field < middle, voxel)
+            if smaller.sum() >= target_voxels:
+                high, mask = middle, smaller
+            else:
+                low = middle
+    return high, mask
+
+
+def _field_in_host(
+    shape: Shape,
+    labels: Volume,
+    is_host: Bool[np.ndarray, "256"],
+    voxel: tuple[int, int, int],
+    box: Box,
+    *,
+    radius_mm: float,
+) -> Float[np.ndarray, "x y z"]:
+    """Return a shape's scalar field in a box, infinite outside the host."""
+    inside = is_host[labels.array[box]]
+    field = np.full(inside.shape, np.inf)
+    field[inside] = shape.radius_ratio(offsets_mm(box, voxel, labels.affine)[inside], radius_mm=radius_mm)
+    return field
+
+
+def _component(mask: Bool[np.ndarray, "x y z"], voxel: tuple[int, int, int]) -> Bool[np.ndarray, "x y z"]:
+    """Return the connected part of the mask that holds the voxel; the voxel alone if the mask misses it."""
+    components, _ = ndimage.label(mask)
+    part: np.ndarray = components == components[voxel] if mask[voxel] else np.zeros_like(mask)
+    part[voxel] = True
+    return part
+
+
+def _within(voxel: tuple[int, int, int], box: Box) -> tuple[int, int, int]:
+    x, y, z = ((c - side.start) // (side.step or 1) for c, side in zip(voxel, box, strict=True))
+    return x, y, z

@@ -1,0 +1,70 @@
+"""Shapes drawn from a bank of real ones: turned, mirrored, scaled and a little deformed."""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float
+from scipy import ndimage
+
+from promptlesion.synthesis.shape import Deformation, draw_deformation
+from promptlesion.synthesis.shape_bank import ShapeBank
+
+_AXIS_RATIO = (0.87, 1.15)
+_DEFORMATION_SHARE = 0.4
+_NEIGHBOURS = 8
+_SMOOTHING_VOXELS = 0.5
+_MARGIN_VOXELS = 3
+
+
+@dataclass(frozen=True)
+class RealShape:
+    """A bank's shape, deformed: the distance to its surface, around its deepest point."""
+
+    distance_mm: Float[np.ndarray, "x y z"]
+    """To the surface, negative inside."""
+    origin_voxel: Float[np.ndarray, "3"]
+    spacing_mm: tuple[float, float, float]
+    own_diameter_mm: float
+    deformation: Deformation
+
+    def radius_ratio(
+        self, offset_mm: Float[np.ndarray, "*shape 3"], *, radius_mm: float
+    ) -> Float[np.ndarray, "*shape"]:
+        """Return 1 plus the distance to the surface as a share of the radius; see `Shape.radius_ratio`."""
+        scale = 2 * radius_mm / self.own_diameter_mm
+        spacing = np.array(self.spacing_mm)
+        index = self.deformation.undone(offset_mm) / scale / spacing + self.origin_voxel
+        inside = index.clip(0, np.array(self.distance_mm.shape) - 1)
+        beyond_mm = np.linalg.norm((index - inside) * spacing, axis=-1)
+        distance = ndimage.map_coordinates(self.distance_mm, np.moveaxis(inside, -1, 0), order=1) + beyond_mm
+        ratio: np.ndarray = 1 + distance * scale / radius_mm
+        return ratio
+
+
+def draw_real_shape(
+    bank: ShapeBank, *, diameter_mm: float, deformation: float, generator: np.random.Generator
+) -> tuple[RealShape, str]:
+    """Draw one of the shapes nearest in size, turned, perhaps mirrored, a little stretched and deformed.
+
+    Small lesions are rounder than large ones: scaled from afar they would not look right. Among the quarter of the
+    bank nearest in size, at least eight, each is as likely as another.
+
+    Returns:
+        The shape, and `real: CASE`.
+    """
+    distance = [abs(math.log(shape.diameter_mm / diameter_mm)) for shape in bank.shapes]
+    num_near = min(len(distance), max(_NEIGHBOURS, len(distance) // 4))
+    nearest = np.argsort(distance, kind="stable")[:num_near]
+    chosen = bank.shapes[int(nearest[int(generator.integers(num_near))])]
+    drawn = draw_deformation(
+        generator,
+        amplitude=_DEFORMATION_SHARE * deformation,
+        axis_ratio=_AXIS_RATIO,
+        is_mirrored=bool(generator.random() < 0.5),
+    )
+    mask = np.pad(chosen.mask, _MARGIN_VOXELS)
+    outside_mm, inside_mm = (ndimage.distance_transform_edt(part, sampling=chosen.spacing_mm) for part in (~mask, mask))
+    deepest = np.array(np.unravel_index(int(inside_mm.argmax()), mask.shape), dtype=np.float64)
+    distance_mm = ndimage.gaussian_filter(outside_mm - inside_mm, _SMOOTHING_VOXELS)
+    return RealShape(distance_mm, deepest, chosen.spacing_mm, chosen.diameter_mm, drawn), f"real: {chosen.case}"

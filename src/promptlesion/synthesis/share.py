@@ -1,0 +1,104 @@
+"""Which cases of a cohort are this process's, and the locks that keep two processes off one case.
+
+Several processes never talk to each other: each takes every so-manieth case, and what is done stands in the cohort's
+folder. A lock belongs to the process that holds it and goes with it, however it ends.
+"""
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from filelock import BaseFileLock, FileLock, Timeout
+
+_TORCHRUN = ("RANK", "WORLD_SIZE")
+_SLURM_ARRAY = ("SLURM_ARRAY_TASK_ID", "SLURM_ARRAY_TASK_MIN", "SLURM_ARRAY_TASK_STEP", "SLURM_ARRAY_TASK_COUNT")
+_SLURM_STEP = "SLURM_STEP_ID"
+"""Set where srun started the process; the batch script itself has the other variables too, but no share."""
+
+
+@dataclass(frozen=True)
+class Share:
+    """The cases whose number leaves `index` when divided by `count`."""
+
+    index: int = 0
+    count: int = 1
+
+    def has(self, number: int) -> bool:
+        """Return whether a case is in this share."""
+        return number % self.count == self.index
+
+    def part(self, index: int, count: int) -> "Share":
+        """Return one of `count` parts of this share."""
+        return Share(self.index + self.count * index, self.count * count)
+
+
+def own_share(environment: Mapping[str, str] | None = None) -> Share:
+    """Return this process's share, as torchrun, a Slurm array or srun in one say; without them all of it.
+
+    Args:
+        environment: instead of the process's own.
+
+    Raises:
+        ValueError: array indices that are not evenly spaced.
+    """
+    found = os.environ if environment is None else environment
+    if all(name in found for name in _TORCHRUN):
+        return _checked(Share(int(found["RANK"]), int(found["WORLD_SIZE"])), "RANK")
+    share = Share()
+    if all(name in found for name in _SLURM_ARRAY):
+        number, first, step, count = (int(found[name]) for name in _SLURM_ARRAY)
+        share = _checked(Share((number - first) // step, count), "SLURM_ARRAY_TASK_ID")
+    if _SLURM_STEP in found:
+        num_tasks = int(found.get("SLURM_STEP_NUM_TASKS", found.get("SLURM_NTASKS", "1")))
+        rank = Share(int(found.get("SLURM_PROCID", "0")), num_tasks)
+        share = share.part(_checked(rank, "SLURM_PROCID").index, num_tasks)
+    return share
+
+
+def _checked(share: Share, name: str) -> Share:
+    if not 0 <= share.index < share.count:
+        raise ValueError(
+            f"{name}: expected the number of one of {share.count} evenly spaced tasks, as in --array=0-15; found that "
+            f"of task {share.index}, counted from 0. Submit a whole array again: what is finished is not redone"
+        )
+    return share
+
+
+@contextmanager
+def lock_if_free(path: Path) -> Iterator[bool]:
+    """Hold a lock while the block runs, or say at once that another process has it."""
+    lock = _acquired(path, blocking=False)
+    try:
+        yield lock is not None
+    finally:
+        if lock is not None:
+            lock.release()
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold a lock while the block runs, and wait for it before."""
+    lock = _acquired(path, blocking=True)
+    try:
+        yield
+    finally:
+        if lock is not None:
+            lock.release()
+
+
+def _acquired(path: Path, *, blocking: bool) -> BaseFileLock | None:
+    """Return the lock, held; nothing where another process holds it and it is not to be waited for."""
+    lock = FileLock(path)
+    while True:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            lock.acquire(blocking=blocking)
+        except Timeout:
+            return None
+        except FileNotFoundError:
+            if path.parent.is_dir():
+                raise
+            continue  # the process that finished the cohort has just removed the folder
+        return lock

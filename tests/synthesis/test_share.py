@@ -1,0 +1,93 @@
+"""Shares cover the cases once, whoever deals them out, and a lock is held by one process at a time."""
+
+import os
+import signal
+import time
+from collections.abc import Callable
+from functools import partial
+from multiprocessing.context import ForkServerProcess
+from pathlib import Path
+
+import pytest
+
+from promptlesion.synthesis.share import Share, lock_if_free, locked, own_share
+
+ARRAY = {"SLURM_ARRAY_TASK_MIN": "3", "SLURM_ARRAY_TASK_STEP": "2", "SLURM_ARRAY_TASK_COUNT": "4"}
+
+
+@pytest.mark.parametrize(("count", "parts"), [(1, 1), (3, 1), (1, 4), (3, 4)])
+def test_shares_and_their_parts_cover_every_case_once(count: int, parts: int) -> None:
+    shares = [Share(index, count).part(part, parts) for index in range(count) for part in range(parts)]
+    assert [sum(share.has(number) for share in shares) for number in range(50)] == [1] * 50
+    for index in range(count):
+        own = [Share(index, count).part(part, parts) for part in range(parts)]
+        assert all(Share(index, count).has(number) == any(s.has(number) for s in own) for number in range(50))
+
+
+@pytest.mark.parametrize(
+    ("environment", "expected"),
+    [
+        ({}, Share(0, 1)),
+        ({"RANK": "2", "WORLD_SIZE": "4"}, Share(2, 4)),
+        ({**ARRAY, "SLURM_ARRAY_TASK_ID": "3"}, Share(0, 4)),
+        ({**ARRAY, "SLURM_ARRAY_TASK_ID": "9"}, Share(3, 4)),
+        ({"SLURM_STEP_ID": "0", "SLURM_PROCID": "1", "SLURM_NTASKS": "3"}, Share(1, 3)),
+        ({"SLURM_STEP_ID": "0", "SLURM_PROCID": "1", "SLURM_NTASKS": "8", "SLURM_STEP_NUM_TASKS": "2"}, Share(1, 2)),
+        ({"SLURM_PROCID": "0", "SLURM_NTASKS": "8"}, Share(0, 1)),  # the batch script itself: nobody does the rest
+        ({**ARRAY, "SLURM_ARRAY_TASK_ID": "5", "SLURM_PROCID": "0", "SLURM_NTASKS": "2"}, Share(1, 4)),
+        ({**ARRAY, "SLURM_ARRAY_TASK_ID": "5", "RANK": "1", "WORLD_SIZE": "2"}, Share(1, 2)),
+    ],
+)
+def test_the_environment_says_whose_share_it_is(environment: dict[str, str], expected: Share) -> None:
+    assert own_share(environment) == expected
+
+
+def test_srun_in_an_array_shares_every_tasks_share() -> None:
+    step = {"SLURM_STEP_ID": "0", "SLURM_STEP_NUM_TASKS": "2"}
+    shares = [
+        own_share({**ARRAY, **step, "SLURM_ARRAY_TASK_ID": str(task), "SLURM_PROCID": str(rank)})
+        for task in (3, 5, 7, 9)
+        for rank in range(2)
+    ]
+    assert [sum(share.has(number) for share in shares) for number in range(40)] == [1] * 40
+
+
+def test_the_process_itself_has_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("RANK", "WORLD_SIZE", *ARRAY, "SLURM_ARRAY_TASK_ID", "SLURM_STEP_ID"):
+        monkeypatch.delenv(name, raising=False)
+    assert own_share() == Share(0, 1)
+
+
+def test_an_array_with_gaps_is_refused() -> None:
+    found = {**ARRAY, "SLURM_ARRAY_TASK_ID": "17"}
+    with pytest.raises(ValueError, match=r"SLURM_ARRAY_TASK_ID: expected the number of one of 4 evenly spaced tasks"):
+        own_share(found)
+
+
+def hold(path: Path) -> None:
+    with locked(path):
+        time.sleep(60)
+
+
+def test_a_lock_is_held_by_one_and_goes_with_a_process_that_is_killed(
+    start_processes: Callable[..., list[ForkServerProcess]], tmp_path: Path
+) -> None:
+    path = tmp_path / "locks" / "case.lock"
+    (holder,) = start_processes(partial(hold, path), num_processes=1)
+    deadline, is_free = time.monotonic() + 60, True
+    while is_free:
+        assert holder.is_alive()
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+        if path.is_file():
+            with lock_if_free(path) as is_free:
+                pass
+    assert holder.pid is not None
+    os.kill(holder.pid, signal.SIGKILL)
+    holder.join()
+    with lock_if_free(path) as is_free:
+        assert is_free
+        with lock_if_free(path) as is_free_again:
+            assert not is_free_again
+    with locked(path):
+        pass
