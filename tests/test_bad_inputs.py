@@ -439,3 +439,339 @@ def test_names_beyond_ascii_work(
     code, err = call(spoken.command(), monkeypatch, capsys)
     assert code == 0, err
     assert json.loads((spoken.out / "provenance.jsonl").read_text(encoding="utf-8"))["source"] == "Ärger"
+
+
+# Sources of `prepare`: each entry writes one that is bad, and may say how the command is called
+
+AFFINE = np.diag([-0.9, -0.8, 2.5, 1.0])
+HU = np.random.default_rng(4).integers(-1020, 900, (9, 8, 7)).astype(np.int16)
+LABELS = (HU > 0).astype(np.uint8)
+LABELS[3:5, 3:5, 3] = 2
+
+
+@dataclass(frozen=True)
+class Archive:
+    """A folder of scans to prepare."""
+
+    source: Path
+    out: Path
+    arguments: list[str] = field(default_factory=list)
+
+    def write(self, name: str, array: np.ndarray, matrix: np.ndarray = AFFINE) -> Path:
+        path = self.source / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        nib.save(nib.Nifti1Image(array, matrix, dtype=array.dtype), path)
+        return path
+
+
+Make = Callable[[Archive], object]
+
+
+def pair(scan: np.ndarray = HU, label_map: np.ndarray = LABELS, of_labels: np.ndarray = AFFINE) -> Make:
+    """Folders `images` and `labels` with a case."""
+
+    def make(archive: Archive) -> None:
+        archive.write("images/scan 1.nii.gz", scan)
+        archive.write("labels/scan 1.nii.gz", label_map, of_labels)
+
+    return make
+
+
+def then(*makes: Make) -> Make:
+    """One after the other."""
+    return lambda archive: [make(archive) for make in makes]
+
+
+def called(*arguments: str) -> Make:
+    """With these arguments; SOURCE and OUT stand for the folders."""
+
+    def make(archive: Archive) -> None:
+        places = {"SOURCE": str(archive.source), "OUT": str(archive.out)}
+        for argument in arguments:
+            for word, place in places.items():
+                argument = argument.replace(word, place)
+            archive.arguments.append(argument)
+
+    return make
+
+
+def written(name: str, content: bytes | str) -> Make:
+    """With a file of this content."""
+
+    def make(archive: Archive) -> None:
+        path = archive.source / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content.encode() if isinstance(content, str) else content)
+
+    return make
+
+
+def decathlon(**changes: object) -> Make:
+    """A task with a case."""
+    described = {
+        "modality": {"0": "CT"},
+        "labels": {"0": "background", "1": "liver", "2": "cancer"},
+        "training": [{"image": "./imagesTr/liver_1.nii.gz", "label": "./labelsTr/liver_1.nii.gz"}],
+    }
+
+    def make(archive: Archive) -> None:
+        archive.write("imagesTr/liver_1.nii.gz", HU)
+        written("dataset.json", json.dumps({**described, **changes}))(archive)
+
+    return make
+
+
+def atlas(mask: np.ndarray, matrix: np.ndarray = AFFINE) -> Make:
+    """A folder a case, with a mask."""
+
+    def make(archive: Archive) -> None:
+        archive.write("BDMAP_1/ct.nii.gz", HU)
+        archive.write("BDMAP_1/segmentations/liver.nii.gz", mask, matrix)
+
+    return make
+
+
+def series(change: Callable[[Any, int], None] = lambda dataset, index: None, **options: Any) -> Make:
+    """A DICOM series."""
+
+    def make(archive: Archive) -> None:
+        from tests.data.sources.conftest import write_ct
+
+        write_ct(archive.source / "SER 1", HU, change=change, **options)
+
+    return make
+
+
+def tagged(**values: object) -> Callable[[Any, int], None]:
+    def change(dataset: Any, _: int) -> None:
+        for tag, value in values.items():
+            setattr(dataset, tag, value)
+
+    return change
+
+
+def moved(dataset: Any, index: int) -> None:
+    dataset.ImagePositionPatient[2] += 0.9 * (index >= 4)
+
+
+def label_object(**values: object) -> Make:
+    """A file that claims to hold labels."""
+
+    def make(archive: Archive) -> None:
+        from tests.data.sources.conftest import write_ct
+
+        (dataset, *_) = write_ct(archive.source / "SER 1", HU)
+        del dataset.PixelData
+        tagged(SOPInstanceUID="1.2.3.4", **values)(dataset, 0)
+        dataset.file_meta.MediaStorageSOPClassUID = dataset.SOPClassUID
+        dataset.save_as(archive.source / "labels.dcm", enforce_file_format=True)
+
+    return make
+
+
+SEG = {"Modality": "SEG", "SOPClassUID": "1.2.840.10008.5.1.4.1.1.66.4"}
+RTSTRUCT = {"Modality": "RTSTRUCT", "SOPClassUID": "1.2.840.10008.5.1.4.1.1.481.3"}
+KITS = then(
+    lambda archive: archive.write("case_1/imaging.nii.gz", HU),
+    lambda archive: archive.write("case_1/segmentation.nii.gz", LABELS),
+)
+
+
+def cut(name: str, length: int) -> Make:
+    """With a file that ends too soon."""
+    return lambda archive: (archive.source / name).write_bytes((archive.source / name).read_bytes()[:length])
+
+
+def in_out(name: str, content: bytes) -> Make:
+    """With something in the folder to write."""
+
+    def make(archive: Archive) -> None:
+        (archive.out / name).parent.mkdir(parents=True)
+        (archive.out / name).write_bytes(content)
+
+    return make
+
+
+PREPARE_CORPUS: dict[str, tuple[Make, str]] = {
+    # SOURCE
+    "no such source": (lambda archive: archive.source.rmdir(), "scans ü: expected a folder of scans, found none"),
+    "a file for a source": (then(written("a.zip", "PK"), called("SOURCE/a.zip")), r"a\.zip: .*found a file"),
+    "an empty source": (then(), "scans ü: expected DICOM files.*found 0 files"),
+    "nothing known": (written("notes.txt", "x" * 200), "scans ü: expected DICOM files.*found 1 files of none"),
+    "one level too high": (
+        then(KITS, called("SOURCE/..")),
+        "found 2 files of none; .*scans ü is one",
+    ),
+    "two layouts": (then(KITS, atlas(LABELS)), "scans ü: expected one layout, found kits and abdomen-atlas"),
+    "links to nothing": (
+        lambda archive: [(archive.source / f"{index}.dcm").symlink_to("nowhere") for index in range(4)],
+        "scans ü: expected DICOM files.*found 4 files of none",
+    ),
+    # OUT
+    "output inside the source": (then(pair(), called("SOURCE", "--out", "SOURCE/out")), "--out .*outside"),
+    "the source for an output": (then(pair(), called("SOURCE", "--out", "SOURCE")), "--out .*outside"),
+    "the source inside the output": (then(pair(), called("SOURCE", "--out", "SOURCE/..")), "--out .*inside it"),
+    "a file for an output": (then(pair(), lambda archive: archive.out.write_text("mine")), "(?s)--out.*file"),
+    "output in a read-only place": (then(pair(), called("SOURCE", "--out", "/proc/cohort")), "/proc/cohort"),
+    "scans of another kind in the output": (
+        then(pair(), in_out("imagesTr/mine_0000.nii.gz", b"precious")),
+        "--out .*expected an empty folder.*found 1 other case",
+    ),
+    "another format in the output": (
+        then(pair(), in_out("imagesTr/mine_0000.mha", b"precious")),
+        "--out .*expected an empty folder.*found 1 other case",
+    ),
+    "another dataset in the output": (
+        then(pair(), in_out("dataset.json", b"{}")),
+        r"--out .*expected an empty folder.*found the dataset\.json",
+    ),
+    "key inside the output": (then(pair(), called("SOURCE", "--key", "OUT/key.csv")), r"--key .*key\.csv: .*outside"),
+    "key in a read-only place": (then(pair(), called("SOURCE", "--key", "/proc/key.csv")), "/proc/.*key"),
+    # options
+    "another layout": (then(pair(), called("SOURCE", "--layout", "kits")), "expected folders of cases with imaging"),
+    "unknown layout": (then(pair(), called("SOURCE", "--layout", "bids")), "(?s)--layout.*bids"),
+    "label without value": (then(pair(), called("SOURCE", "--label", "liver")), "--label liver: expected NAME=VALUE"),
+    "label names elsewhere": (then(KITS, called("SOURCE", "--label", "a=1")), "--label: expected with the layout"),
+    "no label folder": (then(pair(), called("SOURCE/images", "--labels", "SOURCE/masks")), "masks: expected a folder"),
+    "no worker": (then(pair(), called("SOURCE", "--workers", "0")), "--workers"),
+    "phantom with a layout": (called("phantom", "--layout", "kits"), r"--layout: expected .*\./phantom"),
+    "folder with a phantom's option": (then(pair(), called("SOURCE", "--cases", "3")), "--cases: expected"),
+    # Decathlon, KiTS, AbdomenAtlas, nnU-Net
+    "MRI": (decathlon(modality={"0": "MRI"}), r"dataset\.json: expected the modality CT"),
+    "two channels": (decathlon(modality={"0": "CT", "1": "PET"}), r"dataset\.json: expected one modality"),
+    "no label names": (decathlon(labels=None), r"dataset\.json: expected `labels`"),
+    "a list of nothing": (decathlon(training=[]), r"dataset\.json: expected cases in `training`"),
+    "label map not there": (decathlon(), r"liver_1: expected the file .*labelsTr/liver_1\.nii\.gz, found none"),
+    "broken JSON": (written("dataset.json", '{"training"'), r"dataset\.json: expected a JSON file"),
+    "KiTS without segmentations": (
+        lambda archive: archive.write("case_1/imaging.nii.gz", HU),
+        r"scans ü: expected segmentation\.nii\.gz beside",
+    ),
+    "a mask elsewhere": (atlas(LABELS, AFFINE @ np.diag([1, 1.2, 1, 1])), r"liver\.nii\.gz: label spacing"),
+    "a mask of another shape": (atlas(LABELS[1:]), r"liver\.nii\.gz: label shape"),
+    "half a mask": (atlas((LABELS * 0.4).astype(np.float32)), r"liver\.nii\.gz: expected whole label values.*0\.4"),
+    "no file ending": (written("dataset.json", '{"labels": {}}'), r"dataset\.json: expected a `file_ending`"),
+    # folders of images
+    "no label map": (
+        then(pair(), lambda archive: archive.write("images/scan 2.nii.gz", HU)),
+        r"images/scan 2\.nii\.gz: expected a label map of the same name",
+    ),
+    "two label maps": (
+        then(pair(), lambda archive: archive.write("labels/scan 1_seg.nii.gz", LABELS)),
+        r"scan 1_seg\.nii\.gz: expected one file a case",
+    ),
+    "label maps for images": (pair(LABELS), r"images/scan 1\.nii\.gz: expected HU"),
+    "images for label maps": (pair(HU, HU), r"labels/scan 1\.nii\.gz: expected whole label values"),
+    "another grid": (pair(of_labels=AFFINE @ np.diag([1, 1, 1.5, 1])), r"scan 1\.nii\.gz: label spacing"),
+    "4-D": (pair(np.stack([HU, HU], axis=-1)), r"images/scan 1\.nii\.gz: expected a 3-D volume"),
+    "NaN": (pair(np.where(HU > 800, np.nan, HU).astype(np.float32)), r"images/scan 1\.nii\.gz: .*NaN"),
+    "labels without a name": (
+        then(pair(), called("SOURCE", "--label", "liver=1")),
+        r"labels/scan 1\.nii\.gz: expected the label values .*found \[2\]; name them with --label",
+    ),
+    "truncated image": (then(pair(), cut("images/scan 1.nii.gz", 300)), r"images/scan 1\.nii\.gz: .*truncated"),
+    "empty label map": (then(pair(), cut("labels/scan 1.nii.gz", 0)), r"labels/scan 1\.nii\.gz: .*empty"),
+    "no NRRD": (
+        then(written("images/a.nrrd", "<html>"), lambda archive: archive.write("labels/a.nii.gz", LABELS)),
+        r"images/a\.nrrd: expected a whole image",
+    ),
+    # DICOM
+    "a slice missing": (series(skip=(3,)), r"SER 1: series .*1 slice\(s\) missing, between .*slice002.*slice004"),
+    "uneven slices": (series(moved), "SER 1: series .*expected a slice every 2.5 mm, found 3.4 mm"),
+    "two slices": (series(skip=(0, 1, 2, 3, 4)), "(?s)expected CT series.*of 2 slices: left out"),
+    "MR": (series(tagged(Modality="MR", SOPClassUID="1.2.840.10008.5.1.4.1.1.4")), "(?s)expected CT.*modality MR"),
+    "scouts": (series(tagged(ImageType=["DERIVED", "LOCALIZER"])), "(?s)expected CT series.*CT localizer"),
+    "no pixels": (series(lambda dataset, _: dataset.pop("PixelData")), r"slice000\.dcm: expected pixels"),
+    "truncated slice": (then(series(), cut("SER 1/slice006.dcm", 900)), r"slice006\.dcm: expected pixels"),
+    "no rescale": (series(tagged(RescaleIntercept=0)), r"SER 1: expected HU.*intercept"),
+    "an empty SEG": (label_object(**SEG), r"labels\.dcm: expected a whole SEG or RTSTRUCT"),
+    "an empty RTSTRUCT": (label_object(**RTSTRUCT), r"labels\.dcm: expected a whole SEG or RTSTRUCT"),
+}
+
+
+@pytest.fixture
+def archive(tmp_path: Path) -> Archive:
+    (tmp_path / "in" / "scans ü").mkdir(parents=True)
+    return Archive(tmp_path / "in" / "scans ü", tmp_path / "dataset")
+
+
+def prepare_command(archive: Archive) -> list[str]:
+    given = archive.arguments or [str(archive.source)]
+    return ["prepare", *given, *([] if "--out" in given else ["--out", str(archive.out)])]
+
+
+@pytest.mark.parametrize("name", PREPARE_CORPUS)
+def test_a_bad_source_ends_in_a_message(
+    name: str, archive: Archive, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import re
+
+    make, expected = PREPARE_CORPUS[name]
+    make(archive)
+    place = archive.source.parents[1]
+    before = files(place)
+    code, err = call(prepare_command(archive), monkeypatch, capsys)
+    assert code in (1, 2), err
+    assert re.search(expected, err), err
+    assert "Traceback" not in err
+    after = files(place)
+    assert {path: after.get(path) for path in before} == before
+    new = set(after) - set(before)
+    assert not [path for path in new if path.name.startswith(".partial")]
+    # a key that cannot be written is the last to fail: the dataset is whole by then
+    assert ("read-only" in name and "key" in name) == any(path.name == "dataset.json" for path in new)
+    for path in new:
+        if path.name.endswith(".nii.gz"):
+            read_volume(path)
+
+
+def test_a_good_source_is_prepared_once(
+    archive: Archive, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert len(PREPARE_CORPUS) >= 15
+    pair()(archive)
+    assert call(prepare_command(archive), monkeypatch, capsys)[0] == 0
+    written_at = {path: path.stat().st_mtime_ns for path in files(archive.out)}
+    assert len(written_at) == 4  # the CT, its label map, its card, dataset.json
+    assert call(prepare_command(archive), monkeypatch, capsys)[0] == 0
+    assert {path: path.stat().st_mtime_ns for path in files(archive.out)} == written_at
+
+
+def test_a_disk_that_is_full_while_preparing_ends_in_a_message(
+    archive: Archive, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pair()(archive)
+    with full_disk(900):
+        code, err = call(prepare_command(archive), monkeypatch, capsys)
+    assert code == 1
+    assert "imagesTr/S0001_01_0000.nii.gz" in err and "Traceback" not in err
+    check_whole(archive.out)
+    assert call(prepare_command(archive), monkeypatch, capsys)[0] == 0
+    assert (archive.out / "dataset.json").is_file()
+
+
+@contextmanager
+def little_memory(spare_bytes: int) -> Iterator[None]:
+    """This process may have so much more memory than it has, and no more."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+    taken = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (taken + spare_bytes, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").is_file(), reason="asks Linux how much memory is taken")
+def test_too_little_memory_ends_in_a_message(
+    archive: Archive, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    large = np.full((400, 400, 400), -1000, np.int16)
+    pair(large, np.zeros(large.shape, np.uint8))(archive)
+    del large
+    arguments = [*prepare_command(archive), "--label", "liver=1"]
+    with little_memory(100_000_000):
+        code, err = call(arguments, monkeypatch, capsys)
+    assert code == 1
+    assert "Out of memory" in err and "images/scan 1.nii.gz" in err and "Traceback" not in err
+    check_whole(archive.out)

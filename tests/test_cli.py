@@ -12,6 +12,7 @@ import pytest
 
 from promptlesion import __version__
 from promptlesion.cli import main
+from promptlesion.console import say
 from promptlesion.data.dataset import Dataset, open_dataset, write_spec
 from promptlesion.data.splits import Split, write_splits
 from promptlesion.data.volume import read_description
@@ -19,6 +20,7 @@ from promptlesion.data.volume import read_description
 VERBS = [
     "demo",
     "prepare",
+    "check",
     "train",
     "train autoencoder",
     "train diffusion",
@@ -97,6 +99,18 @@ def test_every_verb_explains_itself(run: Callable[..., Answer], verb: str) -> No
     assert (code, err) == (0, "")
     assert f" {verb} [OPTIONS]" in " ".join(out.split())
     assert "Example" in out or verb in ("train", "evaluate", "config")
+
+
+def test_the_terminal_takes_no_text_for_markup_or_pictures(
+    run: Callable[..., Answer], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A folder may be called `[/b]`, and `:label:` in a help text is no price tag."""
+    from rich.text import Text
+
+    run("--version")
+    say("scans [/b] [bold] :label:")
+    assert capsys.readouterr().out == "scans [/b] [bold] :label:\n"
+    assert Text.from_markup("TYPE=PATH:LABEL:").plain == "TYPE=PATH:LABEL:"
 
 
 def test_version(run: Callable[..., Answer]) -> None:
@@ -292,7 +306,8 @@ def test_another_method_is_trained_and_paints(
     network = "channels = [8, 8]\nattention_levels = [1]\nblocks_per_level = 1\nnum_steps = 2\nnum_levels = 20\n"
     settings.write_text(
         f"[difftumor]\npatch_voxels = 16\npatches_per_lesion = 1\n{network}[med_ddpm]\npatch_voxels = 16\n{network}"
-        '[synthesis]\nnum_steps = 2\nsampler = "ddim"\ninit = "noise"\nguidance_scale = 1.0\naccept_all = true\n'
+        '[synthesis]\nnum_steps = 2\nsampler = "ddim"\ninit = "noise"\nguidance_scale = 1.0\nkeep_noise = false\n'
+        "accept_all = true\n"
     )
     common = ("--data", tiny_data.root, "--preset", "demo", "--config", settings)
     out = tmp_path / method

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich._emoji_codes import EMOJI
 from rich.console import Console
 from rich.logging import RichHandler
 
@@ -217,7 +218,8 @@ def prepare(
     for option, value in (of_folders if is_phantom else of_phantoms).items():
         if value is not None:
             expected = "a folder of scans" if is_phantom else "the source phantom"
-            raise ValueError(f"{option}: expected with {expected} alone; found it with the source {source}")
+            hint = "; a folder of that name is ./phantom" if is_phantom else ""
+            raise ValueError(f"{option}: expected with {expected} alone; found it with the source {source}{hint}")
     if is_phantom:
         _prepare_phantom(
             out=out,
@@ -268,11 +270,13 @@ def _prepare_folder(
     skips_refused: bool,
     workers: int,
 ) -> None:
-    from promptlesion.data.sources import Layout, open_source, parse_label_names, write_key, write_source
+    from promptlesion.data.sources import Layout, open_source, parse_label_names, write_source
     from promptlesion.training.progress import progress_reports
 
     if out.resolve().is_relative_to(folder.resolve()):
         raise ValueError(f"--out {out}: expected a folder outside {folder}, found one inside it")
+    if folder.resolve().is_relative_to(out.resolve()):
+        raise ValueError(f"--out {out}: expected a folder of its own, to be given away, found {folder} inside it")
     with progress_reports("looking at files") as report:
         source = open_source(
             folder,
@@ -281,12 +285,12 @@ def _prepare_folder(
             names=parse_label_names(names),
             on_progress=report,
         )
-    for note in source.notes:
+    for note in (f"{folder}: {len(source.cases)} cases, layout {source.layout}", *source.notes):
         say(note)
-    if key is not None:
-        write_key(source, key, out=out)
     with progress_reports("converting") as report:
-        conversion = write_source(source, out, num_workers=workers, skips_refused=skips_refused, on_progress=report)
+        conversion = write_source(
+            source, out, key=key, num_workers=workers, skips_refused=skips_refused, on_progress=report
+        )
     for note in (*conversion.notes, *(f"left out: {reason}" for reason in conversion.refused)):
         say(note)
     num_cases = conversion.num_written + conversion.num_kept
@@ -851,12 +855,15 @@ def main() -> None:
         handlers=[RichHandler(console=Console(stderr=True), show_path=False, show_time=False)],
     )
     logging.getLogger("promptlesion").setLevel(logging.INFO)
+    EMOJI.clear()  # else rich draws pictures for `:label:` and the like in help texts, names and paths
     try:
         app()
     except ValueError as error:
         _fail(str(error), BAD_INPUT)
     except (OSError, RuntimeError) as error:
         _fail(f"{type(error).__name__}: {error}", UNFINISHED)
+    except MemoryError as error:
+        _fail(f"Out of memory. {error}\nWhat is finished stays; the same command goes on from there.", UNFINISHED)
     except SystemExit as ended:
         if ended.code == _INTERRUPTED:
             _fail("Interrupted. The same command goes on where it stopped.", UNFINISHED)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from promptlesion.evaluation.segmentation_metrics import LesionScore
     from promptlesion.parameters import NetworkParameters
 
-console = Console()
+console = Console(markup=False, emoji=False)  # a path may hold brackets, a name colons
 
 
 def say(text: str) -> None:
@@ -175,13 +175,10 @@ def _print_stages(check: "DatasetCheck") -> None:
     for stage in check.stages:
         memory = gib(stage.memory_bytes) + (f" + {gib(stage.host_bytes)} main" if stage.host_bytes else "")
         table.add_row(stage.stage, duration_text(stage.seconds), memory, gib(stage.disk_bytes), stage.what)
-    busy = (
-        f", while it is busy with other work (load {check.machine.load:.1f} a core)" if check.machine.load > 1.2 else ""
-    )
-    say(
-        f"What it will cost here: {check.machine.name}, {gib(check.machine.device_bytes)}; measured just now{busy}, "
-        "right within a factor of two"
-    )
+    trust = "right within a factor of two"
+    if check.machine.is_busy:
+        trust = f"while others used it (load {check.machine.load:.1f} a core): alone it is faster"
+    say(f"What it will cost: {check.machine.name}, {gib(check.machine.device_bytes)}; measured just now, {trust}")
     console.print(table)
 
 

@@ -23,7 +23,8 @@ from promptlesion.synthesis.placement import PlacedLesion, place_lesion
 @pytest.fixture(scope="session")
 def sampling() -> SynthesisConfig:
     """Settings that suit every method."""
-    return SynthesisConfig(sampler="ddim", num_steps=3, init="noise", lesions_per_case=2, accept_all=True)
+    options = {"lesions_per_case": 2, "accept_all": True, "keep_noise": False}
+    return SynthesisConfig(sampler="ddim", num_steps=3, init="noise", **options)
 
 
 @pytest.fixture(scope="session")

@@ -97,9 +97,7 @@ def examined(tmp_path_factory: pytest.TempPathFactory) -> list[CaseFacts]:
 
 
 @pytest.fixture(scope="session")
-def tiny_config(
-    tiny_autoencoder_config: "AutoencoderConfig", tiny_diffusion_config: "DiffusionConfig"
-) -> "Config":
+def tiny_config(tiny_autoencoder_config: "AutoencoderConfig", tiny_diffusion_config: "DiffusionConfig") -> "Config":
     """Networks of a few thousand parameters."""
     from promptlesion.config import Config
     from promptlesion.segmentation.config import SegmentationConfig
@@ -107,6 +105,4 @@ def tiny_config(
     segmentation = SegmentationConfig(
         patch_voxels=16, channels=(4, 8), residual_units=1, batch_size=2, num_epochs=2, steps_per_epoch=3
     )
-    return Config(
-        autoencoder=tiny_autoencoder_config, diffusion=tiny_diffusion_config, segmentation=segmentation
-    )
+    return Config(autoencoder=tiny_autoencoder_config, diffusion=tiny_diffusion_config, segmentation=segmentation)

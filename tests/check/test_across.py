@@ -4,12 +4,12 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from tests.check.conftest import LABELS
 
 from promptlesion.check.across import across_findings
 from promptlesion.check.facts import CaseFacts, LabelFacts
 from promptlesion.check.finding import Finding
 from promptlesion.check.mirror import AXIS_SETS
-from tests.check.conftest import LABELS
 
 
 def found(cases: list[CaseFacts], labels: dict[str, int] | None = None) -> list[Finding]:

@@ -8,11 +8,11 @@ import nibabel as nib
 import numpy as np
 import pytest
 from scipy import ndimage
+from tests.check.conftest import AFFINE, SHAPE, SPACING_MM, body
 
 from promptlesion.check.case import examine_case
 from promptlesion.check.facts import CaseFacts, CaseFiles
 from promptlesion.data.volume import Volume
-from tests.check.conftest import AFFINE, SHAPE, SPACING_MM, body
 
 Files = Callable[..., CaseFiles]
 
@@ -150,7 +150,7 @@ def test_a_guessed_and_an_ambiguous_affine(files: Files, qform_code: int, sform_
 
 
 def test_hashes_know_the_same_scan_in_other_clothes(files: Files, tmp_path: Path) -> None:
-    image, labels = body()
+    image, _ = body()
     first = examine_case(files())
     as_float = examine_case(files("float", image.with_array(image.array.astype(np.float32))))
     assert (as_float.voxel_hash, as_float.content_hash) == (first.voxel_hash, first.content_hash)

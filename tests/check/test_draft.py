@@ -6,12 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tests.check.conftest import LABELS, write_bodies
 
 from promptlesion.check.draft import draft_spacing_mm, draft_spec, guess_lesion_labels
 from promptlesion.check.facts import CaseFacts
 from promptlesion.data.dataset import open_dataset, write_dataset_json
 from promptlesion.data.spec import DatasetSpec, read_spec
-from tests.check.conftest import LABELS, write_bodies
 
 
 def drafted(cases: list[CaseFacts], labels: dict[str, int], folder: Path) -> DatasetSpec:
@@ -86,13 +86,13 @@ def test_healthy_scans_get_templates_that_work_once_uncommented(
     draft = draft_spec(examined, {"background": 0, **labels}, downsampling=4, dataset_name="healthy")
     assert not draft.has_types
     assert "[lesions." not in re.sub(r"^#.*$", "", draft.text, flags=re.MULTILINE)
-    added = {name: int(value) for name, value in re.findall(r'in dataset.json: "(\w+)": (\d+)', draft.text)}
-    assert len(added) == (1 if "lumen" in labels else 2)
+    proposed = re.findall(r"# \[lesions\.(\w+)\]", draft.text)
+    assert len(proposed) == (1 if "lumen" in labels else 2)
     root = write_bodies(tmp_path / "data", 3)
-    write_dataset_json(root, labels={"background": 0, **labels, **added}, num_training=3, extra={})
+    write_dataset_json(root, labels={"background": 0, **labels}, num_training=3, extra={})
     uncommented = re.sub(r"^# (\[lesions|label|host|diameter_mm|hu|shape|lumen)", r"\1", draft.text, flags=re.MULTILINE)
     (root / "lesions.toml").write_text(uncommented)
-    assert [lesion.name for lesion in open_dataset(root).spec.lesions] == list(added)
+    assert [lesion.name for lesion in open_dataset(root).spec.lesions] == proposed
 
 
 @pytest.mark.parametrize(

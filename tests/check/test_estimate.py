@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from tests.check.conftest import body
 
 from promptlesion.check import cost
 from promptlesion.check.estimate import Extent, StageEstimate, estimate_findings, extent_of, gib
@@ -12,7 +13,6 @@ from promptlesion.check.machine import Machine, main_memory_bytes, resident_byte
 from promptlesion.check.stages import NUM_STAGES, estimate_stages
 from promptlesion.config import Config
 from promptlesion.data.resampling import resample_to_spacing
-from tests.check.conftest import body
 
 GIB = 2**30
 MACHINE = Machine(torch.device("cpu"), "CPU", 8 * GIB, 8 * GIB, 50 * GIB, 0.1, GIB)
@@ -44,6 +44,7 @@ def test_the_prepared_voxels_are_those_of_the_cache(examined: list[CaseFacts]) -
     assert (found.num_train, found.num_validation, found.num_lesions) == (4, 1, 4)
 
 
+@pytest.mark.slow
 def test_every_stage_has_its_cost(
     examined: list[CaseFacts], tiny_config: Config, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -4,11 +4,11 @@ import json
 from pathlib import Path
 
 import pytest
+from tests.check.conftest import LABELS
 
 from promptlesion.check.folder import read_folder, subject_findings
 from promptlesion.data.dataset import write_dataset_json
 from promptlesion.data.spec import DatasetError, DatasetSpec
-from tests.check.conftest import LABELS
 
 
 @pytest.fixture
@@ -53,7 +53,17 @@ def test_no_folder_is_an_error_of_its_own(tmp_path: Path) -> None:
     [
         ("dataset.json", None, "dataset-json"),
         ("dataset.json", "{", "dataset-json"),
-        ("dataset.json", '{"channel_names": {"0": "CT"}, "labels": {"0": "a"}, "file_ending": ".nii.gz"}', "dataset-json"),
+        (
+            "dataset.json",
+            '{"channel_names": {"0": "CT"}, "labels": {"0": "a"}, "file_ending": ".nii.gz"}',
+            "dataset-json",
+        ),
+        (
+            "dataset.json",
+            '{"channel_names": {"0": "CT"}, "labels": {"background": 0}, "file_ending": ".nii.gz", '
+            '"subject_pattern": "("}',
+            "dataset-json",
+        ),
         ("imagesTr/a_0001.nii.gz", "", "file-name"),
         ("imagesTr/scan.mha", "", "file-name"),
         ("provenance.jsonl", "not JSON", "provenance"),
@@ -90,6 +100,8 @@ def test_a_subject_on_both_sides_of_the_split_is_named(root: Path, tiny_spec: Da
     assert finding.code == "subject-leak"
     assert "found 'P1' with P1_x in 'train' and P1_y in 'val'" in finding.message
     assert subject_findings(folder, tiny_spec) == []  # nothing says they are one subject
+    write_dataset_json(root, labels=LABELS, num_training=5, extra={"subject_pattern": r"^([^_]+)"})
+    assert [finding.code for finding in subject_findings(read_folder(root), tiny_spec)] == ["subject-leak"]
 
 
 def test_a_synthetic_case_made_from_a_held_out_scan_is_named(root: Path) -> None:

@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
+from tests.check.conftest import body
 
 from promptlesion.check import intensity
 from promptlesion.check.intensity import HU_OF_BIN, hu_facts, hu_histograms, intensity_findings
-from tests.check.conftest import body
 
 
 def codes(hu: np.ndarray) -> list[str]:

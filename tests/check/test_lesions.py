@@ -4,12 +4,12 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from tests.check.conftest import LABELS
 
 from promptlesion.check.facts import CaseFacts, LesionFacts
 from promptlesion.check.finding import Finding
 from promptlesion.check.lesions import NetworkGrid, lesion_findings, type_facts
 from promptlesion.data.spec import DatasetSpec, LesionType
-from tests.check.conftest import LABELS
 
 GRID = NetworkGrid((1.0, 1.0, 2.0), 4, 96)
 

@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
+from tests.check.conftest import body
 
 from promptlesion.check.mirror import AXIS_SETS, mirrored_axes, named_axes
-from tests.check.conftest import body
 
 
 @pytest.mark.parametrize("axes", AXIS_SETS)

@@ -156,6 +156,11 @@ def test_a_dataset_json_that_is_none(make_dataset: MakeDataset) -> None:
             r"lesions\.calcified_plaque to name its host, found none; the labels are background, lumen",
         ),
         ('["wall"]', "[]", "expected lesions.calcified_plaque to name its host, found none"),
+        (
+            'host = ["wall"]',
+            'host = ["wall"]\nshape = "crescent"\nlumen = ["lumina"]',
+            r"expected lesions.calcified_plaque.lumen to name labels .* found 'lumina'",
+        ),
         ('["wall"]', '["wal"]', r"expected lesions.calcified_plaque.host .*lumen, wall.* found 'wal'"),
         ("label = 3", "label = 9", r"expected lesions.calcified_plaque.label to be a label .* found 9"),
     ],

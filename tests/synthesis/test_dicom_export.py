@@ -1,6 +1,7 @@
 """Scans written as DICOM: independent readers find the same HU, the same places and the same masks."""
 
 import itertools
+import resource
 import sys
 from pathlib import Path
 
@@ -204,8 +205,20 @@ def test_what_dicom_cannot_take_is_named_and_leaves_nothing(tmp_path: Path, monk
         with pytest.raises(DicomExportError, match="case_1: expected a subject of 1 to 63 printable characters"):
             export((image, labels), tmp_path / "dicom", subject=subject)
     monkeypatch.setitem(sys.modules, "highdicom", None)
-    with pytest.raises(DicomExportError, match=r"expected the package highdicom, found none.*promptlesion\[dicom\]"):
+    with pytest.raises(ValueError, match=r"expected the package highdicom, found it not.*promptlesion\[dicom\]"):
         export((image, labels), tmp_path / "dicom")
+    assert not [path for path in tmp_path.iterdir() if path.is_dir()]
+
+
+def test_a_full_disk_is_told_with_the_folder_and_leaves_nothing(tmp_path: Path) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    volumes = source(tmp_path)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
+    try:
+        with pytest.raises(OSError, match=str(tmp_path / "dicom")):
+            export(volumes, tmp_path / "dicom")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert not [path for path in tmp_path.iterdir() if path.is_dir()]
 
 

@@ -136,3 +136,19 @@ def test_where_the_scan_lies_in_the_world_does_not_matter(
         for volume in (noise, Volume(noise.array, moved))
     ]
     assert patches[0].tobytes() == patches[1].tobytes()
+
+
+@pytest.mark.parametrize("spacing_mm", [SPACING_MM, (1.3, 1.1, 1.9), (0.5, 1.6, 1.2)])
+@pytest.mark.parametrize("center", [(20, 18, 16), (2, 35, 16), (40, 0, 32)])
+def test_the_footprint_is_what_the_patch_covers_of_the_scan(
+    noise: Volume, center: tuple[int, int, int], spacing_mm: tuple[float, float, float]
+) -> None:
+    grid = grid_around(noise, center, spacing_mm)
+    covered = np.zeros(SHAPE, dtype=bool)
+    covered[grid.footprint(noise.shape)] = True
+    first = affine_on(noise, grid) @ (0, 0, 0, 1)
+    last = affine_on(noise, grid) @ (PATCH - 1, PATCH - 1, PATCH - 1, 1)
+    low, high = ((np.linalg.inv(noise.affine) @ corner)[:3] for corner in (first, last))
+    index = np.indices(SHAPE).T.swapaxes(0, 2)
+    expected = ((index >= low - 1e-6) & (index <= high + 1e-6)).all(axis=-1)
+    assert np.array_equal(covered, expected)

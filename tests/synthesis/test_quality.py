@@ -62,6 +62,12 @@ class TestLimits:
             assert len(reasons) == len(words)
             assert all(text.startswith(start) for text, start in zip(reasons, words, strict=True))
 
+    def test_the_stated_mean_binds_as_well(self) -> None:
+        stated = PLAQUE.model_copy(update={"hu": (450.0, 2000.0)})
+        limits, unbound = (limits_of(kind, statistics_of(100)) for kind in (stated, PLAQUE))
+        assert limits.mean_hu[0] == 450.0
+        assert unbound.mean_hu[0] < 450.0 < unbound.mean_hu[1] < 2000.0
+
     @pytest.mark.parametrize("statistics", [None, statistics_of(0), statistics_of(4)])
     def test_where_hardly_any_lesion_is_known_the_stated_mean_alone_decides(
         self, statistics: TypeStatistics | None

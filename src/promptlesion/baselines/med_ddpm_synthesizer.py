@@ -120,7 +120,12 @@ def load_med_ddpm_synthesizer(run_folder: Path, config: SynthesisConfig, *, devi
 
 def _check_settings(config: SynthesisConfig) -> None:
     """Refuse settings without effect: of the scan and of a prompt the method knows nothing."""
-    expected: dict[str, object] = {"init": "noise", "reinject_background": False, "guidance_scale": 1.0}
+    expected: dict[str, object] = {
+        "init": "noise",
+        "reinject_background": False,
+        "guidance_scale": 1.0,
+        "keep_noise": False,
+    }
     wrong = [
         f"synthesis.{name}={str(value).lower()} (found {getattr(config, name)})"
         for name, value in expected.items()
@@ -128,5 +133,6 @@ def _check_settings(config: SynthesisConfig) -> None:
     ]
     if wrong:
         raise ValueError(
-            "Med-DDPM starts from noise, sees no surroundings and has no prompt: expected " + ", ".join(wrong)
+            "Med-DDPM starts from noise, sees no surroundings, has no prompt and no autoencoder: expected "
+            + ", ".join(wrong)
         )

@@ -92,6 +92,9 @@ def check_dataset(
     labels = dict(folder.labels) if folder.labels is not None else {}
     spec_path = _spec_path(root, folder_out, lesions)
     spec = _spec(spec_path, findings) if spec_path.exists() or lesions is not None else None
+    for lesion in spec.lesions if spec else ():  # those that healthy scans are yet to get
+        if lesion.label not in labels.values():
+            labels.setdefault(lesion.name, lesion.label)
     lesion_labels = [one.label for one in spec.lesions] if spec else list(guess_lesion_labels(labels).values())
     colors = label_colors(labels, lesion_labels)
     files = [
@@ -99,7 +102,7 @@ def check_dataset(
             name=name,
             image_path=image_path(root, name),
             label_path=label_path(root, name),
-            labels=folder.labels,
+            labels=labels if folder.labels is not None else None,
             lesion_labels=tuple(lesion_labels),
             colors=dict(sorted(colors.items(), key=lambda entry: entry[0] in lesion_labels)),
             window_hu=spec.window_hu if spec else _WINDOW_HU,
@@ -201,7 +204,7 @@ def _draft(
             f"{path}: expected a label that is a lesion by its name, found none in {', '.join(labels)}; the file holds "
             "templates"
         )
-        remedy = "name a lesion type in it, with a label of its own in dataset.json"
+        remedy = "take the # away before what you want to paint"
         findings.append(Finding("error", "no-lesion-types", "", message, remedy))
         return None
     message = f"{path}: expected a file that names the lesion types, found none: one to start from was written"

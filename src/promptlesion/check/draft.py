@@ -109,11 +109,11 @@ def _type_lines(
 
 
 def _templates(cases: Sequence[CaseFacts], others: Mapping[str, int], labels: Mapping[str, int]) -> list[str]:
-    """Propose a lesion type for every organ, as comments: what it takes is a label of its own in dataset.json."""
+    """Propose a lesion type for every organ, as comments."""
     lines = [
-        "# No label of dataset.json is a lesion by its name, so there is nothing to measure. To paint lesions with a",
-        "# model from elsewhere, give each type a label of its own in dataset.json and take the # away before what is",
-        "# right. The ranges are starting points, not measured.",
+        "# No label of dataset.json is a lesion by its name, so nothing was measured. To paint lesions with a model",
+        "# from elsewhere, take the # away before the types you want, and number their labels so that they follow",
+        "# those of dataset.json without a gap. The ranges are starting points, not measured.",
     ]
     lumens = [name for name in others if _LUMEN_WORDS.search(name)]
     walls = [name for name in others if name not in lumens]
@@ -128,8 +128,8 @@ def _templates(cases: Sequence[CaseFacts], others: Mapping[str, int], labels: Ma
             hu = (10.0 * round(mean / 10 - 9) + 0.0, 10.0 * round(mean / 10 + 3) + 0.0)
         lines += [
             "",
-            f'# [lesions.{name}]  # and in dataset.json: "{name}": {value}',
-            f"# label = {value}",
+            f"# [lesions.{name}]",
+            f"# label = {value}{'  # the first that dataset.json does not have' if index == 0 else ''}",
             f"# host = {_toml((host,))}  # {_room(cases, others[host])}",
             f"# diameter_mm = {_toml(diameters)}",
             f"# hu = {_toml(hu)}"

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from promptlesion.check.finding import Finding, listed
-from promptlesion.data.dataset_json import FILE_ENDING, read_labels
+from promptlesion.data.dataset_json import FILE_ENDING, read_labels, read_subject_pattern
 from promptlesion.data.provenance import PROVENANCE_FILE, read_provenance
 from promptlesion.data.spec import DatasetError, DatasetSpec
 from promptlesion.data.splits import SPLITS_FILE
@@ -28,6 +28,8 @@ class Folder:
     """Of every case that has a CT or a label map."""
     labels: Mapping[str, int] | None
     """Of dataset.json; None where that cannot be read."""
+    subject_pattern: str | None
+    """Of dataset.json; that of lesions.toml, where there is one, comes first."""
     provenance: Mapping[str, Mapping[str, Any]]
     findings: tuple[Finding, ...]
 
@@ -67,6 +69,7 @@ def read_folder(root: Path) -> Folder:
         root=root,
         names=tuple(sorted(names)),
         labels=_labels(root, findings),
+        subject_pattern=_subject_pattern(root, findings),
         provenance=_provenance(root, findings),
         findings=tuple(findings + _counted(root, len(names))),
     )
@@ -74,8 +77,9 @@ def read_folder(root: Path) -> Folder:
 
 def subject_findings(folder: Folder, spec: DatasetSpec | None) -> list[Finding]:
     """Say where a subject, or what was made from it, lies on two sides of a split."""
-    subjects = {name: _subject(name, spec, folder.provenance) for name in folder.names}
-    return [*_splits(folder, subjects), *_alike_names(folder, spec)]
+    pattern = spec.subject_pattern if spec is not None and spec.subject_pattern else folder.subject_pattern
+    subjects = {name: _subject(name, pattern, folder.provenance) for name in folder.names}
+    return [*_splits(folder, subjects), *(_alike_names(folder) if pattern is None else ())]
 
 
 def _stranger(folder: Path, names: Sequence[str], ending: str) -> Finding:
@@ -99,6 +103,17 @@ def _labels(root: Path, findings: list[Finding]) -> dict[str, int] | None:
     return None
 
 
+def _subject_pattern(root: Path, findings: list[Finding]) -> str | None:
+    try:
+        return read_subject_pattern(root / "dataset.json")
+    except DatasetError as error:
+        if not any(finding.code == "dataset-json" for finding in findings):
+            findings.append(Finding("error", "dataset-json", "", str(error), "correct it, or remove subject_pattern"))
+    except OSError:  # said of the labels
+        pass
+    return None
+
+
 def _counted(root: Path, num_cases: int) -> list[Finding]:
     try:
         stated = json.loads((root / "dataset.json").read_text(encoding="utf-8")).get("numTraining", num_cases)
@@ -119,10 +134,10 @@ def _provenance(root: Path, findings: list[Finding]) -> dict[str, dict[str, Any]
         return {}
 
 
-def _subject(name: str, spec: DatasetSpec | None, provenance: Mapping[str, Mapping[str, Any]]) -> str:
+def _subject(name: str, pattern: str | None, provenance: Mapping[str, Mapping[str, Any]]) -> str:
     if name in provenance:
         return str(provenance[name].get("subject", name))
-    match = re.search(spec.subject_pattern, name) if spec is not None and spec.subject_pattern else None
+    match = re.search(pattern, name) if pattern is not None else None
     return match.group(1) if match is not None and match.group(1) else name
 
 
@@ -181,10 +196,8 @@ def _fold(
     return found
 
 
-def _alike_names(folder: Folder, spec: DatasetSpec | None) -> list[Finding]:
-    """Say where case names look like several scans of one subject, and nothing says so."""
-    if spec is not None and spec.subject_pattern is not None:
-        return []
+def _alike_names(folder: Folder) -> list[Finding]:
+    """Say where case names look like several scans of one subject, as nothing says whose they are."""
     groups: dict[str, list[str]] = defaultdict(list)
     for name in folder.names:
         match = _LIKELY_SUBJECT.match(name)

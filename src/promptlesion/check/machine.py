@@ -15,6 +15,8 @@ import torch
 from promptlesion.data.intensity import HUWindow
 from promptlesion.training.device import resolve_device
 
+_BUSY_LOAD = 0.4
+
 
 @dataclass(frozen=True)
 class Machine:
@@ -27,9 +29,14 @@ class Machine:
     host_bytes: int
     free_disk_bytes: int
     load: float
-    """Processes that want to compute, for each core: above 1 others slow down whatever is measured."""
+    """Processes that wanted to compute before the check began, for each core."""
     resident_bytes: int
     """What this process holds with everything imported: any stage holds as much before it does anything."""
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether other work slows what is measured, several threads far more than its share."""
+        return self.load > _BUSY_LOAD
 
 
 def this_machine(device: str, folder: Path) -> Machine:

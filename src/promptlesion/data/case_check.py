@@ -29,11 +29,28 @@ def check_same_grid(case: str, image: Volume, labels: Volume) -> None:
     if difference[:3, 3].max() > _AFFINE_TOLERANCE_MM:
         found, expected = (_rounded(volume.affine[:3, 3]) for volume in (labels, image))
         raise DatasetError(f"{case}: label origin {found} mm differs from the CT's {expected} mm")
+    apart_mm = _corners_apart_mm(image, labels)
+    if apart_mm > _CORNER_TOLERANCE_VOXELS * min(image.spacing_mm):
+        raise DatasetError(f"{case}: a corner of the label map lies {apart_mm:.3f} mm away from the CT's")
+
+
+def on_the_grid_of(case: str, image: Volume, labels: Volume) -> Volume:
+    """The label map with the CT's geometry, where its own differs by no more than rounding in a header.
+
+    Raises `DatasetError` where it differs by more than a tenth of a voxel anywhere.
+    """
+    is_rounding = labels.shape == image.shape and (
+        _corners_apart_mm(image, labels) <= _CORNER_TOLERANCE_VOXELS * min(image.spacing_mm)
+    )
+    if not is_rounding:
+        check_same_grid(case, image, labels)
+    return image.with_array(labels.array)
+
+
+def _corners_apart_mm(image: Volume, labels: Volume) -> float:
     corners = np.array(np.meshgrid(*((0.0, size - 1.0) for size in image.shape))).reshape(3, -1)
-    displacement = (labels.affine - image.affine)[:3, :3] @ corners
-    displaced_mm = float(np.linalg.norm(displacement, axis=0).max())
-    if displaced_mm > _CORNER_TOLERANCE_VOXELS * min(image.spacing_mm):
-        raise DatasetError(f"{case}: a corner of the label map lies {displaced_mm:.3f} mm away from the CT's")
+    apart = labels.affine - image.affine
+    return float(np.linalg.norm(apart[:3, :3] @ corners + apart[:3, 3:], axis=0).max())
 
 
 def check_hounsfield(case: str, image: Shaped[np.ndarray, "x y z"]) -> None:
@@ -67,7 +84,7 @@ def checked_labels(
     case: str, labels: Shaped[np.ndarray, "x y z"], known: Collection[int]
 ) -> UInt8[np.ndarray, "x y z"]:
     """The label map as uint8; raises `DatasetError` for values that `dataset.json` does not name."""
-    values = _values(labels)
+    values = label_values(labels)
     unknown = [value for value in values if value not in known]
     if unknown:
         listed = ", ".join(f"{value:g}" for value in unknown[:8]) + (", …" if len(unknown) > 8 else "")
@@ -75,7 +92,7 @@ def checked_labels(
     return labels.astype(np.uint8, copy=False)
 
 
-def _values(labels: Shaped[np.ndarray, "x y z"]) -> list[int | float]:
+def label_values(labels: Shaped[np.ndarray, "x y z"]) -> list[int | float]:
     """Return the values of a label map, a plane at a time: counting takes eight bytes a voxel."""
     is_found = np.zeros(256, dtype=bool)
     others = []

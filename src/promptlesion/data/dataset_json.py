@@ -6,9 +6,19 @@ from pathlib import Path
 from typing import Any
 
 from promptlesion.data.spec import DatasetError
-from promptlesion.training.atomic import write_text
+from promptlesion.training.atomic import read_json, write_text
 
 FILE_ENDING = ".nii.gz"
+
+
+def read_dataset_json(path: Path) -> dict[str, Any]:
+    """The content of a `dataset.json`, nnU-Net's or the Decathlon's; raises `DatasetError` where there is none."""
+    if not path.is_file():
+        raise DatasetError(f"{path}: expected the dataset.json of a dataset folder, found none")
+    try:
+        return read_json(path)
+    except ValueError as error:
+        raise DatasetError(str(error)) from error
 
 
 def write_dataset_json(root: Path, *, labels: dict[str, int], num_training: int, extra: dict[str, object]) -> None:
@@ -29,7 +39,7 @@ def read_labels(path: Path) -> dict[str, int]:
     Raises `DatasetError` for what the package does not support: several channels, region-based labels, other
     file endings than `.nii.gz`, values beyond 255.
     """
-    content = _read_json(path)
+    content = read_dataset_json(path)
     ending = content.get("file_ending")
     if ending != FILE_ENDING:
         raise DatasetError(
@@ -57,7 +67,7 @@ def labels_of(content: dict[str, Any], path: Path) -> dict[str, int]:
 
 def read_subject_pattern(path: Path) -> str | None:
     """The pattern of the subject in case names that `prepare` noted in a `dataset.json`, if it wrote that."""
-    pattern = _read_json(path).get("subject_pattern")
+    pattern = read_dataset_json(path).get("subject_pattern")
     if pattern is None:
         return None
     try:
@@ -69,18 +79,6 @@ def read_subject_pattern(path: Path) -> str | None:
             f"{path}: expected `subject_pattern`, a regular expression with a group, found {str(pattern)[:80]!r}"
         )
     return str(pattern)
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        raise DatasetError(f"{path}: expected the dataset.json of an nnU-Net v2 raw dataset, found none")
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise DatasetError(f"{path}: expected a JSON file, found an error: {error}") from error
-    if not isinstance(content, dict):
-        raise DatasetError(f"{path}: expected a JSON object, found {str(content)[:80]}")
-    return content
 
 
 def _label_value(name: str, value: object, path: Path) -> int:

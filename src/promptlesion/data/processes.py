@@ -1,10 +1,11 @@
 """Independent pieces of work in several processes, each of one thread."""
 
 import os
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from typing import TypeVar
 
 _NUM_THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
@@ -21,7 +22,8 @@ def run_in_processes(function: Callable[[Item], Result], items: Sequence[Item], 
         for item in items:
             yield function(item)
         return
-    with ProcessPoolExecutor(min(num_workers, len(items)), mp_context=get_context("spawn")) as pool:
+    num_processes = min(num_workers, len(items))
+    with ProcessPoolExecutor(num_processes, get_context("spawn"), initializer=_end_with_parent) as pool:
         with one_thread_each():
             futures = [pool.submit(function, item) for item in items]
         try:
@@ -30,6 +32,21 @@ def run_in_processes(function: Callable[[Item], Result], items: Sequence[Item], 
         finally:
             for future in futures:
                 future.cancel()
+
+
+def _end_with_parent() -> None:
+    """Let this worker end when the process that started it is killed.
+
+    Else it would go on with what is queued, and wait for ever, while the same command runs again beside it.
+    """
+
+    def wait() -> None:
+        parent = parent_process()
+        if parent is not None:
+            parent.join()
+            os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()
 
 
 @contextmanager

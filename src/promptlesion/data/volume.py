@@ -18,8 +18,22 @@ from promptlesion.data.nifti_file import (
 )
 from promptlesion.training.atomic import written_whole
 
-__all__ = ["Volume", "VolumeError", "file_slice_axis", "read_description", "read_volume", "write_volume"]
+__all__ = [
+    "LPS_TO_RAS",
+    "Volume",
+    "VolumeError",
+    "checked_affine",
+    "file_slice_axis",
+    "oriented_volume",
+    "read_description",
+    "read_volume",
+    "write_volume",
+]
 
+LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
+"""From the world axes of DICOM and ITK to those of NIfTI, and back."""
+
+_SMALLEST_VOXEL_MM3 = 1e-9
 _MAX_DESCRIPTION_BYTES = 79
 _STORABLE_TYPES = [
     np.dtype(name) for name in ("int8", "uint8", "int16", "uint16", "int32", "uint32", "float32", "float64")
@@ -76,15 +90,36 @@ def read_volume(path: Path) -> Volume:
             raise VolumeError(f"{path}: expected a 3-D volume, found the shape {shape}")
         if min(shape) < 1:
             raise VolumeError(f"{path}: expected voxels along every axis, found the shape {shape}")
-        file_affine = np.asarray(header.get_best_affine(), dtype=np.float64)
-        if not np.isfinite(file_affine).all() or abs(np.linalg.det(file_affine[:3, :3])) < 1e-9:
-            raise VolumeError(f"{path}: expected a finite, invertible affine, found {file_affine.tolist()}")
+        file_affine = checked_affine(_affine_of(header), path)
         orientation = io_orientation(file_affine)
         return Volume(
             array=read_voxels(stream, header, orientation, path),
             affine=file_affine @ inv_ornt_aff(orientation, shape),
             source_header=_geometry_of(header),
         )
+
+
+def oriented_volume(array: Shaped[np.ndarray, "i j k"], affine: Float64[np.ndarray, "4 4"]) -> Volume:
+    """Return voxels in any axis order as a RAS+ volume that is written back in the order given.
+
+    `affine` maps i, j and k to world millimetres, RAS; NIfTI keeps it in single precision.
+    """
+    header = _new_header(affine)
+    header.set_data_shape(array.shape)
+    stored = _affine_of(header)
+    orientation = io_orientation(stored)
+    return Volume(
+        array=np.ascontiguousarray(apply_orientation(array, orientation)),
+        affine=stored @ inv_ornt_aff(orientation, array.shape),
+        source_header=header,
+    )
+
+
+def checked_affine(affine: Float64[np.ndarray, "4 4"], path: Path) -> Float64[np.ndarray, "4 4"]:
+    """The affine of a file; raises `VolumeError` where it places no voxels."""
+    if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < _SMALLEST_VOXEL_MM3:
+        raise VolumeError(f"{path}: expected a finite, invertible affine, found {affine.tolist()}")
+    return affine
 
 
 def read_description(path: Path) -> str:
@@ -130,7 +165,11 @@ def file_slice_axis(volume: Volume) -> int:
     """Return the axis of `array` along which the file a volume came from counts its slices; z if it came from none."""
     if volume.source_header is None:
         return 2
-    return int(io_orientation(np.asarray(volume.source_header.get_best_affine(), dtype=np.float64))[2, 0])
+    return int(io_orientation(_affine_of(volume.source_header))[2, 0])
+
+
+def _affine_of(header: nib.Nifti1Header) -> Float64[np.ndarray, "4 4"]:
+    return np.asarray(header.get_best_affine(), dtype=np.float64)
 
 
 def _geometry_of(header: nib.Nifti1Header) -> nib.Nifti1Header:
@@ -150,7 +189,7 @@ def _new_header(affine: Float64[np.ndarray, "4 4"]) -> nib.Nifti1Header:
 
 
 def _in_file_order(volume: Volume, header: nib.Nifti1Header, path: Path) -> Shaped[np.ndarray, "i j k"]:
-    file_affine = np.asarray(header.get_best_affine(), dtype=np.float64)
+    file_affine = _affine_of(header)
     orientation = io_orientation(file_affine)
     file_shape = tuple(header.get_data_shape())
     ras_affine = file_affine @ inv_ornt_aff(orientation, file_shape)

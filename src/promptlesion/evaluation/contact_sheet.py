@@ -110,27 +110,27 @@ def _draw(axes: Axes, tile: Tile, dataset: Dataset, color: str) -> None:
     axes.contour(across, down, closed, levels=[0.5], colors=[color], linewidths=1.1)
     _scale_bar(axes, tile.field_mm)
     lesion = tile.lesion
-    axes.annotate("■", (0, 1.17), xycoords="axes fraction", fontsize=8, color=color, annotation_clip=False)
-    axes.annotate(
-        f"{readable(lesion.lesion_type)}   {_drawable(lesion.case)}",
-        (0.035, 1.17),
-        xycoords="axes fraction",
-        fontsize=8,
-        color=TEXT_COLOR,
-        annotation_clip=False,
-        parse_math=False,
-    )
     origin = lesion.mask_origin
     origin = origin if len(origin) <= _LONGEST_ORIGIN else origin[: _LONGEST_ORIGIN - 1] + "…"
-    axes.annotate(
-        f"{lesion.diameter_mm:.1f} mm  ·  {lesion.mean_hu:.0f} HU  ·  {_drawable(origin)}",
-        (0, 1.04),
-        xycoords="axes fraction",
-        fontsize=7.5,
-        color=MUTED_COLOR,
-        annotation_clip=False,
-        parse_math=False,
-    )
+    for text, place, size, text_color in (
+        ("■", (0.0, 1.17), 8.0, color),
+        (f"{readable(lesion.lesion_type)}   {_drawable(lesion.case)}", (0.035, 1.17), 8.0, TEXT_COLOR),
+        (
+            f"{lesion.diameter_mm:.1f} mm  ·  {lesion.mean_hu:.0f} HU  ·  {_drawable(origin)}",
+            (0.0, 1.04),
+            7.5,
+            MUTED_COLOR,
+        ),
+    ):
+        axes.annotate(
+            text,
+            place,
+            xycoords="axes fraction",
+            fontsize=size,
+            color=text_color,
+            annotation_clip=False,
+            parse_math=False,
+        )
 
 
 def _scale_bar(axes: Axes, field_mm: float) -> None:

@@ -30,7 +30,7 @@ from promptlesion.synthesis.synthesizer import Synthesizer
 from promptlesion.synthesis.workers import default_num_workers, run_workers, worker_device
 from promptlesion.training.atomic import write_text
 from promptlesion.training.progress import progress_bar
-from promptlesion.training.run import Run, is_finished_run
+from promptlesion.training.run import Run, RunError, is_finished_run
 
 logger = logging.getLogger(__name__)
 
@@ -81,7 +81,7 @@ def synthesize_cohort(
 
     Raises:
         ValueError: an unknown type, or one too large for the method; a scan that cannot be read.
-        RunError: the folder holds a cohort made from something else.
+        RunError: the folder holds a cohort made from something else, or a dataset that is none.
         CohortError: no lesion at all could be painted.
         WorkerError: a worker was killed.
     """
@@ -101,6 +101,8 @@ def synthesize_cohort(
         shapes=shapes,
     )
     recipe = Recipe(dataset, drawing, config, out, seed, is_dicom)
+    if (out / "dataset.json").is_file() and not (out / "run.json").is_file():
+        raise RunError(f"{out}: expected a new folder, or one that synthesis wrote; found another dataset")
     was_finished = is_finished_run(out)
     with nullcontext() if was_finished else locked(_lock(out, "cohort")):
         run = _open_run(recipe, synthesizer, counts)
@@ -142,20 +144,21 @@ def _open_run(recipe: Recipe, synthesizer: Synthesizer, counts: Mapping[str, int
     """
     cases = recipe.dataset.cases
     sizes = [[path.stat().st_size for path in (case.image_path, case.label_path)] for case in cases]
-    return Run(
-        recipe.out,
-        stage="synthesis",
-        config={**recipe.config.model_dump(mode="json"), "counts": dict(counts)},
-        seed=recipe.seed,
-        inputs={
-            "model": synthesizer.model_hash,
-            "cases": ", ".join(case.name for case in cases),
-            "scan_sizes": hashlib.sha256(json.dumps(sizes).encode()).hexdigest()[:16],
-            "lesions": recipe.dataset.spec.model_dump_json(),
-            "drawing": recipe.drawing.fingerprint,
-        },
-        device=synthesizer.device,
-    )
+    with _one_thread():  # which the record tells
+        return Run(
+            recipe.out,
+            stage="synthesis",
+            config={**recipe.config.model_dump(mode="json"), "counts": dict(counts)},
+            seed=recipe.seed,
+            inputs={
+                "model": synthesizer.model_hash,
+                "cases": ", ".join(case.name for case in cases),
+                "scan_sizes": hashlib.sha256(json.dumps(sizes).encode()).hexdigest()[:16],
+                "lesions": recipe.dataset.spec.model_dump_json(),
+                "drawing": recipe.drawing.fingerprint,
+            },
+            device=synthesizer.device,
+        )
 
 
 def _work(

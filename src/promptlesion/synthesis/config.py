@@ -22,6 +22,9 @@ class SynthesisConfig(BaseModel):
         description="after every sampling step put the healthy latent, noised alike, back outside the blanked region",
     )
     guidance_scale: float = Field(1.0, ge=0, description="classifier-free guidance; 1 is off")
+    keep_noise: bool = Field(
+        True, description="put the noise that the autoencoder drops back onto the lesion, from the scan at its place"
+    )
     lesions_per_case: int = Field(
         10, ge=1, description="most lesions painted into one scan; how many it gets is drawn from the training cases"
     )

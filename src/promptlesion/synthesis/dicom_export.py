@@ -11,9 +11,11 @@ from jaxtyping import Shaped
 
 from promptlesion import __version__
 from promptlesion.data.case_check import check_same_grid
+from promptlesion.data.sources.extra import imported
 from promptlesion.data.volume import Volume
 from promptlesion.synthesis.dicom_segmentation import build_segmentation
 from promptlesion.synthesis.dicom_series import DicomExportError, DicomSlices, Uids, cut_slices, write_series
+from promptlesion.training.atomic import naming
 
 __all__ = ["CT_FOLDER", "SEGMENTATION_FILE", "DicomExportError", "check_dicom_extra", "export_dicom"]
 
@@ -26,15 +28,9 @@ _DELIMITERS = "\\^="
 
 
 def check_dicom_extra() -> None:
-    """Raise `DicomExportError` where the packages that write DICOM are not installed."""
-    try:
-        import highdicom  # noqa: F401
-        import pydicom  # noqa: F401
-    except ModuleNotFoundError as error:
-        raise DicomExportError(
-            f"DICOM export: expected the package {error.name}, found none; install it with "
-            "`pip install 'promptlesion[dicom]'`"
-        ) from error
+    """Raise `ValueError` where the packages that write DICOM are not installed."""
+    for package in ("pydicom", "highdicom"):
+        imported(package, needed_for="DICOM export")
 
 
 def export_dicom(
@@ -65,8 +61,8 @@ def export_dicom(
         lesion_types: labels that are lesions; all others are anatomy.
 
     Raises:
-        DicomExportError: a package is missing, the grid is sheared, voxels are no HU of 16 bits, or a text is not
-            one that DICOM takes.
+        ValueError: a package is missing.
+        DicomExportError: the grid is sheared, voxels are no HU of 16 bits, or a text is not one that DICOM takes.
     """
     check_dicom_extra()
     check_same_grid(name, image, labels)
@@ -126,8 +122,9 @@ def _folder_whole(folder: Path) -> Iterator[Path]:
     for leftover in (partial, replaced):
         shutil.rmtree(leftover, ignore_errors=True)
     try:
-        (partial / CT_FOLDER).mkdir(parents=True)
-        yield partial
+        with naming(folder):
+            (partial / CT_FOLDER).mkdir(parents=True)
+            yield partial
         if folder.is_dir():
             folder.rename(replaced)
         partial.rename(folder)

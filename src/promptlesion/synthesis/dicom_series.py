@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float64, Shaped, UInt16
 
 from promptlesion import __version__
-from promptlesion.data.volume import Volume, file_slice_axis
+from promptlesion.data.volume import LPS_TO_RAS, Volume, file_slice_axis
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset as DicomDataset
@@ -77,7 +77,7 @@ def cut_slices(image: Volume, name: str) -> DicomSlices:
     for pixel_axis, (axis, is_flipped) in enumerate(layout):
         to_ras[axis, pixel_axis] = -1.0 if is_flipped else 1.0
         to_ras[axis, 3] = image.shape[axis] - 1.0 if is_flipped else 0.0
-    return DicomSlices(layout, np.diag([-1.0, -1.0, 1.0, 1.0]) @ image.affine @ to_ras)
+    return DicomSlices(layout, LPS_TO_RAS @ image.affine @ to_ras)
 
 
 def write_series(

@@ -55,6 +55,16 @@ class PatchGrid:
         size = (self.patch_voxels, self.patch_voxels, self.patch_voxels)
         return resample_array(array[near], _IDENTITY, index_map, size, order, float(fill))
 
+    def footprint(self, shape: tuple[int, int, int]) -> Box:
+        """Return the box of a scan of this shape whose voxels the patch covers."""
+        first = self._index_map((0, 0, 0))[:3, 3]
+        last = first + (self.patch_voxels - 1) * np.array(self.step_voxels)
+        x, y, z = (
+            slice(min(max(0, int(np.ceil(a))), n - 1), max(1, min(int(np.floor(b)) + 1, n)))
+            for a, b, n in zip(first, last, shape, strict=True)
+        )
+        return x, y, z
+
     def push(self, patch: Float32[np.ndarray, "i j k"], box: Box) -> Float32[np.ndarray, "x y z"]:
         """Bring a patch to a box of the scan's grid."""
         x, y, z = (side.stop - side.start for side in box)

@@ -34,14 +34,16 @@ def limits_of(lesion_type: LesionType, statistics: TypeStatistics | None) -> Qua
     """Return what the lesions of a type have to keep: what its real ones are like, with a margin.
 
     Each range reaches from the first to the 99th percentile of the training lesions and beyond by half of what lies
-    between their 5th and 95th, by more where few lesions tell, by 10 HU at least. Of fewer than five training lesions
-    nothing is derived; then the mean alone is judged, by `hu` of `lesions.toml`.
+    between their 5th and 95th, by more where few lesions tell, by 10 HU at least. The mean keeps to `hu` of
+    `lesions.toml` as well. Of fewer than five training lesions nothing is derived; then it keeps to that alone.
     """
     if statistics is None or len(statistics.mean_hu) < _FEWEST_LESIONS:
         return QualityLimits(lesion_type.hu, None, None)
     least_std, most_std = _widened(statistics.std_hu)
+    least_mean, most_mean = _widened(statistics.mean_hu)
+    low, high = lesion_type.hu
     return QualityLimits(
-        mean_hu=_widened(statistics.mean_hu),
+        mean_hu=(max(least_mean, low), min(most_mean, high)),
         std_hu=(max(least_std, 0.0), most_std),
         contrast_hu=_widened(statistics.contrast_hu),
     )

@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Bool, Float, Float32
 from torch import Tensor
 
+from promptlesion.data.crops import crop
 from promptlesion.data.intensity import HUWindow
 from promptlesion.data.lesion_instances import sphere_diameter_mm
 from promptlesion.data.lesion_statistics import LesionStatistics
@@ -28,8 +29,9 @@ from promptlesion.diffusion.sampler import (
 from promptlesion.diffusion.schedule import Estimate
 from promptlesion.diffusion.train import TrainedDiffusion, load_diffusion
 from promptlesion.synthesis.config import SynthesisConfig
-from promptlesion.synthesis.patch_grid import patch_grid, pull_image, pull_mask
+from promptlesion.synthesis.patch_grid import PatchGrid, patch_grid, pull_image, pull_mask
 from promptlesion.synthesis.placement import PlacedLesion
+from promptlesion.synthesis.texture import lost_noise
 from promptlesion.training.device import autocast, resolve_device
 
 
@@ -143,21 +145,45 @@ class PromptLesionSynthesizer:
         ]
         patches = np.stack([window.normalize(pull_image(grid, image)) for grid in grids])
         masks = np.stack([pull_mask(grid, lesion) for grid, lesion in zip(grids, lesions, strict=True)])
+        images = torch.from_numpy(patches)[:, None].to(self.device)
         decoded = self._sample(
-            torch.from_numpy(patches)[:, None].to(self.device),
+            images,
             torch.from_numpy(masks)[:, None].to(self.device),
             torch.tensor(types, device=self.device),
             seeds,
         )
         decoded_hu = window.to_hu(decoded[:, 0].cpu().numpy())
+        noise_hu = self._lost_noise(image, lesions, grids, images) if self.config.keep_noise else None
         painted = []
-        for grid, lesion, hu in zip(grids, lesions, decoded_hu, strict=True):
-            box_hu = grid.push(hu, lesion.box)
+        for index, (grid, lesion) in enumerate(zip(grids, lesions, strict=True)):
+            box_hu = grid.push(decoded_hu[index], lesion.box)
             scan = image.array[lesion.box].astype(np.float32)
+            shown = scan.clip(window.low, window.high)
+            if noise_hu is not None:
+                box_hu += noise_hu[index]
             # what the window cuts off beside the lesion (lung, say) is not the lesion's to change
-            cut_off = np.where(lesion.mask, np.float32(0), scan - scan.clip(window.low, window.high))
-            painted.append(box_hu + cut_off)
+            painted.append(box_hu + np.where(lesion.mask, np.float32(0), scan - shown))
         return painted
+
+    def _lost_noise(
+        self,
+        image: Volume,
+        lesions: Sequence[PlacedLesion],
+        grids: Sequence[PatchGrid],
+        patches: Float[Tensor, "batch 1 x y z"],
+    ) -> list[Float32[np.ndarray, "_ _ _"]]:
+        """Return the noise of every lesion's box that the autoencoder drops; that of all the patch tells its size."""
+        window, network = HUWindow(*self.spec.window_hu), self.model.autoencoder.network
+        with autocast(self.device, self.model.config.precision):
+            kept_hu = window.to_hu(network.decode(network.encode(patches))[:, 0].float().cpu().numpy())
+        found = []
+        for lesion, grid, kept in zip(lesions, grids, kept_hu, strict=True):
+            covered = grid.footprint(image.shape)
+            scan = image.array[covered].astype(np.float32).clip(window.low, window.high)
+            noise = lost_noise(scan, grid.push(kept, covered), sigma_voxels=grid.step_voxels)
+            x, y, z = (a.start - b.start for a, b in zip(lesion.box, covered, strict=True))
+            found.append(crop(noise, (x, y, z), lesion.mask.shape, fill=0))
+        return found
 
     def _sample(self, image: Tensor, mask: Tensor, lesion_type: Tensor, seeds: Sequence[int]) -> Tensor:
         """Return the decoded patches, normalised."""

@@ -8,20 +8,25 @@ from typing import Any
 
 
 @contextmanager
-def written_whole(path: Path) -> Iterator[Path]:
-    """Give a temporary path in the same folder; it becomes `path`, or goes where the block fails.
-
-    A full disk tells no name; the error that leaves the block names the file.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".partial.{path.name}")
+def naming(path: Path) -> Iterator[None]:
+    """Let the error that leaves the block name what was written: a full disk tells no name."""
     try:
-        yield temporary
-        temporary.replace(path)
+        yield
     except OSError as error:
         if error.filename is None and error.errno is not None:
             raise OSError(error.errno, error.strerror, str(path)) from error
         raise
+
+
+@contextmanager
+def written_whole(path: Path) -> Iterator[Path]:
+    """Give a temporary path in the same folder; it becomes `path`, or goes where the block fails."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".partial.{path.name}")
+    try:
+        with naming(path):
+            yield temporary
+            temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
 

@@ -1,5 +1,6 @@
 """Progress bars for whatever takes more than a few seconds."""
 
+import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 
@@ -12,8 +13,6 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
-
-from promptlesion.training.launch import is_main_process
 
 _STDERR = Console(stderr=True)
 
@@ -46,7 +45,8 @@ def progress_bar(description: str, total: int, *, done: int = 0) -> Iterator[Pro
         TimeRemainingColumn(),
         TextColumn("{task.fields[figures]}", style="dim"),
     )
-    with Progress(*columns, console=_STDERR, refresh_per_second=4, disable=not is_main_process()) as progress:
+    is_main = os.environ.get("RANK", "0") == "0"  # as torchrun numbers processes, asked without loading torch
+    with Progress(*columns, console=_STDERR, refresh_per_second=4, disable=not is_main) as progress:
         bar = ProgressBar(progress, description, total, done)
         yield bar
 

@@ -453,6 +453,19 @@ def test_a_file_without_preamble_is_read(
     assert np.array_equal(np.asarray(image.dataobj), hu)
 
 
+def test_linked_folders_and_folders_called_images_are_read(
+    tmp_path: Path, hu: np.ndarray, write_series: Write, prepared: Prepare
+) -> None:
+    write_series(tmp_path / "archive" / "patient", hu)
+    (tmp_path / "in" / "labels").mkdir(parents=True)
+    (tmp_path / "in" / "images").symlink_to(tmp_path / "archive" / "patient")
+    (tmp_path / "in" / "again").symlink_to(tmp_path / "archive" / "patient")
+    (tmp_path / "in" / "labels" / "round").symlink_to(tmp_path / "in")
+    assert [len(case.files) for case in open_source(tmp_path / "in").cases] == [7]
+    image, _ = prepared(tmp_path / "in")
+    assert np.array_equal(np.asarray(image.dataobj), hu)
+
+
 def test_without_the_extra_the_message_says_what_to_install(
     tmp_path: Path, hu: np.ndarray, write_series: Write, monkeypatch: pytest.MonkeyPatch
 ) -> None:

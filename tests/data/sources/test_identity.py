@@ -10,7 +10,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from promptlesion.data.sources import open_source, write_key, write_source
+from promptlesion.data.sources import open_source, write_source
 from promptlesion.data.spec import DatasetError
 
 Write = Callable[..., list[Any]]
@@ -95,10 +95,10 @@ def test_no_header_value_and_no_name_travels(
         assert (secret if isinstance(secret, bytes) else secret.encode()) not in written, secret
     card = json.loads((out / "acquisition.json").read_text()) if (out / "acquisition.json").is_file() else {}
     assert set(card.get("S0001_01", {})) <= {"has_contrast_agent"}
-    write_key(source, tmp_path / "key.csv", out=out)
+    write_source(source, out, key=tmp_path / "key.csv")
     assert SECRET in (tmp_path / "key.csv").read_text()
     with pytest.raises(DatasetError, match=r"--key .*: expected a file outside the dataset folder"):
-        write_key(source, out / "imagesTr" / ".." / "key.csv", out=out)
+        write_source(source, out, key=out / "imagesTr" / ".." / "key.csv")
 
 
 def test_acquisition_values_travel(tmp_path: Path, hu: np.ndarray, write_series: Write) -> None:

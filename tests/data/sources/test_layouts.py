@@ -215,7 +215,9 @@ def test_a_pair_of_folders_is_found_out_and_matched(
     with pytest.raises(
         DatasetError, match=r"images/berta_ct.nii.gz: expected a label map of the same name in .*labels"
     ):
-        open_source(tmp_path / "in")
+        write_source(open_source(tmp_path / "in"), tmp_path / "out")
+    conversion = write_source(open_source(tmp_path / "in"), tmp_path / "out", skips_refused=True)
+    assert (conversion.num_written, conversion.num_kept, len(conversion.refused)) == (0, 1, 1)
     save(tmp_path / "in" / "labels" / "anna-mask.nii.gz", labels, affine)
     with pytest.raises(DatasetError, match=r"anna_seg.nii.gz: expected one file a case, found anna-mask.nii.gz too"):
         open_source(tmp_path / "in")
@@ -228,7 +230,7 @@ def test_values_without_a_name_are_refused(
     save(tmp_path / "in" / "labels" / "a.nii.gz", labels, affine)
     source = open_source(tmp_path / "in", names={"liver": 1})
     with pytest.raises(
-        DatasetError, match=r"images/a.nii.gz: expected the label values .*, found \[2\]; name them with --label"
+        DatasetError, match=r"labels/a.nii.gz: expected the label values .*, found \[2\]; name them with --label"
     ):
         write_source(source, tmp_path / "out")
     assert not list((tmp_path / "out").rglob("*.nii.gz"))
@@ -384,3 +386,71 @@ def test_the_scans_of_a_patient_stay_one_subject(
     write_spec(spec, out / "lesions.toml")
     with pytest.raises(DatasetError, match=r"dataset.json: expected `subject_pattern`, a regular expression"):
         open_dataset(out)
+
+
+def test_what_a_killed_run_left_is_taken_up(
+    tmp_path: Path, hu: np.ndarray, labels: np.ndarray, affine: np.ndarray
+) -> None:
+    """Killed while the first case was written, before its CT or in it: nothing there is another dataset."""
+    save(tmp_path / "in" / "images" / "a.nii.gz", hu, affine)
+    save(tmp_path / "in" / "labels" / "a.nii.gz", labels, affine)
+    out = tmp_path / "out"
+    write_source(open_source(tmp_path / "in"), out)
+    whole = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    (out / "dataset.json").unlink()
+    (out / "imagesTr" / "S0001_01_0000.nii.gz").rename(out / "imagesTr" / ".partial.S0001_01_0000.nii.gz")
+    assert write_source(open_source(tmp_path / "in"), out).num_written == 1
+    assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == whole
+
+
+def test_a_case_that_was_converted_and_is_refused_now_is_removed(
+    tmp_path: Path, hu: np.ndarray, labels: np.ndarray, affine: np.ndarray
+) -> None:
+    for name in "ab":
+        save(tmp_path / "in" / "images" / f"{name}.nii.gz", hu, affine)
+        save(tmp_path / "in" / "labels" / f"{name}.nii.gz", labels, affine)
+    write_source(open_source(tmp_path / "in"), tmp_path / "out")
+    (tmp_path / "in" / "labels" / "a.nii.gz").unlink()
+    write_source(open_source(tmp_path / "in"), tmp_path / "out", skips_refused=True)
+    assert json.loads((tmp_path / "out" / "dataset.json").read_text())["numTraining"] == 1
+    for folder in ("imagesTr", "labelsTr", "prepared"):
+        (left,) = (tmp_path / "out" / folder).iterdir()
+        assert left.name.startswith("S0002_01")
+
+
+def test_files_that_went_along_and_were_changed_since_stay_changed(
+    tmp_path: Path, hu: np.ndarray, labels: np.ndarray, affine: np.ndarray
+) -> None:
+    for name in "ab":
+        save(tmp_path / "in" / "imagesTr" / f"{name}_0000.nii.gz", hu, affine)
+        save(tmp_path / "in" / "labelsTr" / f"{name}.nii.gz", labels, affine)
+    content = {"channel_names": {"0": "CT"}, "labels": {"background": 0, "a": 1, "b": 2}, "file_ending": ".nii.gz"}
+    (tmp_path / "in" / "dataset.json").write_text(json.dumps(content))
+    (tmp_path / "in" / "lesions.toml").write_text("theirs")
+    write_source(open_source(tmp_path / "in"), tmp_path / "out")
+    assert (tmp_path / "out" / "lesions.toml").read_text() == "theirs"
+    (tmp_path / "out" / "lesions.toml").write_text("mine")
+    save(tmp_path / "in" / "imagesTr" / "a_0000.nii.gz", hu + np.int16(1), affine)
+    assert write_source(open_source(tmp_path / "in"), tmp_path / "out").num_written == 1
+    assert (tmp_path / "out" / "lesions.toml").read_text() == "mine"
+
+
+def test_cases_of_the_atlas_without_a_ct_or_structures_are_said(
+    tmp_path: Path, hu: np.ndarray, labels: np.ndarray, affine: np.ndarray
+) -> None:
+    for name in ("BDMAP_1", "BDMAP_2"):
+        save(tmp_path / name / "ct.nii.gz", hu, affine)
+    for name in ("BDMAP_2", "BDMAP_3"):
+        save(tmp_path / name / "segmentations" / "liver.nii.gz", labels, affine)
+    source = open_source(tmp_path)
+    assert [case.name for case in source.cases] == ["BDMAP_2"]
+    assert source.notes == ("2 case(s) without a CT or without structures left out, BDMAP_1, …",)
+
+
+def test_labels_that_a_header_rescales_are_whole(
+    tmp_path: Path, hu: np.ndarray, labels: np.ndarray, affine: np.ndarray
+) -> None:
+    save(tmp_path / "in" / "images" / "a.nii.gz", hu, affine)
+    save(tmp_path / "in" / "labels" / "a.nii.gz", (labels * 1.00001).astype(np.float32), affine)
+    write_source(open_source(tmp_path / "in"), tmp_path / "out")
+    check(tmp_path / "out", "S0001_01", hu, labels, affine)

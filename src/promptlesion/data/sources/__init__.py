@@ -7,7 +7,7 @@ read one by one; `write_source` turns it into a dataset folder. `open_source` pi
 from promptlesion.data.sources.label_map import parse_label_names
 from promptlesion.data.sources.layouts import Layout, open_source
 from promptlesion.data.sources.source import Scan, Source, SourceCase
-from promptlesion.data.sources.writer import Conversion, write_key, write_source
+from promptlesion.data.sources.writer import Conversion, write_source
 
 __all__ = [
     "Conversion",
@@ -17,6 +17,5 @@ __all__ = [
     "SourceCase",
     "open_source",
     "parse_label_names",
-    "write_key",
     "write_source",
 ]

@@ -8,9 +8,14 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Int64
 
-from promptlesion.data.case_check import check_same_grid
+from promptlesion.data.case_check import on_the_grid_of
 from promptlesion.data.sources.image_files import image_stem, list_images, read_image
-from promptlesion.data.sources.label_map import label_name, numbered_labels, paint_structures
+from promptlesion.data.sources.label_map import (
+    label_name,
+    numbered_labels,
+    paint_structures,
+    whole_labels,
+)
 from promptlesion.data.sources.source import Scan, Source, SourceCase
 from promptlesion.data.spec import DatasetError
 
@@ -20,18 +25,21 @@ MASK_FOLDER = "segmentations"
 
 def open_abdomen_atlas(folder: Path) -> Source:
     """List the cases, which keep their names, as `BDMAP_00000012`, and the structures that any of them has."""
-    folders = sorted(path.parent for path in folder.glob(f"*/{IMAGE_FILE}") if (path.parent / MASK_FOLDER).is_dir())
+    with_image = {path.parent for path in folder.glob(f"*/{IMAGE_FILE}")}
+    masks = {
+        case: _masks(case) for case in sorted(with_image | {path.parent for path in folder.glob(f"*/{MASK_FOLDER}")})
+    }
+    folders = [case for case in masks if masks[case] and case in with_image]
     if not folders:
         raise DatasetError(
             f"{folder}: expected folders of cases with {IMAGE_FILE} and {MASK_FOLDER}/ORGAN.nii.gz, found none"
         )
-    masks = {case: _masks(case) for case in folders}
-    counts = Counter(name for found in masks.values() for name in found)
-    if not counts:
-        raise DatasetError(f"{folders[0] / MASK_FOLDER}: expected one file a structure, ORGAN.nii.gz, found none")
+    counts = Counter(name for case in folders for name in masks[case])
     labels = numbered_labels(counts)
+    lacking = [case.name for case in masks if case not in folders]
+    notes = [f"{len(lacking)} case(s) without a CT or without structures left out, {lacking[0]}, …"] if lacking else []
     rare = [name for name in labels if 0 < counts[name] < len(folders)]
-    notes = [f"{name} is there in {counts[name]} of {len(folders)} cases" for name in rare[:10]]
+    notes += [f"{name} is there in {counts[name]} of {len(folders)} cases" for name in rare[:10]]
     notes += [f"and so on for {len(rare) - 10} more structures"] if len(rare) > 10 else []
     cases = tuple(
         SourceCase(
@@ -51,15 +59,14 @@ def read_masks(image_file: Path, masks: dict[str, Path], labels: dict[str, int])
 
     def structures() -> Iterator[tuple[str, Int64[np.ndarray, " _"]]]:
         for name, path in masks.items():
-            mask = read_image(path)
-            if mask.shape != image.shape:
-                check_same_grid(str(path), image, mask)
-            yield name, np.flatnonzero(mask.array > 0).astype(np.int64, copy=False)
+            mask = on_the_grid_of(str(path), image, read_image(path))
+            yield name, np.flatnonzero(whole_labels(str(path), mask.array)).astype(np.int64, copy=False)
 
     return Scan(image, image.with_array(paint_structures(image.shape, structures(), labels)))
 
 
 def _masks(case: Path) -> dict[str, Path]:
     """Files by structure; `combined_labels`, which some releases add, holds them all and is none."""
-    files = {label_name(image_stem(path)): path for path in list_images(case / MASK_FOLDER)}
+    listed = list_images(case / MASK_FOLDER) if (case / MASK_FOLDER).is_dir() else []
+    files = {label_name(image_stem(path)): path for path in listed}
     return {name: path for name, path in files.items() if name and name != "combined_labels"}

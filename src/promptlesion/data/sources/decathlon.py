@@ -3,8 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from promptlesion.data.sources.image_files import image_stem
-from promptlesion.data.sources.image_pair import pair_case
+from promptlesion.data.sources.image_files import image_stem, pair_case
 from promptlesion.data.sources.label_map import label_name
 from promptlesion.data.sources.source import Source
 from promptlesion.data.spec import DatasetError

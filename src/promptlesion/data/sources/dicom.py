@@ -26,10 +26,10 @@ from promptlesion.data.sources.dicom_series import (
     split_by_phase,
 )
 from promptlesion.data.sources.dicom_slices import SeriesIdentity, Slice, read_dicom, read_dicom_file, read_header
-from promptlesion.data.sources.image_files import oriented_volume
 from promptlesion.data.sources.label_map import numbered_labels
 from promptlesion.data.sources.source import NUMBERED_SUBJECTS, Scan, Source, SourceCase, numbered_name
 from promptlesion.data.spec import DatasetError
+from promptlesion.data.volume import oriented_volume
 
 _NO_LABELS = "no SEG or RTSTRUCT refers to it: its label map holds background only"
 
@@ -171,8 +171,12 @@ def _pixels(one: Slice) -> bytes:
 def _matched(label_files: Iterable[LabelFile], stacks: Sequence[_Stack], notes: list[str]) -> list[list[LabelFile]]:
     """For every stack the label files that refer to it: by slice, else by series, else by frame of reference."""
     matched: list[list[LabelFile]] = [[] for _ in stacks]
+    places: dict[str, set[int]] = {}
+    for index, stack in enumerate(stacks):
+        for one in stack.slices:
+            places.setdefault(one.uid, set()).add(index)
     for file in label_files:
-        by_slice = [index for index, stack in enumerate(stacks) if file.slice_uids & {one.uid for one in stack.slices}]
+        by_slice = sorted(set().union(*(places.get(uid, ()) for uid in file.slice_uids)))
         by_series = [index for index, stack in enumerate(stacks) if stack.identity.series_uid in file.series_uids]
         by_frame = [
             index

@@ -30,8 +30,8 @@ class LabelFile:
 
 def open_label_file(path: Path) -> LabelFile:
     """Read what a label file holds and refers to; raises `DatasetError` naming it where it is damaged."""
-    dataset = read_dicom(path)
     try:
+        dataset = read_dicom(path)
         names = segment_names(dataset) if dataset.Modality == "SEG" else contour_names(dataset)
         series_uids, slice_uids = set(), set()
         for item in _nested(dataset):

@@ -10,8 +10,8 @@ from scipy import ndimage
 from promptlesion.data.sources.dicom_series import Series
 from promptlesion.data.sources.dicom_slices import Slice, leniently, read_dicom
 from promptlesion.data.sources.extra import DICOM_ERRORS
-from promptlesion.data.sources.image_files import LPS_TO_RAS
 from promptlesion.data.spec import DatasetError
+from promptlesion.data.volume import LPS_TO_RAS
 
 AIR_HU = -1024
 _NO_TISSUE_HU = -1500  # scanners put -2000, -2048 or -3024 outside their field of view

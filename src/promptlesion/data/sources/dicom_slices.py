@@ -11,9 +11,8 @@ from typing import Any
 import numpy as np
 import pydicom
 from pydicom.config import disable_value_validation
-from pydicom.errors import InvalidDicomError
 
-from promptlesion.data.sources.extra import DICOM_ERRORS
+from promptlesion.data.sources.extra import DICOM_ERRORS, looks_like_dicom
 
 _CT_CLASSES = {
     "1.2.840.10008.5.1.4.1.1.2",  # CT
@@ -106,15 +105,12 @@ def read_dicom(path: Path) -> Any:
 
 def read_header(path: Path, tags: list[str] | None = None) -> Any:
     """Read a DICOM file without its pixels, also one that lacks the preamble; `None` for a file of another format."""
-    with path.open("rb") as file:
-        start = file.read(132)
-    is_headless = start[:2] in (b"\x08\x00", b"\x02\x00") and len(start) == 132
-    if start[128:] != b"DICM" and not is_headless:
+    if not looks_like_dicom(path):
         return None
     with leniently():
         try:
-            return pydicom.dcmread(path, stop_before_pixels=True, specific_tags=tags, force=is_headless)
-        except (InvalidDicomError, *DICOM_ERRORS):
+            return pydicom.dcmread(path, stop_before_pixels=True, specific_tags=tags, force=True)
+        except DICOM_ERRORS:
             return None
 
 

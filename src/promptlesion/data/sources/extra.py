@@ -1,4 +1,4 @@
-"""Packages of the extra `dicom`, which only DICOM, NRRD and MetaImage files need."""
+"""What needs the packages of the extra `dicom`: DICOM, NRRD and MetaImage files, known before they are read."""
 
 import struct
 from importlib import import_module
@@ -12,12 +12,20 @@ DICOM_ERRORS = (
 """What pydicom raises for a file that is damaged or breaks the standard's rules."""
 
 
-def imported(package: str, *, needed_for: Path) -> ModuleType:
+def looks_like_dicom(path: Path) -> bool:
+    """Whether a file begins as DICOM does, with or without its preamble; links to nothing and devices do not."""
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        start = file.read(132)
+    return start[128:] == b"DICM" or (len(start) == 132 and start[:2] in (b"\x08\x00", b"\x02\x00"))
+
+
+def imported(package: str, *, needed_for: object) -> ModuleType:
     """Import a package of the extra, or say what to install."""
     try:
         return import_module(package)
     except ImportError as error:
         raise ValueError(
-            f"{needed_for}: expected the package {package} to read it, found it not installed; "
-            "pip install 'promptlesion[dicom]'"
+            f"{needed_for}: expected the package {package}, found it not installed; pip install 'promptlesion[dicom]'"
         ) from error

@@ -2,13 +2,14 @@
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
-from promptlesion.data.sources.image_files import image_stem, list_images, read_image
-from promptlesion.data.sources.image_pair import pair_case
-from promptlesion.data.sources.label_map import present_values, whole_labels
-from promptlesion.data.sources.source import NUMBERED_SUBJECTS, Source, numbered_name
+from promptlesion.data.case_check import label_values
+from promptlesion.data.sources.image_files import image_stem, list_images, pair_case, read_image
+from promptlesion.data.sources.label_map import whole_labels
+from promptlesion.data.sources.source import NUMBERED_SUBJECTS, Source, SourceCase, numbered_name
 from promptlesion.data.spec import DatasetError
 
 IMAGE_FOLDERS = ("images", "imagesTr", "image", "ct", "volumes", "scans")
@@ -34,27 +35,25 @@ def open_folder_pair(
     image_files, label_files = (_by_key(folder) for folder in (images, labels))
     if not image_files:
         raise DatasetError(f"{images}: expected CTs (.nii.gz, .nii, .nrrd, .nhdr, .mha, .mhd), found none")
-    unlabelled = sorted(str(image_files[key]) for key in set(image_files) - set(label_files))
-    if unlabelled:
-        more = f" (and {len(unlabelled) - 1} more CTs have none)" if len(unlabelled) > 1 else ""
-        raise DatasetError(f"{unlabelled[0]}: expected a label map of the same name in {labels}, found none{more}")
     unused = len(set(label_files) - set(image_files))
-    cases = [
-        replace(
-            pair_case(numbered_name(number, 1), image_files[key], label_files[key]),
-            origin={"file": str(image_files[key]), "labels": str(label_files[key])},
-        )
-        for number, key in enumerate(sorted(image_files), start=1)
-    ]
+    used = [label_files[key] for key in sorted(image_files) if key in label_files]
     return Source(
         layout="folders",
-        labels={"background": 0, **names}
-        if names
-        else _found_labels([label_files[key] for key in sorted(image_files)], on_progress),
-        cases=tuple(cases),
+        labels={"background": 0, **names} if names else _found_labels(used, on_progress),
+        cases=tuple(
+            _case(numbered_name(number, 1), image_files[key], label_files.get(key), labels)
+            for number, key in enumerate(sorted(image_files), start=1)
+        ),
         notes=(f"{unused} label map(s) in {labels} without a CT left out",) if unused else (),
         subject_pattern=NUMBERED_SUBJECTS,
     )
+
+
+def _case(name: str, image: Path, label_map: Path | None, folder: Path) -> SourceCase:
+    if label_map is not None:
+        return pair_case(name, image, label_map)
+    refusal = f"{image}: expected a label map of the same name in {folder}, found none"
+    return replace(pair_case(name, image, folder / image.name), refusal=refusal)
 
 
 def _by_key(folder: Path) -> dict[str, Path]:
@@ -75,7 +74,8 @@ def _found_labels(files: Sequence[Path], on_progress: Callable[[int, int], None]
     """A name for every value that occurs in the label maps, `label_N`."""
     values: set[int] = set()
     for num_done, path in enumerate(files, start=1):
-        values |= set(present_values(whole_labels(str(path), read_image(path).array)))
+        with suppress(ValueError):  # its case is refused by name when it is read
+            values.update(map(int, label_values(whole_labels(str(path), read_image(path).array))))
         if on_progress is not None:
             on_progress(num_done, len(files))
     return {"background": 0} | {f"label_{value}": value for value in sorted(values - {0})}

@@ -1,21 +1,18 @@
-"""Image files of any format a CT comes in: NIfTI, NRRD, MetaImage."""
+"""Image files of any format a CT comes in: NIfTI, NRRD, MetaImage; and cases of a CT and a label map."""
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import nibabel as nib
 import numpy as np
-from jaxtyping import Float64, Shaped
-from nibabel.orientations import apply_orientation, inv_ornt_aff, io_orientation
 
 from promptlesion.data.sources.extra import imported
-from promptlesion.data.volume import Volume, VolumeError, read_volume
+from promptlesion.data.sources.source import Scan, SourceCase
+from promptlesion.data.volume import LPS_TO_RAS, Volume, VolumeError, checked_affine, oriented_volume, read_volume
 
 _NIFTI_ENDINGS = (".nii.gz", ".nii")
 _OTHER_ENDINGS = (".nrrd", ".nhdr", ".mha", ".mhd")
 IMAGE_ENDINGS = (*_NIFTI_ENDINGS, *_OTHER_ENDINGS)
-LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
-_SMALLEST_VOLUME = 1e-9
 
 
 def image_stem(path: Path) -> str:
@@ -28,7 +25,7 @@ def image_stem(path: Path) -> str:
 
 def list_images(folder: Path) -> list[Path]:
     """Return the images that lie in a folder, by name; `._` files, which macOS leaves, are none."""
-    files = (path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
+    files = (path for path in folder.iterdir() if not path.is_dir() and not path.name.startswith("."))
     return sorted(path for path in files if path.name.lower().endswith(IMAGE_ENDINGS))
 
 
@@ -42,23 +39,21 @@ def read_image(path: Path) -> Volume:
     return read_volume(path)
 
 
-def oriented_volume(array: Shaped[np.ndarray, "i j k"], affine: Float64[np.ndarray, "4 4"]) -> Volume:
-    """Return voxels in any axis order as a RAS+ volume that is written back in the order given.
-
-    `affine` maps i, j and k to world millimetres, RAS; NIfTI keeps it in single precision.
-    """
-    header = nib.Nifti1Header()
-    header.set_data_shape(array.shape)
-    header.set_qform(affine, code="scanner", strip_shears=True)
-    header.set_sform(affine, code="scanner")
-    header.set_xyzt_units("mm")
-    stored = np.asarray(header.get_best_affine(), dtype=np.float64)
-    orientation = io_orientation(stored)
-    return Volume(
-        array=np.ascontiguousarray(apply_orientation(array, orientation)),
-        affine=stored @ inv_ornt_aff(orientation, array.shape),
-        source_header=header,
+def pair_case(name: str, image: Path, labels: Path) -> SourceCase:
+    """Return the case of a CT and a label map, what most public layouts come down to; a missing one is its refusal."""
+    lacking = [str(path) for path in (image, labels) if not path.is_file()]
+    return SourceCase(
+        name=name,
+        files=() if lacking else (image, labels),
+        read=partial(read_pair, image, labels),
+        origin={"file": str(image), "labels": str(labels)},
+        refusal=f"{name}: expected the file {' and '.join(lacking)}, found none" if lacking else None,
     )
+
+
+def read_pair(image: Path, labels: Path) -> Scan:
+    """Read a CT and its label map."""
+    return Scan(read_image(image), read_image(labels))
 
 
 def _read_with_itk(path: Path) -> Volume:
@@ -76,8 +71,6 @@ def _read_with_itk(path: Path) -> Volume:
     affine = np.eye(4)
     affine[:3, :3] = np.array(image.GetDirection()).reshape(3, 3) * np.array(image.GetSpacing())
     affine[:3, 3] = image.GetOrigin()
-    affine = LPS_TO_RAS @ affine
-    if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < _SMALLEST_VOLUME:
-        raise VolumeError(f"{path}: expected a finite, invertible affine, found {affine.tolist()}")
+    affine = checked_affine(LPS_TO_RAS @ affine, path)
     array = itk.GetArrayFromImage(image).T  # ITK's arrays run z y x
     return oriented_volume(array if array.dtype.kind in "iu" else array.astype(np.float32), affine)

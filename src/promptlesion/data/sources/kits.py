@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from promptlesion.data.sources.image_pair import pair_case
+from promptlesion.data.sources.image_files import pair_case
 from promptlesion.data.sources.source import Source
 from promptlesion.data.spec import DatasetError
 

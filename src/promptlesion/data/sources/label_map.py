@@ -9,6 +9,7 @@ from jaxtyping import Int64, Shaped, UInt8
 
 from promptlesion.data.spec import DatasetError
 
+_LABEL_TOLERANCE = 1e-3  # a header that rescales to whole numbers rounds them
 _LESION = re.compile(
     r"lesion|tumou?r|cancer|carcinoma|sarcoma|metasta|cyst|nodule|plaque|calcification|mass(?![a-z])|[gc]tv", re.I
 )
@@ -18,20 +19,17 @@ def whole_labels(name: str, labels: Shaped[np.ndarray, "x y z"]) -> UInt8[np.nda
     """The label map as uint8, however it was stored; raises `DatasetError` for values that are no labels."""
     if labels.dtype == np.uint8:
         return labels
-    as_bytes: np.ndarray = np.nan_to_num(labels, nan=-1.0).clip(0, 255).astype(np.uint8)
-    wrong = labels[as_bytes != labels]
-    if wrong.size:
-        listed = ", ".join(f"{value:g}" for value in np.unique(wrong)[:5].tolist())
-        raise DatasetError(f"{name}: expected whole label values from 0 to 255, found {listed} in {wrong.size} voxels")
-    return as_bytes
-
-
-def present_values(labels: UInt8[np.ndarray, "x y z"]) -> list[int]:
-    """The values that occur in a label map, in order."""
-    counts = np.zeros(256, dtype=np.int64)
-    for plane in labels:  # counting at once would need eight times the map's memory
-        counts += np.bincount(plane.ravel(), minlength=256)
-    return np.flatnonzero(counts).tolist()
+    whole = np.empty(labels.shape, dtype=np.uint8)
+    wrong = []
+    for plane, as_bytes in zip(labels, whole, strict=True):
+        with np.errstate(invalid="ignore"):
+            as_bytes[...] = np.rint(plane)
+        wrong.append(plane[~(np.abs(plane.astype(np.float64) - as_bytes) <= _LABEL_TOLERANCE)])
+    found = np.concatenate(wrong)
+    if found.size:
+        listed = ", ".join(f"{value:g}" for value in np.unique(found)[:5].tolist())
+        raise DatasetError(f"{name}: expected whole label values from 0 to 255, found {listed} in {found.size} voxels")
+    return whole
 
 
 def label_name(text: str) -> str:

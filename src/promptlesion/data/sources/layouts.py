@@ -1,13 +1,13 @@
 """Which layout a folder has, and the converter for it."""
 
-import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
 
-from promptlesion.data.sources.extra import imported
+from promptlesion.data.dataset_json import read_dataset_json
+from promptlesion.data.sources.extra import imported, looks_like_dicom
+from promptlesion.data.sources.image_files import list_images
 from promptlesion.data.sources.source import Source
 from promptlesion.data.spec import DatasetError
 
@@ -55,7 +55,7 @@ def open_source(
         from promptlesion.data.sources.abdomen_atlas import open_abdomen_atlas
 
         return open_abdomen_atlas(folder)
-    content = _dataset_json(folder)
+    content = read_dataset_json(folder / "dataset.json")
     if chosen is Layout.DECATHLON:
         from promptlesion.data.sources.decathlon import open_decathlon
 
@@ -69,22 +69,36 @@ def detect_layout(folder: Path, label_folder: Path | None = None) -> Layout:
     """Find out which layout a folder has; raises `DatasetError` where it has none of them."""
     if label_folder is not None:
         return Layout.FOLDERS
-    if (folder / "dataset.json").is_file():
-        return Layout.DECATHLON if "training" in _dataset_json(folder) else Layout.NNUNET
-    if next(folder.glob("*/imaging.nii.gz"), None):
-        return Layout.KITS
-    if any((path.parent / "segmentations").is_dir() for path in folder.glob("*/ct.nii.gz")):
-        return Layout.ABDOMEN_ATLAS
-    if all(_pair_folders(folder)):
-        return Layout.FOLDERS
+    found = _layouts_of(folder)
+    if len(found) > 1:
+        raise DatasetError(f"{folder}: expected one layout, found {' and '.join(found)}; say which with --layout")
+    if found:
+        return found[0]
     files = _files_below(folder)
-    if any(_looks_like_dicom(path) for path in files):
+    if any(looks_like_dicom(path) for path in files):
         return Layout.DICOM
+    below = [path for path in sorted(folder.iterdir()) if path.is_dir() and _layouts_of(path)]
+    hint = f"; {below[0]} is one" if below else "; a folder of CTs takes --labels DIR"
     raise DatasetError(
         f"{folder}: expected DICOM files, a dataset.json (Decathlon, nnU-Net), CASE/imaging.nii.gz (KiTS), "
         "CASE/ct.nii.gz with CASE/segmentations (AbdomenAtlas), or folders `images` and `labels`, found "
-        f"{len(files)} files of none; a folder of CTs takes --labels DIR"
+        f"{len(files)} files of none{hint}"
     )
+
+
+def _layouts_of(folder: Path) -> list[Layout]:
+    """The layouts that a folder shows by its files' names; DICOM shows by their content alone."""
+    found = []
+    images, labels = _pair_folders(folder)
+    if (folder / "dataset.json").is_file():
+        found.append(Layout.DECATHLON if "training" in read_dataset_json(folder / "dataset.json") else Layout.NNUNET)
+    elif images is not None and labels is not None and list_images(images):
+        found.append(Layout.FOLDERS)
+    if next(folder.glob("*/imaging.nii.gz"), None):
+        found.append(Layout.KITS)
+    if any((path.parent / "segmentations").is_dir() for path in folder.glob("*/ct.nii.gz")):
+        found.append(Layout.ABDOMEN_ATLAS)
+    return found
 
 
 def _open_dicom(folder: Path, on_progress: Callable[[int, int], None] | None) -> Source:
@@ -118,28 +132,17 @@ def _pair_folders(folder: Path) -> tuple[Path | None, Path | None]:
 
 
 def _files_below(folder: Path) -> list[Path]:
-    """Every file in the folder and below it, in a fixed order, without the hidden ones that file managers leave."""
-    found = []
-    for parent, folders, files in os.walk(folder):
+    """Every file in the folder and below it, in a fixed order, without the hidden ones that file managers leave.
+
+    Linked folders count, each once.
+    """
+    found, seen = [], set()
+    for parent, folders, files in os.walk(folder, followlinks=True):
+        real = os.path.realpath(parent)
+        if real in seen:
+            folders.clear()
+            continue
+        seen.add(real)
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         found += [Path(parent, name) for name in sorted(files) if not name.startswith(".")]
     return found
-
-
-def _looks_like_dicom(path: Path) -> bool:
-    with path.open("rb") as file:
-        start = file.read(132)
-    return start[128:] == b"DICM" or (len(start) == 132 and start[:2] in (b"\x08\x00", b"\x02\x00"))
-
-
-def _dataset_json(folder: Path) -> dict[str, Any]:
-    path = folder / "dataset.json"
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise DatasetError(f"{path}: expected the dataset.json of this layout, found none") from None
-    except ValueError as error:
-        raise DatasetError(f"{path}: expected a JSON file, found an error: {error}") from error
-    if not isinstance(content, dict):
-        raise DatasetError(f"{path}: expected a JSON object, found {str(content)[:80]}")
-    return content

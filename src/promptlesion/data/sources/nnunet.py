@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from promptlesion.data.dataset_json import labels_of
-from promptlesion.data.sources.image_pair import pair_case
+from promptlesion.data.sources.image_files import pair_case
 from promptlesion.data.sources.source import Source
 from promptlesion.data.spec import DatasetError
 from promptlesion.data.splits import SPLITS_FILE

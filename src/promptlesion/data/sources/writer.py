@@ -4,7 +4,7 @@ import csv
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from io import StringIO
@@ -14,20 +14,20 @@ from typing import Any
 import numpy as np
 from jaxtyping import Shaped, UInt8
 
-from promptlesion.data.case_check import check_hounsfield, check_same_grid
+from promptlesion.data.case_check import check_hounsfield, label_values, on_the_grid_of
 from promptlesion.data.dataset import image_path, label_path, write_case, write_dataset_json
 from promptlesion.data.processes import run_in_processes
-from promptlesion.data.sources.label_map import present_values, whole_labels
+from promptlesion.data.sources.label_map import whole_labels
 from promptlesion.data.sources.source import Source, SourceCase
 from promptlesion.data.spec import DatasetError
 from promptlesion.data.volume import Volume
-from promptlesion.training.atomic import write_json, write_text, written_whole
+from promptlesion.training.atomic import read_json, write_json, write_text, written_whole
 
 ACQUISITION_FILE = "acquisition.json"
 _CARDS = "prepared"
 _VERSION = 1
-_GRID_TOLERANCE_VOXELS = 0.1
 _SHEAR_TOLERANCE = 1e-3
+_SHOWN_REFUSALS = 10
 
 
 @dataclass(frozen=True)
@@ -44,6 +44,7 @@ def write_source(
     source: Source,
     out: Path,
     *,
+    key: Path | None = None,
     num_workers: int = 1,
     skips_refused: bool = False,
     on_progress: Callable[[int, int], None] | None = None,
@@ -51,20 +52,25 @@ def write_source(
     """Write a source as a dataset folder; cases already there from the same files are kept.
 
     A case that cannot be converted stops the whole with a message that names it, or is left out where
-    `skips_refused`. `dataset.json` comes last, so a folder that has it is whole. Raises `DatasetError` also where
-    `out` holds other cases.
+    `skips_refused`. `dataset.json` comes last, so a folder that has it is whole; after it `key`, a CSV file outside
+    the folder that says which case is whose scan. Raises `DatasetError` also where `out` holds anything else.
     """
     _check_folder(source, out)
+    if key is not None and key.resolve().is_relative_to(out.resolve()):
+        raise DatasetError(f"--key {key}: expected a file outside the dataset folder {out}, found one inside it")
     refused = [case.refusal for case in source.cases if case.refusal is not None]
     if refused and not skips_refused:
-        raise DatasetError("\n".join(refused))
+        raise DatasetError(_listed(refused))
     cases = [case for case in source.cases if case.refusal is None]
     missing = [case for case in cases if not _is_written(source, case, out)]
     num_kept = len(cases) - len(missing)
+    stale = [case for case in source.cases if case.refusal is not None and image_path(out, case.name).is_file()]
     if on_progress:
         on_progress(num_kept, len(cases))
-    if missing:
+    if missing or stale:
         (out / "dataset.json").unlink(missing_ok=True)
+    for case in stale:
+        _remove(out, case.name)
     write = partial(_write_one, source, out, skips_refused)
     for num_done, refusal in enumerate(run_in_processes(write, missing, num_workers), num_kept + 1):
         refused += [refusal] if refusal else []
@@ -72,9 +78,12 @@ def write_source(
             on_progress(num_done, len(cases))
     written = [case for case in cases if image_path(out, case.name).is_file()]
     if not written:
-        raise DatasetError("\n".join(["expected at least one case that can be converted, found none", *refused]))
-    cards = {case.name: _read_card(out, case.name) or {} for case in written}
-    _write_whole(source, out, cards)
+        raise DatasetError(f"expected at least one case that can be converted, found none\n{_listed(refused)}")
+    cards = {case.name: _read_card(out, case.name) for case in written}
+    if not (out / "dataset.json").is_file():
+        _write_whole(source, out, cards)
+    if key is not None:
+        _write_key(source, key)
     return Conversion(
         num_written=len(written) - num_kept,
         num_kept=num_kept,
@@ -83,10 +92,13 @@ def write_source(
     )
 
 
-def write_key(source: Source, path: Path, *, out: Path) -> None:
-    """Write which case is whose scan, as CSV; anywhere but into the dataset folder, which is to be given away."""
-    if path.resolve().is_relative_to(out.resolve()):
-        raise DatasetError(f"--key {path}: expected a file outside the dataset folder {out}, found one inside it")
+def _listed(refused: Sequence[str]) -> str:
+    more = [f"and {len(refused) - _SHOWN_REFUSALS} more such cases"] if len(refused) > _SHOWN_REFUSALS else []
+    return "\n".join([*refused[:_SHOWN_REFUSALS], *more])
+
+
+def _write_key(source: Source, path: Path) -> None:
+    """Write which case is whose scan, as CSV."""
     fields = list(dict.fromkeys(key for case in source.cases for key in case.origin))
     text = StringIO()
     table = csv.DictWriter(text, ["case", *fields], lineterminator="\n")
@@ -97,24 +109,29 @@ def write_key(source: Source, path: Path, *, out: Path) -> None:
 
 def _write_one(source: Source, out: Path, skips_refused: bool, case: SourceCase) -> str | None:
     """Convert a case; returns why it was left out, if it was."""
-    card_path = out / _CARDS / f"{case.name}.json"
-    # without its card a case is not there, whatever happens between here and the end
-    card_path.unlink(missing_ok=True)
-    image_path(out, case.name).unlink(missing_ok=True)
+    _remove(out, case.name)
     try:
         scan = case.read()
         image = _as_hounsfield(_place(case), scan.image)
-        labels = _on_the_grid_of(image, scan.labels, _place(case))
-        labels = labels.with_array(_known_labels(_place(case), scan.labels, source))
+        labels = on_the_grid_of(_place(case), image, scan.labels)
+        labels = labels.with_array(_known_labels(case, labels, source))
     except ValueError as error:
         if skips_refused:
-            label_path(out, case.name).unlink(missing_ok=True)
             return str(error)
         raise
-    write_case(out, case.name, image, labels)
+    except MemoryError as error:
+        raise MemoryError(f"{_place(case)}: {error}") from error
     made_from = {"files": _files_key(case), "settings": _settings_key(source)}
-    write_json(card_path, {**made_from, "acquisition": dict(scan.acquisition), "notes": list(scan.notes)})
+    card = {**made_from, "acquisition": dict(scan.acquisition), "notes": list(scan.notes)}
+    write_json(_card_path(out, case.name), card)
+    write_case(out, case.name, image, labels)
     return None
+
+
+def _remove(out: Path, name: str) -> None:
+    """Remove what an earlier run wrote of a case; its CT first, as without it a case is not there."""
+    for path in (image_path(out, name), label_path(out, name), _card_path(out, name)):
+        path.unlink(missing_ok=True)
 
 
 def _place(case: SourceCase) -> str:
@@ -137,21 +154,10 @@ def _as_hounsfield(place: str, image: Volume) -> Volume:
     return image.with_array(array.astype(np.int16, copy=False))
 
 
-def _on_the_grid_of(image: Volume, labels: Volume, place: str) -> Volume:
-    """The CT's geometry, where the label map's is the same but for rounding in its header."""
-    if labels.shape == image.shape:
-        corners = np.array(np.meshgrid(*((0.0, size - 1.0) for size in image.shape))).reshape(3, -1)
-        apart = labels.affine - image.affine
-        apart_mm = np.linalg.norm(apart[:3, :3] @ corners + apart[:3, 3:], axis=0).max()
-        if apart_mm <= _GRID_TOLERANCE_VOXELS * min(image.spacing_mm):
-            return image
-    check_same_grid(place, image, labels)
-    return image
-
-
-def _known_labels(place: str, labels: Volume, source: Source) -> UInt8[np.ndarray, "x y z"]:
+def _known_labels(case: SourceCase, labels: Volume, source: Source) -> UInt8[np.ndarray, "x y z"]:
+    place = case.origin.get("labels") or _place(case)
     values = whole_labels(place, labels.array)
-    unknown = sorted(set(present_values(values)) - set(source.labels.values()))
+    unknown = sorted(set(label_values(values)) - set(source.labels.values()))
     if unknown:
         hint = "; name them with --label NAME=VALUE" if source.layout == "folders" else ""
         raise DatasetError(f"{place}: expected the label values of {source.labels}, found {unknown}{hint}")
@@ -165,14 +171,16 @@ def _check_folder(source: Source, out: Path) -> None:
     if len(names) < len(source.cases):
         twice = [name for name, count in Counter(case.name for case in source.cases).items() if count > 1]
         raise DatasetError(f"expected a name of its own for every case, found {twice[0]} more than once")
-    present = {path.name.removesuffix("_0000.nii.gz") for path in (out / "imagesTr").glob("*_0000.nii.gz")}
-    known = {case.name: case for case in source.cases if case.name in present}
-    if present and not any((_read_card(out, name) or {}).get("files") == _files_key(known[name]) for name in known):
+    images = [path.name for path in (out / "imagesTr").glob("*") if not path.name.startswith(".")]
+    present = {name.removesuffix("_0000.nii.gz") for name in images}
+    is_ours = any(_read_card(out, case.name).get("files") == _files_key(case) for case in source.cases)
+    if not is_ours and (present or (out / "dataset.json").exists()):
+        found = f"{len(present)} other case(s)" if present else "the dataset.json of another dataset"
         raise DatasetError(
-            f"--out {out}: expected an empty folder or one that `prepare` wrote from these files, found "
-            f"{len(present)} other case(s); choose another folder, or delete this one"
+            f"--out {out}: expected an empty folder or one that `prepare` wrote from these files, found {found}; "
+            "choose another folder, or delete this one"
         )
-    surplus = sorted(present - set(known))
+    surplus = sorted(present - names)
     if surplus:
         raise DatasetError(
             f"--out {out}: expected cases of this source only, found {len(surplus)} more ({surplus[0]}, …); "
@@ -181,17 +189,19 @@ def _check_folder(source: Source, out: Path) -> None:
 
 
 def _is_written(source: Source, case: SourceCase, out: Path) -> bool:
-    card = _read_card(out, case.name) or {}
+    card = _read_card(out, case.name)
     is_current = (card.get("files"), card.get("settings")) == (_files_key(case), _settings_key(source))
     return is_current and all(path.is_file() for path in (image_path(out, case.name), label_path(out, case.name)))
 
 
-def _read_card(out: Path, name: str) -> dict[str, Any] | None:
-    try:
-        card = json.loads((out / _CARDS / f"{name}.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    return card if isinstance(card, dict) else None
+def _card_path(out: Path, name: str) -> Path:
+    return out / _CARDS / f"{name}.json"
+
+
+def _read_card(out: Path, name: str) -> dict[str, Any]:
+    """What an earlier run noted of a case; nothing where there is no card."""
+    path = _card_path(out, name)
+    return read_json(path) if path.is_file() else {}
 
 
 def _files_key(case: SourceCase) -> str:
@@ -213,8 +223,9 @@ def _write_whole(source: Source, out: Path, cards: dict[str, dict[str, Any]]) ->
     if acquisition:
         write_json(out / ACQUISITION_FILE, acquisition)
     for path in source.companions:
-        with written_whole(out / path.name) as temporary:
-            temporary.write_bytes(path.read_bytes())
+        if not (out / path.name).is_file():  # somebody may have changed it since
+            with written_whole(out / path.name) as temporary:
+                temporary.write_bytes(path.read_bytes())
     extra: dict[str, object] = {"description": f"prepared by PromptLesion from the layout {source.layout}"}
     if source.subject_pattern is not None:
         extra["subject_pattern"] = source.subject_pattern

@@ -1,0 +1,82 @@
+"""Lesions are painted in place, and what that costs follows the lesions."""
+
+import tracemalloc
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from promptlesion.data.dataset import Dataset, read_case
+from promptlesion.data.volume import Volume
+from promptlesion.synthesis.drawing import LesionDrawing
+from promptlesion.synthesis.painting import paint_lesions
+from promptlesion.synthesis.placement import PlacedLesion, place_lesion
+from promptlesion.synthesis.quality import QualityLimits
+from promptlesion.synthesis.synthesizer import PromptLesionSynthesizer, Synthesizer
+
+BOTH = [QualityLimits((400.0, 600.0), None, None), QualityLimits((0.0, 40.0), None, None)]
+
+
+@pytest.fixture
+def scene(scans: Dataset, drawing: LesionDrawing) -> tuple[Volume, Volume, list[PlacedLesion]]:
+    """A scan with a place for a lesion of either type."""
+    image, labels = read_case(scans, scans.case("oblique"))
+    lesions: list[PlacedLesion] = []
+    for index in range(2):
+        options = {"edge_mm": 3.0, "max_extent_mm": 30.0, "others": lesions}
+        generator = np.random.default_rng(index)
+        lesions.append(place_lesion(labels, scans, index, drawing=drawing, generator=generator, **options))
+    return image, labels, lesions
+
+
+def test_what_passes_is_in_scan_and_label_map_and_what_does_not_is_in_neither(
+    scene: tuple[Volume, Volume, list[PlacedLesion]], scans: Dataset, noise_painter: Callable[..., Synthesizer]
+) -> None:
+    image, labels, lesions = scene
+    before, labels_before = image.array.copy(), labels.array.copy()
+    painter = noise_painter(scans.spec, mean_hu=(500.0, 300.0))
+    painted = paint_lesions(image, labels, lesions, scans, painter, limits=BOTH, max_attempts=3, seed=1)
+    assert [(entry.is_accepted, entry.attempts, len(entry.rejections)) for entry in painted] == [
+        (True, 1, 0),
+        (False, 3, 3),
+    ]
+    inside = np.zeros(before.shape, dtype=bool)
+    inside[lesions[0].box] = lesions[0].mask
+    assert np.array_equal(image.array != before, inside)
+    assert np.array_equal(labels.array != labels_before, inside)
+    assert set(labels.array[inside]) == {scans.spec.lesions[0].label}
+    assert painted[0].measure.mean_hu == pytest.approx(image.array[inside].mean())
+    assert len(painter.calls) == 3  # both at once, then the second alone, twice
+    seeds = [seed for call in painter.calls for seed in call]
+    assert len(set(seeds)) == len(seeds) == 4
+
+
+def test_many_lesions_go_through_the_network_a_few_at_a_time(
+    scene: tuple[Volume, Volume, list[PlacedLesion]], scans: Dataset, noise_painter: Callable[..., Synthesizer]
+) -> None:
+    image, labels, lesions = scene
+    painter = noise_painter(scans.spec)
+    paint_lesions(image, labels, lesions * 5, scans, painter, limits=None, max_attempts=3, seed=1)
+    assert [len(call) for call in painter.calls] == [4, 4, 2]
+
+
+def test_memory_follows_the_lesion_not_the_scan(
+    scene: tuple[Volume, Volume, list[PlacedLesion]], scans: Dataset, synthesizer: PromptLesionSynthesizer
+) -> None:
+    image, labels, lesions = scene
+    peaks = []
+    for padding in (0, 150):
+        wide = [((padding, padding), (padding, padding), (0, 0))] * 2
+        large = [
+            replace(v, array=np.pad(v.array, w), source_header=None) for v, w in zip((image, labels), wide, strict=True)
+        ]
+        x, y, z = lesions[0].box
+        moved = (slice(x.start + padding, x.stop + padding), slice(y.start + padding, y.stop + padding), z)
+        tracemalloc.start()
+        options = {"limits": None, "max_attempts": 1, "seed": 1}
+        paint_lesions(*large, [replace(lesions[0], box=moved)], scans, synthesizer, **options)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert large[0].array.nbytes > 50 * image.array.nbytes
+    assert peaks[1] < 1.2 * peaks[0]
