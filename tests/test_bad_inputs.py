@@ -333,9 +333,12 @@ CORPUS: dict[str, tuple[Spoil, str]] = {
     "more steps than levels": (asked("--set", "synthesis.num_steps=999"), "999"),
     "no such configuration": (asked("--config", "nowhere.toml"), r"nowhere\.toml"),
     "no such dataset": (with_paths(lambda bench: ["--data", bench.data.parent / "nowhere"]), "nowhere"),
-    "the source for an output": (with_paths(lambda bench: ["--out", bench.data]), "--out"),
-    "another cohort there": (another_cohort, "cohort.*--out"),
-    "other scans there": (someone_elses_scans, "cohort"),
+    "the source for an output": (
+        with_paths(lambda bench: ["--out", bench.data]),
+        "data: expected a new folder.*another dataset",
+    ),
+    "another cohort there": (another_cohort, "expected a run with the asked-for settings.*--out"),
+    "other scans there": (someone_elses_scans, "expected a new folder.*another dataset"),
     "output inside a file": (with_paths(lambda bench: ["--out", bench.image / "cohort"]), "cohort"),
     "output in a read-only place": (asked("--out", "/proc/cohort"), "/proc/cohort"),
 }

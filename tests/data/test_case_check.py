@@ -3,7 +3,7 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from promptlesion.data.case_check import _values, check_hounsfield, check_same_grid, checked_labels
+from promptlesion.data.case_check import check_hounsfield, check_same_grid, checked_labels, label_values
 from promptlesion.data.spec import DatasetError
 from promptlesion.data.volume import Volume
 
@@ -134,7 +134,7 @@ def test_values_found_plane_by_plane_are_those_of_the_whole(dtype: type) -> None
         labels[6, 2, 1] = np.nan
     if dtype != np.uint8:
         labels[7, 2, 1] = -3
-    found = _values(labels)
+    found = label_values(labels)
     np.testing.assert_array_equal(found, np.unique(labels))
     assert [type(value) for value in found] == [type(value) for value in np.unique(labels).tolist()]
 

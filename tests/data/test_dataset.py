@@ -143,7 +143,7 @@ def test_a_dataset_json_that_is_none(make_dataset: MakeDataset) -> None:
         with pytest.raises(DatasetError, match=message):
             open_dataset(root)
     (root / "dataset.json").unlink()
-    with pytest.raises(DatasetError, match=r"expected the dataset.json of an nnU-Net v2 raw dataset, found none"):
+    with pytest.raises(DatasetError, match=r"expected the dataset.json of a dataset folder, found none"):
         open_dataset(root)
 
 

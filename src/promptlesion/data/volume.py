@@ -70,6 +70,12 @@ class Volume:
         x, y, z = np.linalg.norm(self.affine[:3, :3], axis=0)
         return float(x), float(y), float(z)
 
+    @property
+    def shear(self) -> float:
+        """The largest cosine between two axes: 0 at right angles."""
+        directions = self.affine[:3, :3] / self.spacing_mm
+        return float(np.abs(directions.T @ directions - np.eye(3)).max())
+
     def with_array(self, array: Shaped[np.ndarray, "x y z"]) -> "Volume":
         """The same geometry with other voxels, say a label map or a prediction on the grid of its CT."""
         if array.shape != self.shape:

@@ -101,7 +101,8 @@ def synthesize_cohort(
         shapes=shapes,
     )
     recipe = Recipe(dataset, drawing, config, out, seed, is_dicom)
-    if (out / "dataset.json").is_file() and not (out / "run.json").is_file():
+    is_dataset = any((out / name).exists() for name in ("dataset.json", "imagesTr"))
+    if is_dataset and not (out / "run.json").is_file():
         raise RunError(f"{out}: expected a new folder, or one that synthesis wrote; found another dataset")
     was_finished = is_finished_run(out)
     with nullcontext() if was_finished else locked(_lock(out, "cohort")):

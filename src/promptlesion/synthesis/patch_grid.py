@@ -16,6 +16,7 @@ from promptlesion.synthesis.placement import Box, PlacedLesion
 
 _SMOOTHING_MARGIN_VOXELS = 8
 _SAME_SPACING_MM = 1e-3
+_ROUNDING = 1e-6
 _IDENTITY = np.eye(4)
 
 
@@ -60,7 +61,7 @@ class PatchGrid:
         first = self._index_map((0, 0, 0))[:3, 3]
         last = first + (self.patch_voxels - 1) * np.array(self.step_voxels)
         x, y, z = (
-            slice(min(max(0, int(np.ceil(a))), n - 1), max(1, min(int(np.floor(b)) + 1, n)))
+            slice(min(max(0, int(np.ceil(a - _ROUNDING))), n - 1), max(1, min(int(np.floor(b + _ROUNDING)) + 1, n)))
             for a, b, n in zip(first, last, shape, strict=True)
         )
         return x, y, z

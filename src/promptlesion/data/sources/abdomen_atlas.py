@@ -10,12 +10,7 @@ from jaxtyping import Int64
 
 from promptlesion.data.case_check import on_the_grid_of
 from promptlesion.data.sources.image_files import image_stem, list_images, read_image
-from promptlesion.data.sources.label_map import (
-    label_name,
-    numbered_labels,
-    paint_structures,
-    whole_labels,
-)
+from promptlesion.data.sources.label_map import label_name, numbered_labels, paint_structures, whole_labels
 from promptlesion.data.sources.source import Scan, Source, SourceCase
 from promptlesion.data.spec import DatasetError
 
@@ -25,11 +20,9 @@ MASK_FOLDER = "segmentations"
 
 def open_abdomen_atlas(folder: Path) -> Source:
     """List the cases, which keep their names, as `BDMAP_00000012`, and the structures that any of them has."""
-    with_image = {path.parent for path in folder.glob(f"*/{IMAGE_FILE}")}
-    masks = {
-        case: _masks(case) for case in sorted(with_image | {path.parent for path in folder.glob(f"*/{MASK_FOLDER}")})
-    }
-    folders = [case for case in masks if masks[case] and case in with_image]
+    listed = {path.parent for part in (IMAGE_FILE, MASK_FOLDER) for path in folder.glob(f"*/{part}")}
+    masks = {case: _masks(case) for case in sorted(listed)}
+    folders = [case for case in masks if masks[case] and (case / IMAGE_FILE).is_file()]
     if not folders:
         raise DatasetError(
             f"{folder}: expected folders of cases with {IMAGE_FILE} and {MASK_FOLDER}/ORGAN.nii.gz, found none"

@@ -74,7 +74,6 @@ class SeriesIdentity:
 class DicomFile:
     """What a file turned out to be: "slices", "segmentation", "structure set", or what else it is, in words."""
 
-    path: Path
     kind: str
     identity: SeriesIdentity | None = None
     slices: tuple[Slice, ...] = ()
@@ -118,22 +117,12 @@ def read_dicom_file(path: Path) -> DicomFile:
     """Say what a file is, and for CT where its slices lie."""
     header = read_header(path, [*_HEADER_TAGS])
     if header is None:
-        return DicomFile(path, "not DICOM")
+        return DicomFile("not DICOM")
     with leniently():
         try:
             return _classified(path, header)
         except DICOM_ERRORS:
-            return DicomFile(path, "DICOM with an unreadable header")
-
-
-def sop_class(header: Any) -> str:
-    """Return the SOP class, from the file's meta information where anonymising emptied it in the header."""
-    return str(header.get("SOPClassUID") or header.file_meta.get("MediaStorageSOPClassUID") or "")
-
-
-def sop_instance(header: Any) -> str:
-    """Return the SOP instance UID, from the file's meta information where anonymising emptied it in the header."""
-    return str(header.get("SOPInstanceUID") or header.file_meta.get("MediaStorageSOPInstanceUID") or "")
+            return DicomFile("DICOM with an unreadable header")
 
 
 def functional_group(header: Any, frame: int, name: str) -> Any:
@@ -158,21 +147,26 @@ def checked_directions(values: Any) -> tuple[float, ...] | None:
 
 
 def _classified(path: Path, header: Any) -> DicomFile:
-    modality, kind = str(header.get("Modality") or ""), sop_class(header)
+    modality, kind = str(header.get("Modality") or ""), _either(header, "SOPClassUID", "MediaStorageSOPClassUID")
     if kind == _DIRECTORY_CLASS:
-        return DicomFile(path, "DICOMDIR")
+        return DicomFile("DICOMDIR")
     if modality in ("SEG", "RTSTRUCT"):
-        return DicomFile(path, "segmentation" if modality == "SEG" else "structure set", _identity(header))
+        return DicomFile("segmentation" if modality == "SEG" else "structure set", _identity(header))
     if modality != "CT" and kind not in _CT_CLASSES:
-        return DicomFile(path, f"modality {modality or 'unknown'}")
+        return DicomFile(f"modality {modality or 'unknown'}")
     if "LOCALIZER" in str(header.get("ImageType") or "").upper():
-        return DicomFile(path, "CT localizer")
+        return DicomFile("CT localizer")
     if int(header.get("SamplesPerPixel") or 1) != 1:
-        return DicomFile(path, "CT in colour")
+        return DicomFile("CT in colour")
     slices = tuple(_slices(path, header))
     if not slices:
-        return DicomFile(path, "CT without position, orientation or pixel spacing")
-    return DicomFile(path, "slices", _identity(header), slices)
+        return DicomFile("CT without position, orientation or pixel spacing")
+    return DicomFile("slices", _identity(header), slices)
+
+
+def _either(header: Any, tag: str, meta_tag: str) -> str:
+    """An identifier, from the file's meta information where anonymising emptied it in the header."""
+    return str(header.get(tag) or header.file_meta.get(meta_tag) or "")
 
 
 def _identity(header: Any) -> SeriesIdentity:
@@ -210,7 +204,7 @@ def _slices(path: Path, header: Any) -> Iterator[Slice]:
         yield Slice(
             path=path,
             frame=frame,
-            uid=sop_instance(header),
+            uid=_either(header, "SOPInstanceUID", "MediaStorageSOPInstanceUID"),
             position_mm=position,
             directions=directions,
             spacing_mm=(spacing[0], spacing[1]),

@@ -6,8 +6,15 @@ from enum import StrEnum
 from pathlib import Path
 
 from promptlesion.data.dataset_json import read_dataset_json
+from promptlesion.data.sources.abdomen_atlas import IMAGE_FILE as ATLAS_IMAGE
+from promptlesion.data.sources.abdomen_atlas import MASK_FOLDER, open_abdomen_atlas
+from promptlesion.data.sources.decathlon import open_decathlon
 from promptlesion.data.sources.extra import imported, looks_like_dicom
+from promptlesion.data.sources.folder_pair import IMAGE_FOLDERS, LABEL_FOLDERS, open_folder_pair
 from promptlesion.data.sources.image_files import list_images
+from promptlesion.data.sources.kits import IMAGE_FILE as KITS_IMAGE
+from promptlesion.data.sources.kits import open_kits
+from promptlesion.data.sources.nnunet import open_nnunet
 from promptlesion.data.sources.source import Source
 from promptlesion.data.spec import DatasetError
 
@@ -46,23 +53,16 @@ def open_source(
     if chosen is Layout.DICOM:
         return _open_dicom(folder, on_progress)
     if chosen is Layout.FOLDERS:
-        return _open_folders(folder, label_folder, names or {}, on_progress)
+        images, label_maps = (folder, label_folder) if label_folder is not None else _pair_folders(folder)
+        if images is None or label_maps is None:
+            raise DatasetError(f"{folder}: expected its folders `images` and `labels`, or --labels DIR, found neither")
+        return open_folder_pair(images, label_maps, names=names or {}, on_progress=on_progress)
     if chosen is Layout.KITS:
-        from promptlesion.data.sources.kits import open_kits
-
         return open_kits(folder)
     if chosen is Layout.ABDOMEN_ATLAS:
-        from promptlesion.data.sources.abdomen_atlas import open_abdomen_atlas
-
         return open_abdomen_atlas(folder)
     content = read_dataset_json(folder / "dataset.json")
-    if chosen is Layout.DECATHLON:
-        from promptlesion.data.sources.decathlon import open_decathlon
-
-        return open_decathlon(folder, content)
-    from promptlesion.data.sources.nnunet import open_nnunet
-
-    return open_nnunet(folder, content)
+    return open_decathlon(folder, content) if chosen is Layout.DECATHLON else open_nnunet(folder, content)
 
 
 def detect_layout(folder: Path, label_folder: Path | None = None) -> Layout:
@@ -94,37 +94,21 @@ def _layouts_of(folder: Path) -> list[Layout]:
         found.append(Layout.DECATHLON if "training" in read_dataset_json(folder / "dataset.json") else Layout.NNUNET)
     elif images is not None and labels is not None and list_images(images):
         found.append(Layout.FOLDERS)
-    if next(folder.glob("*/imaging.nii.gz"), None):
+    if next(folder.glob(f"*/{KITS_IMAGE}"), None):
         found.append(Layout.KITS)
-    if any((path.parent / "segmentations").is_dir() for path in folder.glob("*/ct.nii.gz")):
+    if any((path.parent / MASK_FOLDER).is_dir() for path in folder.glob(f"*/{ATLAS_IMAGE}")):
         found.append(Layout.ABDOMEN_ATLAS)
     return found
 
 
 def _open_dicom(folder: Path, on_progress: Callable[[int, int], None] | None) -> Source:
-    imported("pydicom", needed_for=folder)
+    imported("pydicom", needed_for=folder)  # before what imports it
     from promptlesion.data.sources.dicom import open_dicom
 
     return open_dicom(folder, _files_below(folder), on_progress=on_progress)
 
 
-def _open_folders(
-    folder: Path,
-    label_folder: Path | None,
-    names: Mapping[str, int],
-    on_progress: Callable[[int, int], None] | None,
-) -> Source:
-    from promptlesion.data.sources.folder_pair import open_folder_pair
-
-    images, labels = (folder, label_folder) if label_folder is not None else _pair_folders(folder)
-    if images is None or labels is None:
-        raise DatasetError(f"{folder}: expected its folders `images` and `labels`, or --labels DIR, found neither")
-    return open_folder_pair(images, labels, names=names, on_progress=on_progress)
-
-
 def _pair_folders(folder: Path) -> tuple[Path | None, Path | None]:
-    from promptlesion.data.sources.folder_pair import IMAGE_FOLDERS, LABEL_FOLDERS
-
     def first(names: Sequence[str]) -> Path | None:
         return next((folder / name for name in names if (folder / name).is_dir()), None)
 

@@ -141,12 +141,10 @@ def _place(case: SourceCase) -> str:
 def _as_hounsfield(place: str, image: Volume) -> Volume:
     """The CT as int16 where its values are whole, else as float32; refuses what is no CT or lies on a sheared grid."""
     check_hounsfield(place, image.array)
-    directions = image.affine[:3, :3] / np.array(image.spacing_mm)
-    shear = np.abs(directions.T @ directions - np.eye(3)).max()
-    if shear > _SHEAR_TOLERANCE:
+    if image.shear > _SHEAR_TOLERANCE:
         raise DatasetError(
             f"{place}: expected axes at right angles, which nnU-Net and ITK insist on, found a sheared affine "
-            f"(cosine {shear:.3f} between two axes); resample the scan"
+            f"(cosine {image.shear:.3f} between two axes); resample the scan"
         )
     array: Shaped[np.ndarray, "x y z"] = image.array
     if array.dtype.kind == "f" and not np.array_equal(array, np.rint(array)):
