@@ -355,8 +355,8 @@ class TestShares:
     def test_what_killed_processes_left_is_gone_at_the_end(
         self, noise_painter: Callable[..., Synthesizer], scans: Dataset, options: dict[str, object], tmp_path: Path
     ) -> None:
-        (tmp_path / "imagesTr").mkdir()
-        (tmp_path / "imagesTr" / ".partial.synthetic_0000_0000.nii.gz").write_bytes(b"half")
+        (tmp_path / "provenance").mkdir()
+        (tmp_path / "provenance" / ".partial.synthetic_0000.json").write_bytes(b"half")
         synthesize_cohort(scans, noise_painter(scans.spec), out=tmp_path, **options)
         assert not [path for path in tmp_path.rglob("*") if path.name.startswith(".")]
 

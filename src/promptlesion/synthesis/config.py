@@ -23,7 +23,7 @@ class SynthesisConfig(BaseModel):
     )
     guidance_scale: float = Field(1.0, ge=0, description="classifier-free guidance; 1 is off")
     keep_noise: bool = Field(
-        True, description="put the noise that the autoencoder drops back onto the lesion, from the scan at its place"
+        True, description="give the lesion noise like the scan's at its place, which the autoencoder drops"
     )
     lesions_per_case: int = Field(
         10, ge=1, description="most lesions painted into one scan; how many it gets is drawn from the training cases"

@@ -9,6 +9,7 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Float32
+from scipy import ndimage
 from torch import Tensor
 
 from promptlesion.data.crops import crop
@@ -31,8 +32,12 @@ from promptlesion.diffusion.train import TrainedDiffusion, load_diffusion
 from promptlesion.synthesis.config import SynthesisConfig
 from promptlesion.synthesis.patch_grid import PatchGrid, patch_grid, pull_image, pull_mask
 from promptlesion.synthesis.placement import PlacedLesion
-from promptlesion.synthesis.texture import lost_noise
+from promptlesion.synthesis.texture import draw_noise, lost_noise
 from promptlesion.training.device import autocast, resolve_device
+from promptlesion.training.seeding import numpy_generator
+
+_NOISE_MARGIN_VOXELS = 4
+"""Around a lesion, so that a tiny one too has enough voxels to tell how strong the noise is."""
 
 
 @runtime_checkable
@@ -153,7 +158,7 @@ class PromptLesionSynthesizer:
             seeds,
         )
         decoded_hu = window.to_hu(decoded[:, 0].cpu().numpy())
-        noise_hu = self._lost_noise(image, lesions, grids, images) if self.config.keep_noise else None
+        noise_hu = self._noise(image, lesions, grids, images, seeds) if self.config.keep_noise else None
         painted = []
         for index, (grid, lesion) in enumerate(zip(grids, lesions, strict=True)):
             box_hu = grid.push(decoded_hu[index], lesion.box)
@@ -165,23 +170,30 @@ class PromptLesionSynthesizer:
             painted.append(box_hu + np.where(lesion.mask, np.float32(0), scan - shown))
         return painted
 
-    def _lost_noise(
+    def _noise(
         self,
         image: Volume,
         lesions: Sequence[PlacedLesion],
         grids: Sequence[PatchGrid],
         patches: Float[Tensor, "batch 1 x y z"],
+        seeds: Sequence[int],
     ) -> list[Float32[np.ndarray, "_ _ _"]]:
-        """Return the noise of every lesion's box that the autoencoder drops; that of all the patch tells its size."""
+        """Return noise for every lesion's box like that which the autoencoder drops of the scan there."""
         window, network = HUWindow(*self.spec.window_hu), self.model.autoencoder.network
         with autocast(self.device, self.model.config.precision):
             kept_hu = window.to_hu(network.decode(network.encode(patches))[:, 0].float().cpu().numpy())
         found = []
-        for lesion, grid, kept in zip(lesions, grids, kept_hu, strict=True):
+        for lesion, grid, kept, seed in zip(lesions, grids, kept_hu, seeds, strict=True):
             covered = grid.footprint(image.shape)
             scan = image.array[covered].astype(np.float32).clip(window.low, window.high)
-            noise = lost_noise(scan, grid.push(kept, covered), sigma_voxels=grid.step_voxels)
+            lost = lost_noise(scan, grid.push(kept, covered), sigma_voxels=grid.step_voxels)
             x, y, z = (a.start - b.start for a, b in zip(lesion.box, covered, strict=True))
+            occupied = ndimage.find_objects(lesion.mask.astype(np.uint8))[0]
+            i, j, k = (
+                slice(max(0, first + side.start - _NOISE_MARGIN_VOXELS), first + side.stop + _NOISE_MARGIN_VOXELS)
+                for first, side in zip((x, y, z), occupied, strict=True)
+            )
+            noise = draw_noise(lost, (i, j, k), generator=numpy_generator(seed, "noise"))
             found.append(crop(noise, (x, y, z), lesion.mask.shape, fill=0))
         return found
 
