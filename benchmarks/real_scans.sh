@@ -38,5 +38,4 @@ train diffusion sarcoma-model "$scans/Dataset101_Sarcoma" "${sarcomas[@]}" --aut
 paint vessel plaque Dataset104_CTAVessel vessel.toml --count calcified_plaque=8 --count non_calcified_plaque=8
 paint liver tumour Dataset103_AbdomenOrgans abdomen.toml --count liver_tumor=8
 paint kidney tumour Dataset103_AbdomenOrgans abdomen.toml --count kidney_tumor=4
-paint kidney-unfiltered tumour Dataset103_AbdomenOrgans abdomen.toml --count kidney_tumor=4 --accept-all
 paint sarcoma sarcoma-model Dataset101_Sarcoma sarcoma.toml --count sarcoma=12
