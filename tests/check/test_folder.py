@@ -3,12 +3,14 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 from tests.check.conftest import LABELS
 
 from promptlesion.check.folder import read_folder, subject_findings
-from promptlesion.data.dataset import write_dataset_json
+from promptlesion.data.dataset import image_path, write_dataset_json
 from promptlesion.data.spec import DatasetError, DatasetSpec
+from promptlesion.data.volume import Volume, write_volume
 
 
 @pytest.fixture
@@ -123,3 +125,12 @@ def test_names_that_look_like_scans_of_one_subject_are_pointed_out(root: Path, t
     assert finding.code == "subjects-alike"
     assert "P01_scan1, P01_scan2" in finding.message
     assert subject_findings(folder, tiny_spec.model_copy(update={"subject_pattern": "^(P..)"})) == []
+
+
+def test_a_synthetic_scan_among_real_ones_is_named(root: Path) -> None:
+    image = Volume(np.zeros((3, 4, 5), dtype=np.int16), np.eye(4))
+    write_volume(image, image_path(root, "b"), description="synthetic: promptlesion 0.1.0, med-ddpm")
+    (finding,) = read_folder(root).findings
+    assert (finding.severity, finding.code, finding.case) == ("warning", "synthetic", "b")
+    (root / "provenance.jsonl").write_text(json.dumps({"case": "b", "source": "a", "subject": "a"}) + "\n")
+    assert codes(root) == []

@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from promptlesion.check.finding import Finding, listed
+from promptlesion.data.dataset import image_path
 from promptlesion.data.dataset_json import FILE_ENDING, read_labels, read_subject_pattern
 from promptlesion.data.provenance import PROVENANCE_FILE, read_provenance
 from promptlesion.data.spec import DatasetError, DatasetSpec
 from promptlesion.data.splits import SPLITS_FILE
+from promptlesion.data.volume import VolumeError, read_description
 
 _IMAGE_ENDING = f"_0000{FILE_ENDING}"
 _LIKELY_SUBJECT = re.compile(r"^(.*\d)[_-]\D*\d+$")
@@ -65,13 +67,15 @@ def read_folder(root: Path) -> Folder:
             f"{root}: expected CTs imagesTr/CASE{_IMAGE_ENDING} and label maps labelsTr/CASE{FILE_ENDING}, found none"
         )
         findings.append(Finding("error", "no-cases", "", message, "`promptlesion prepare` makes such a folder"))
+    labels, subject_pattern = _labels(root, findings), _subject_pattern(root, findings)
+    provenance = _provenance(root, findings)
     return Folder(
         root=root,
         names=tuple(sorted(names)),
-        labels=_labels(root, findings),
-        subject_pattern=_subject_pattern(root, findings),
-        provenance=_provenance(root, findings),
-        findings=tuple(findings + _counted(root, len(names))),
+        labels=labels,
+        subject_pattern=subject_pattern,
+        provenance=provenance,
+        findings=(*findings, *_of_unknown_source(root, sorted(names - set(provenance))), *_counted(root, len(names))),
     )
 
 
@@ -132,6 +136,21 @@ def _provenance(root: Path, findings: list[Finding]) -> dict[str, dict[str, Any]
         message = f"{root / PROVENANCE_FILE}: expected a JSON object a line with `case` and `subject`, found {error!r}"
         findings.append(Finding("error", "provenance", "", message, "write it anew, or remove it for real scans"))
         return {}
+
+
+def _of_unknown_source(root: Path, names: Sequence[str]) -> list[Finding]:
+    """Name the cases that say in their headers that they are synthetic, where nothing tells whose scans they were."""
+    found = []
+    for name in names:
+        try:
+            is_synthetic = read_description(image_path(root, name)).startswith("synthetic")
+        except (OSError, VolumeError):  # said of the case
+            continue
+        if is_synthetic:
+            message = f"{name}: expected a line in {PROVENANCE_FILE} for a scan whose header says synthetic, found none"
+            remedy = "keep synthetic cases in their own folder: their subjects may be held out here"
+            found.append(Finding("warning", "synthetic", name, message, remedy))
+    return found
 
 
 def _subject(name: str, pattern: str | None, provenance: Mapping[str, Mapping[str, Any]]) -> str:

@@ -1,4 +1,4 @@
-"""Volumes on another grid: another spacing, or the grid of another volume."""
+"""Volumes and arrays on another grid."""
 
 import numpy as np
 from jaxtyping import Bool, Float, Float64, Shaped
@@ -27,14 +27,6 @@ def resample_to_spacing(volume: Volume, spacing_mm: tuple[float, float, float], 
     affine = volume.affine @ index_map
     array = resample_array(volume.array, volume.affine, affine, (x, y, z), order, fill=None)
     return Volume(array=array, affine=affine)
-
-
-def resample_like(volume: Volume, reference: Volume, order: int, *, fill: float = 0.0) -> Volume:
-    """The volume on the grid of `reference`, matched in world millimetres; `fill` where it has no voxels."""
-    if volume.shape == reference.shape and np.allclose(volume.affine, reference.affine, rtol=0, atol=1e-6):
-        return reference.with_array(volume.array)
-    array = resample_array(volume.array, volume.affine, reference.affine, reference.shape, order, fill)
-    return reference.with_array(array)
 
 
 def resample_array(
