@@ -120,8 +120,8 @@ def test_proportions_are_those_of_coronary_plaque() -> None:
     degrees = np.degrees([crescent.width_mm / 1.5 for crescent in drawn])
     assert 60 <= degrees.min() < 70 < 165 < degrees.max() <= 180
     lengths, depths = ([getattr(crescent, name) for crescent in drawn] for name in ("length_mm", "thickness_mm"))
-    assert 4 <= min(lengths) < 4.5 < 11 < max(lengths) <= 12
-    assert 0.8 <= min(depths) < 0.9 < 1.8 < max(depths) <= 2
+    assert 2.5 <= min(lengths) < 2.7 < 5.7 < max(lengths) <= 6
+    assert 1.2 <= min(depths) < 1.3 < 2.1 < max(depths) <= 2.2
     again = draw_crescent(np.random.default_rng(7))
     assert np.array_equal(again.wave_vectors, drawn[7].wave_vectors)
 

@@ -12,9 +12,9 @@ from promptlesion.synthesis.growth import GrownMask, grow_field, voxel_mm3
 from promptlesion.synthesis.room import Refusal
 from promptlesion.synthesis.vessel import VesselWall, vessel_wall
 
-_LENGTH_MM = (4.0, 12.0)
+_LENGTH_MM = (2.5, 6.0)
 _ANGLE_DEGREES = (60.0, 180.0)
-_THICKNESS_MM = (0.8, 2.0)
+_THICKNESS_MM = (1.2, 2.2)
 _REFERENCE_RADIUS_MM = 1.5
 _NUM_WAVES = 5
 _RAGGEDNESS = 0.3
@@ -63,11 +63,13 @@ def draw_crescent(generator: np.random.Generator) -> Crescent:
     """Draw the proportions of a plaque, length to angle to thickness, and the waves of its rim.
 
     In intravascular tomography of calcified lesions (Fujino et al., EuroIntervention 2018, doi 10.4244/EIJ-D-17-00962)
-    more than 5 mm along, 180 degrees around and 0.5 mm deep tells hard cases; the ranges here are 4 to 12 mm and 60 to
-    180 degrees of a coronary lumen 3 mm wide. The normal coronary wall has 0.6 mm (Brodoefel et al., AJR 2009, doi
-    10.2214/AJR.08.1381) and CT blurs what it shows, hence 0.8 to 2 mm of thickness. *(reading)*: how the three go
-    together is not published in this form. All are scaled together to the asked-for volume; the angle is that of the
-    same width on the vessel's own lumen.
+    more than 5 mm along, 180 degrees around and 0.5 mm deep tells hard cases; the normal coronary wall has 0.6 mm
+    (Brodoefel et al., AJR 2009, doi 10.2214/AJR.08.1381) and CT blurs what it shows. *(reading)*: how the three go
+    together is not published in this form. The ranges, 2.5 to 6 mm, 60 to 180 degrees of a lumen 3 mm wide and 1.2 to
+    2.2 mm, give crescents 2.1 to 2.2 times as long as deep (principal axes); the plaques of the phantom `ccta` have
+    2.1, two real coronary plaques 2.5 and 2.6. Slenderer ones (4 to 12 mm, 0.8 to 2 mm) came out darker, with a lesion
+    KID on the phantom of 66 and 23 instead of 6 and 8. All are scaled together to the asked-for volume; the angle is that of the same width
+    on the vessel's own lumen.
     """
     length_mm, degrees, thickness_mm = (
         float(np.exp(generator.uniform(*np.log(span)))) for span in (_LENGTH_MM, _ANGLE_DEGREES, _THICKNESS_MM)
