@@ -68,8 +68,8 @@ def draw_crescent(generator: np.random.Generator) -> Crescent:
     together is not published in this form. The ranges, 2.5 to 6 mm, 60 to 180 degrees of a lumen 3 mm wide and 1.2 to
     2.2 mm, give crescents 2.1 to 2.2 times as long as deep (principal axes); the plaques of the phantom `ccta` have
     2.1, two real coronary plaques 2.5 and 2.6. Slenderer ones (4 to 12 mm, 0.8 to 2 mm) came out darker, with a lesion
-    KID on the phantom of 66 and 23 instead of 6 and 8. All are scaled together to the asked-for volume; the angle is that of the same width
-    on the vessel's own lumen.
+    KID on the phantom of 66 and 23 instead of 6 and 8. All are scaled together to the asked-for volume; the angle is
+    that of the same width on the vessel's own lumen.
     """
     length_mm, degrees, thickness_mm = (
         float(np.exp(generator.uniform(*np.log(span)))) for span in (_LENGTH_MM, _ANGLE_DEGREES, _THICKNESS_MM)
