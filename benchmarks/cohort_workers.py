@@ -64,7 +64,8 @@ def _killed_three_times(command: Sequence[str], out: Path, num_cases: int) -> st
     told = []
     for share, victims in ((0.25, "a worker"), (0.5, "their parent"), (0.75, "all")):
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-        while _num_done(out) < share * num_cases:
+        wanted = max(share * num_cases, _num_done(out) + 2)  # the survivors of the last time did their share
+        while _num_done(out) < wanted:
             if process.poll() is not None:
                 raise SystemExit(f"the cohort ended by itself after {told}: {process.communicate()[1]}")
             time.sleep(0.005)
