@@ -1,7 +1,9 @@
 """What every test run shares: no network, one thread, and a tiny dataset to train on."""
 
 import os
+import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from functools import partial
@@ -247,6 +249,30 @@ def kill_in_the_middle(start_processes: Callable[..., list[ForkServerProcess]]) 
         assert [process.exitcode for process in started] == [-9] * num_processes
 
     return run
+
+
+NNUNET = ["nnunetv2==2.6.0", "dynamic-network-architectures==0.3.1"]
+"""The last that need no torchvision; see CONTRIBUTING.md."""
+
+
+@pytest.fixture(scope="session")
+def nnunet() -> Path:
+    """nnU-Net's own virtual environment; made once, then kept in the user's cache. torch is this environment's own."""
+    import torch
+
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or tempfile.gettempdir())
+    folder = cache / f"promptlesion-nnunet-2.6.0-py{sys.version_info.major}.{sys.version_info.minor}"
+    made_for, packages = folder / "made-for", str(Path(torch.__file__).parents[1])
+    if not made_for.is_file() or made_for.read_text() != packages:
+        python = str(folder / "bin" / "python")
+        subprocess.run([sys.executable, "-m", "venv", "--clear", str(folder)], check=True)
+        command = [python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"]
+        purelib = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+        (Path(purelib.strip()) / "of_the_tests.pth").write_text(packages + "\n")
+        constraints = str(Path(__file__).parents[1] / "constraints.txt")
+        subprocess.run([python, "-m", "pip", "install", "-q", "-c", constraints, *NNUNET], check=True)
+        made_for.write_text(packages)
+    return folder
 
 
 @pytest.fixture

@@ -226,6 +226,34 @@ def test_a_phantom_is_prepared_and_segmentations_of_it_are_measured(run: Callabl
     scores = json.loads((tmp_path / "scores.json").read_text())
     assert scores["surface_tolerance_mm"] == 2.0
     assert {score["dice"] for score in scores["scores"]} <= {1.0, None}
+    compared = [f"one={data / 'labelsTr'}", "--predictions", f"other={data / 'labelsTr'}"]
+    code, out, _ = run(*measure, *compared, "--reference", "other")
+    assert code == 0
+    assert "Differences from the reference, paired by subject" in out
+    rows = json.loads((tmp_path / "scores.json").read_text())["rows"]
+    assert {row["p_value"] for row in rows if row["method"] == "one"} <= {1.0, None}
+    code, _, err = run(*measure, *compared, "--reference", "third")
+    assert code == 2
+    assert "--reference third: expected a name of --predictions, one, other" in err
+
+
+def test_a_network_is_chosen_and_its_predictions_are_mirrored(
+    run: Callable[..., Answer], tiny_data: Dataset, tmp_path: Path
+) -> None:
+    (tmp_path / "mine.toml").write_text(
+        "[segmentation]\npatch_voxels = 16\nchannels = [4, 4, 4]\nnum_epochs = 1\nsteps_per_epoch = 1\nbatch_size = 1\n"
+    )
+    train = ("train", "segmentation", "--data", tiny_data.root, "--config", tmp_path / "mine.toml")
+    code, _, err = run(*train, "--network", "dynunet", "--out", tmp_path / "run", "--device", "cpu")
+    assert code == 0, err
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["config"]["network"] == "dynunet"
+    code, _, err = run(*train, "--network", "vnet", "--out", tmp_path / "other")
+    assert code == 2
+    segment = ("segment", "--model", tmp_path / "run", "--data", tiny_data.root, "--out", tmp_path / "labels")
+    code, said, err = run(*segment, "--mirror", "--device", "cpu")
+    assert code == 0, err
+    assert f"4 label maps in {tmp_path / 'labels'}" in said
+    assert json.loads((tmp_path / "labels" / "segmentation.json").read_text())["is_mirrored"]
 
 
 def test_the_verbs_hang_together(

@@ -21,7 +21,11 @@ from promptlesion import __version__
 from promptlesion.console import (
     console,
     print_check,
+    print_distributions,
+    print_experiment,
     print_fidelity,
+    print_memorisation,
+    print_methods,
     print_parameters,
     print_reconstruction,
     print_results,
@@ -67,6 +71,14 @@ class PhantomKind(StrEnum):
     FIVE = "five"
 
 
+class Extractor(StrEnum):
+    """Networks whose features lesions are compared by."""
+
+    IMAGENET = "imagenet"
+    MEDICALNET = "medicalnet"
+    CT = "ct"
+
+
 class SourceLayout(StrEnum):
     """Layouts of scans that `prepare` reads."""
 
@@ -79,11 +91,21 @@ class SourceLayout(StrEnum):
 
 
 class Method(StrEnum):
-    """Systems that paint lesions: the paper's, and the two it compares itself with."""
+    """Systems that paint lesions: the paper's, the two it compares itself with, and two that need no training."""
 
     PROMPTLESION = "promptlesion"
     DIFFTUMOR = "difftumor"
     MED_DDPM = "med-ddpm"
+    COPY_PASTE = "copy-paste"
+    INTENSITY = "intensity"
+
+
+class Network(StrEnum):
+    """Segmentation networks."""
+
+    UNET = "unet"
+    DYNUNET = "dynunet"
+    NNUNETV2 = "nnunetv2"
 
 
 OutOption = Annotated[
@@ -390,11 +412,15 @@ def train_diffusion_verb(
     data: DataOption,
     out: OutOption,
     method: Annotated[
-        Method, typer.Option("--method", help="The paper's, or one of the two it compares itself with.")
+        Method, typer.Option("--method", help="The paper's, or one it is compared with.")
     ] = Method.PROMPTLESION,
     autoencoder: Annotated[
         Path | None,
-        typer.Option("--autoencoder", help="Finished run of stage 1; med-ddpm has none.", file_okay=False),
+        typer.Option(
+            "--autoencoder",
+            help="Finished run of stage 1; med-ddpm, copy-paste and intensity have none.",
+            file_okay=False,
+        ),
     ] = None,
     types: Annotated[
         list[str] | None,
@@ -419,8 +445,12 @@ def train_diffusion_verb(
     --autoencoder runs/mine/autoencoder --out runs/mine/difftumor
 
     promptlesion train diffusion --method med-ddpm --data data/ccta --preset demo --out runs/mine/med-ddpm
+
+    promptlesion train diffusion --method copy-paste --data data/ccta --preset demo --out runs/mine/copy-paste
     """
+    from promptlesion.baselines.copy_paste import train_copy_paste
     from promptlesion.baselines.difftumor import train_difftumor
+    from promptlesion.baselines.intensity import train_intensity
     from promptlesion.baselines.med_ddpm import train_med_ddpm
     from promptlesion.config import resolve_config
     from promptlesion.data.prepared import prepare_dataset
@@ -433,7 +463,27 @@ def train_diffusion_verb(
     with _processes(device) as own_device:
         prepared = prepare_dataset(data, cache=_cache(cache, out), lesions=lesions, **resolved.data.split_options())
         spec, labels = prepared.dataset.spec, prepared.dataset.labels
-        if autoencoder_run is None:
+        if method is Method.COPY_PASTE:
+            run = train_copy_paste(
+                train_cases=prepared.train,
+                spec=spec,
+                labels=labels,
+                config=resolved.copy_paste,
+                out=out,
+                seed=seed,
+                device=own_device,
+            )
+        elif method is Method.INTENSITY:
+            run = train_intensity(
+                train_cases=prepared.train,
+                spec=spec,
+                labels=labels,
+                config=resolved.intensity,
+                out=out,
+                seed=seed,
+                device=own_device,
+            )
+        elif autoencoder_run is None:
             run = train_med_ddpm(
                 train_cases=prepared.train,
                 spec=spec,
@@ -480,6 +530,13 @@ def train_segmentation_verb(
         Path | None,
         typer.Option("--synthetic", help="Dataset folder that `synthesize` wrote; mixed in.", file_okay=False),
     ] = None,
+    network: Annotated[
+        Network | None,
+        typer.Option(
+            "--network",
+            help="MONAI's 3-D U-Net, nnU-Net's architecture, or nnU-Net v2 itself; as --set segmentation.network does.",
+        ),
+    ] = None,
     lesions: LesionsOption = None,
     seed: SeedOption = 0,
     device: DeviceOption = "auto",
@@ -494,23 +551,24 @@ def train_segmentation_verb(
 
     promptlesion train segmentation --data data/ccta --synthetic data/ccta-synthetic --preset demo --out runs/mine/mixed
 
+    promptlesion train segmentation --data data/ccta --network dynunet --out runs/mine/real-dynunet
+
     torchrun --nproc-per-node 4 -m promptlesion train segmentation --data data/ccta --out runs/paper/real
     """
     from promptlesion.config import resolve_config
     from promptlesion.data.dataset import open_dataset
-    from promptlesion.data.prepared import cached_cases, prepare_dataset
-    from promptlesion.segmentation.train import train_segmentation
+    from promptlesion.data.prepared import prepare_dataset
+    from promptlesion.segmentation.stage import train_stage
 
-    resolved = resolve_config(preset=preset, file=config, settings=settings or ())
+    chosen = [f"segmentation.network={network.value}"] if network else []
+    resolved = resolve_config(preset=preset, file=config, settings=[*(settings or ()), *chosen])
     cache = _cache(cache, out)
     with _processes(device) as own_device:
         prepared = prepare_dataset(data, cache=cache, lesions=lesions, **resolved.data.split_options())
-        run = train_segmentation(
-            real_cases=prepared.train,
-            synthetic_cases=cached_cases(open_dataset(synthetic), cache) if synthetic else [],
-            validation_cases=prepared.validation,
-            spec=prepared.dataset.spec,
-            labels=prepared.dataset.labels,
+        run = train_stage(
+            prepared,
+            synthetic=open_dataset(synthetic) if synthetic else None,
+            cache=cache,
             config=resolved.segmentation,
             out=out,
             seed=seed,
@@ -619,6 +677,9 @@ def segment(
     model: Annotated[Path, typer.Option("--model", help="Finished segmentation run.", file_okay=False)],
     data: DataOption,
     out: OutOption,
+    mirror: Annotated[
+        bool, typer.Option("--mirror", help="Mean over the mirror images of every window: eight times the work.")
+    ] = False,
     lesions: LesionsOption = None,
     device: DeviceOption = "auto",
 ) -> None:
@@ -634,7 +695,14 @@ def segment(
 
     dataset = open_dataset(data, lesions)
     with progress_bar("segmenting", len(dataset.cases)) as bar:
-        segment_dataset(model, dataset, out, device=device, on_progress=lambda done, _: bar.update(done))
+        segment_dataset(
+            model,
+            dataset,
+            out,
+            device=device,
+            is_mirrored=mirror,
+            on_progress=lambda done, _: bar.update(done),
+        )
     say(f"{len(dataset.cases)} label maps in {out}")
 
 
@@ -729,36 +797,61 @@ def evaluate_reconstruction(
 @evaluate_app.command("segmentation")
 def evaluate_segmentation(
     data: DataOption,
-    predictions: Annotated[Path, typer.Option("--predictions", help="Folder that `segment` wrote.", file_okay=False)],
+    predictions: Annotated[
+        list[str],
+        typer.Option(
+            "--predictions",
+            help="FOLDER that `segment` wrote, or NAME=FOLDER to compare; repeatable, one NAME again for another seed.",
+            metavar="[NAME=]FOLDER",
+        ),
+    ],
+    reference: Annotated[
+        str | None, typer.Option("--reference", help="NAME the others are compared with; the first unless said.")
+    ] = None,
     out: Annotated[Path | None, typer.Option("--out", help="JSON file for every figure.", dir_okay=False)] = None,
     lesions: LesionsOption = None,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the intervals and tests.")] = 0,
     preset: PresetOption = "paper",
     config: ConfigOption = None,
     settings: SetOption = None,
 ) -> None:
-    """Dice, surface Dice and HD95 of every case that has a prediction, per lesion type.
+    """Dice, surface Dice, HD95, volume error, lesions found and false ones, per type and size; methods side by side.
 
-    [bold]Example[/bold]
+    [bold]Examples[/bold]
 
     promptlesion evaluate segmentation --data data/ccta --predictions runs/mine/predictions --out runs/mine/scores.json
+
+    promptlesion evaluate segmentation --data data/ccta --predictions real=runs/real/predictions
+    --predictions mixed=runs/mixed/predictions --predictions mixed=runs/mixed-seed-1/predictions
     """
     from dataclasses import asdict
 
     from promptlesion.config import resolve_config
     from promptlesion.data.dataset import open_dataset
-    from promptlesion.evaluation.segmentation_metrics import evaluate_folder
+    from promptlesion.evaluation.method_comparison import method_rows
+    from promptlesion.evaluation.prediction_folders import parse_predictions, score_folders
     from promptlesion.training.atomic import write_json
 
     resolved = resolve_config(preset=preset, file=config, settings=settings or ())
-    dataset = open_dataset(data, lesions)
-    predicted = [case.name for case in dataset.cases if (predictions / f"{case.name}.nii.gz").is_file()]
-    if not predicted:
-        raise ValueError(f"{predictions}: expected label maps of cases of {data}, CASE.nii.gz; found none")
+    folders = parse_predictions(predictions)
+    reference = reference or next(iter(folders))
+    if reference not in folders:
+        raise ValueError(f"--reference {reference}: expected a name of --predictions, {', '.join(folders)}")
     tolerance_mm = resolved.evaluation.surface_tolerance_mm
-    scores = evaluate_folder(dataset.select(predicted), predictions, tolerance_mm=tolerance_mm)
+    scores = score_folders(open_dataset(data, lesions), folders, tolerance_mm=tolerance_mm)
+    rows = method_rows(scores, reference=reference, seed=seed, num_resamples=resolved.evaluation.num_resamples)
     if out:
-        write_json(out, {"surface_tolerance_mm": tolerance_mm, "scores": [asdict(score) for score in scores]})
-    print_scores(scores, tolerance_mm)
+        raw = [
+            {"method": name, "folder": str(folder), **asdict(score)}
+            for name, runs in scores.items()
+            for folder, run in zip(folders[name], runs, strict=True)
+            for score in run
+        ]
+        table = [row.model_dump(mode="json") for row in rows]
+        write_json(out, {"surface_tolerance_mm": tolerance_mm, "reference": reference, "rows": table, "scores": raw})
+    if len(folders) == 1 and len(scores[reference]) == 1:
+        print_scores(scores[reference][0], tolerance_mm)
+    print_methods(rows, tolerance_mm)
 
 
 @evaluate_app.command("fidelity")
@@ -768,40 +861,166 @@ def evaluate_fidelity(
         Path, typer.Option("--synthetic", help="Dataset folder that `synthesize` wrote.", file_okay=False)
     ],
     out: Annotated[Path | None, typer.Option("--out", help="JSON file for every figure.", dir_okay=False)] = None,
+    figure: Annotated[
+        Path | None, typer.Option("--figure", help="PNG of how HU, texture and size are spread.", dir_okay=False)
+    ] = None,
+    training: Annotated[
+        Path | None,
+        typer.Option(
+            "--training",
+            help="Dataset folder the generator was trained on, all of it; by default the training part of --real.",
+            file_okay=False,
+        ),
+    ] = None,
+    extractor: Annotated[
+        list[Extractor] | None,
+        typer.Option("--extractor", help="Network of FID and KID, imagenet unless said; repeatable."),
+    ] = None,
+    weights: Annotated[
+        Path | None,
+        typer.Option("--weights", help="medicalnet only: its file, as resnet_50.pth.", dir_okay=False),
+    ] = None,
+    weights_sha256: Annotated[
+        str | None, typer.Option("--weights-sha256", help="SHA-256 that the file of --weights must have.")
+    ] = None,
     lesions: LesionsOption = None,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the intervals.")] = 0,
+    device: DeviceOption = "auto",
     preset: PresetOption = "paper",
     config: ConfigOption = None,
     settings: SetOption = None,
 ) -> None:
-    """Lesion FID and KID of the painted lesions against the real ones, per lesion type.
+    """Painted lesions against real ones, per type: FID, KID, how HU, texture and size are spread, and copies.
 
-    [bold]Example[/bold]
+    A copy is a painted lesion whose texture is a training lesion's; each is named.
+
+    [bold]Examples[/bold]
 
     promptlesion evaluate fidelity --real data/ccta --synthetic data/ccta-synthetic --out runs/mine/fidelity.json
+
+    promptlesion evaluate fidelity --real data/ccta --synthetic data/ccta-synthetic --extractor imagenet
+    --extractor medicalnet --weights resnet_50.pth --figure distributions.png
     """
     from promptlesion.config import resolve_config
     from promptlesion.data.dataset import open_dataset
-    from promptlesion.evaluation.distances import fidelity_rows
-    from promptlesion.evaluation.features import ImageNetSliceFeatures
+    from promptlesion.evaluation.extractors import build_extractor
+    from promptlesion.evaluation.fidelity import measure_fidelity, training_cases
     from promptlesion.evaluation.lesions import by_type, collect_lesions
     from promptlesion.training.atomic import write_json
+    from promptlesion.training.device import resolve_device
+    from promptlesion.training.progress import progress_reports
 
     resolved = resolve_config(preset=preset, file=config, settings=settings or ())
     dataset = open_dataset(real, lesions)
-    names = [lesion.name for lesion in dataset.spec.lesions]
+    painted = open_dataset(synthetic)
+    chosen = list(dict.fromkeys(extractor or [Extractor.IMAGENET]))
+    if Extractor.MEDICALNET not in chosen and (weights is not None or weights_sha256 is not None):
+        raise ValueError("--weights, --weights-sha256: expected with --extractor medicalnet alone; found without it")
+    extractors = [
+        build_extractor(
+            one.value,
+            window=dataset.window,
+            weights=weights if one is Extractor.MEDICALNET else None,
+            weights_sha256=weights_sha256 if one is Extractor.MEDICALNET else None,
+            device=resolve_device(device),
+        )
+        for one in chosen
+    ]
     margin = resolved.evaluation.feature_margin_voxels
-    rows = fidelity_rows(
-        ImageNetSliceFeatures(window=dataset.window),
-        by_type(collect_lesions(dataset, margin_voxels=margin), names),
-        by_type(collect_lesions(open_dataset(synthetic), source=dataset, margin_voxels=margin), names),
-        seed=seed,
-    )
-    if not rows:
+    with progress_reports("cutting lesions out") as report:
+        real_lesions = collect_lesions(dataset, margin_voxels=margin, on_progress=report)
+    painted_lesions = collect_lesions(painted, source=dataset, margin_voxels=margin)
+    if training is None:
+        seen = training_cases(dataset, **resolved.data.split_options())
+        training_lesions = [lesion for lesion in real_lesions if lesion.case in seen]
+    else:
+        training_lesions = collect_lesions(open_dataset(training, lesions))
+    with progress_reports("searching for copies") as report:
+        measured = measure_fidelity(
+            real_lesions,
+            painted_lesions,
+            training_lesions,
+            lesion_types=dataset.spec.lesions,
+            extractors=extractors,
+            seed=seed,
+            on_progress=report,
+        )
+    if not measured.fidelity:
         raise ValueError(f"{synthetic}: expected painted lesions of a type that {real} has; found none")
     if out:
-        write_json(out, {"fidelity": [row.model_dump(mode="json") for row in rows]})
-    print_fidelity(rows)
+        write_json(out, measured.model_dump(mode="json"))
+    if figure:
+        from promptlesion.evaluation.distributions import distribution_figure
+        from promptlesion.evaluation.fidelity import plaque_types
+        from promptlesion.evaluation.figures import save_figure
+
+        names = [lesion.name for lesion in dataset.spec.lesions]
+        sides = by_type(real_lesions, names), {"synthetic": by_type(painted_lesions, names)}
+        save_figure(distribution_figure(*sides, plaque_types=plaque_types(dataset.spec.lesions)), figure)
+    print_fidelity(measured.fidelity)
+    print_distributions(measured.distributions)
+    if measured.memorisation is not None:
+        print_memorisation(measured.memorisation)
+
+
+@app.command()
+def experiment(
+    data: DataOption,
+    out: OutOption = Path("runs/experiment"),
+    methods: Annotated[
+        str, typer.Option("--methods", help="What to compare, with commas; real is training on real scans alone.")
+    ] = "real,copy-paste,intensity,difftumor,med-ddpm,promptlesion-onehot,promptlesion-transformer",
+    seeds: Annotated[
+        int, typer.Option("--seeds", min=1, help="Trainings of each segmentation network, each with its own cohort.")
+    ] = 3,
+    ratios: Annotated[
+        str, typer.Option("--ratios", help="Synthetic scans per real one, with commas: 0,0.5,1,2,4.")
+    ] = "1",
+    real_fractions: Annotated[
+        str, typer.Option("--real-fractions", help="Shares of the real training subjects, with commas: 0.1,0.25,0.5,1.")
+    ] = "1",
+    workers: Annotated[
+        int,
+        typer.Option("--workers", min=1, help="Pieces of work at a time; on a CPU several small ones are faster."),
+    ] = 1,
+    lesions: LesionsOption = None,
+    seed: SeedOption = 0,
+    device: DeviceOption = "auto",
+    preset: PresetOption = "demo",
+    config: ConfigOption = None,
+    settings: SetOption = None,
+) -> None:
+    """Does it help? Real scans alone against every method, on held-out subjects: tables, figures, report.html.
+
+    Trains what is missing, paints, trains a segmentation network for each method, ratio and seed, and tests all of them
+    on the same held-out subjects. What fails is named, and the rest goes on; what is done is never redone. The same
+    command on several machines that share OUT divides the work.
+
+    [bold]Examples[/bold]
+
+    promptlesion experiment --data data/liver --out runs/liver-experiment --workers 2
+
+    promptlesion experiment --data data/liver --out runs/liver-experiment
+    --methods real,copy-paste,promptlesion-transformer --ratios 0,0.5,1,2,4 --real-fractions 0.1,0.25,0.5,1
+
+    sbatch --array=0-7 --gres=gpu:1 --wrap "promptlesion experiment --data data/liver --out runs/liver-experiment
+    --preset paper"
+    """
+    from promptlesion.config import resolve_config
+    from promptlesion.experiment.asked import ask
+    from promptlesion.experiment.run import run_experiment
+    from promptlesion.experiment.work import Experiment
+
+    resolved = resolve_config(preset=preset, file=config, settings=settings or ())
+    planned = Experiment(data, lesions, out, resolved, seed, device)
+    asked = ask(planned, methods=methods, num_seeds=seeds, ratios=ratios, real_fractions=real_fractions)
+    results, failures = run_experiment(planned, asked, command=_command(), num_workers=workers)
+    print_experiment(results)
+    say(f"Report: {out / 'report.html'}")
+    if failures:
+        for name, reason in failures.items():
+            sys.stderr.write(f"{name}: {reason}\n")
+        raise typer.Exit(UNFINISHED)
 
 
 @config_app.command("show")
@@ -893,10 +1112,11 @@ def _processes(device: str) -> Iterator[str]:
 
 
 def _autoencoder_of(method: Method, given: Path | None) -> Path | None:
-    """Return the autoencoder's run; Med-DDPM works on voxels and takes none."""
-    if method is Method.MED_DDPM and given is not None:
-        raise ValueError(f"--autoencoder {given}: expected none, as med-ddpm works on voxels; found one")
-    if method is not Method.MED_DDPM and given is None:
+    """Return the autoencoder's run; methods that work on voxels take none."""
+    works_on_voxels = method in (Method.MED_DDPM, Method.COPY_PASTE, Method.INTENSITY)
+    if works_on_voxels and given is not None:
+        raise ValueError(f"--autoencoder {given}: expected none, as {method.value} works on voxels; found one")
+    if not works_on_voxels and given is None:
         raise ValueError(f"--autoencoder: expected a finished run of stage 1 for the method {method.value}; found none")
     return given
 

@@ -10,7 +10,7 @@ from typing import Any, TypedDict
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from promptlesion.autoencoder.config import AutoencoderConfig
-from promptlesion.baselines.config import DiffTumorConfig, MedDDPMConfig
+from promptlesion.baselines.config import CopyPasteConfig, DiffTumorConfig, IntensityConfig, MedDDPMConfig
 from promptlesion.diffusion.config import DiffusionConfig
 from promptlesion.segmentation.config import SegmentationConfig
 from promptlesion.synthesis.config import SynthesisConfig
@@ -84,6 +84,8 @@ class Config(BaseModel):
     diffusion: DiffusionConfig = DiffusionConfig()
     difftumor: DiffTumorConfig = DiffTumorConfig()
     med_ddpm: MedDDPMConfig = MedDDPMConfig()
+    copy_paste: CopyPasteConfig = CopyPasteConfig()
+    intensity: IntensityConfig = IntensityConfig()
     synthesis: SynthesisConfig = SynthesisConfig()
     segmentation: SegmentationConfig = SegmentationConfig()
     evaluation: EvaluationConfig = EvaluationConfig()

@@ -12,9 +12,13 @@ from rich.text import Text
 if TYPE_CHECKING:
     from promptlesion.check.dataset_check import DatasetCheck
     from promptlesion.check.finding import Finding
+    from promptlesion.evaluation.distributions import DistributionRow
+    from promptlesion.evaluation.memorisation import Memorisation
+    from promptlesion.evaluation.method_comparison import MethodRow
     from promptlesion.evaluation.reconstruction import ReconstructionRow
     from promptlesion.evaluation.results import DemoResults, FidelityRow
     from promptlesion.evaluation.segmentation_metrics import LesionScore
+    from promptlesion.experiment.results import ExperimentResults
     from promptlesion.parameters import NetworkParameters
 
 console = Console(markup=False, emoji=False)  # a path may hold brackets, a name colons
@@ -76,12 +80,47 @@ def print_parameters(networks: "Sequence[NetworkParameters]") -> None:
 
 def print_fidelity(rows: "Sequence[FidelityRow]") -> None:
     """Print lesion FID and KID per type."""
-    table = _table("lesion type", "compared", "N", "FID", "KID")
+    if not rows:
+        say("No lesions to compare")
+    for network in dict.fromkeys(row.network for row in rows):
+        table = _table("lesion type", "compared", "N", "FID", "KID")
+        for row in rows:
+            if row.network == network:
+                count = f"{row.num_real} and {row.num_synthetic}"
+                table.add_row(row.lesion_type, row.compared, count, _text(row.fid.value, 2), _text(row.kid.value, 2))
+        say(f"Lesion FID and KID, {network}")
+        console.print(table)
+
+
+def print_distributions(rows: "Sequence[DistributionRow]") -> None:
+    """Print how HU, texture and size of real and synthetic lesions are spread."""
+    table = _table("lesion type", "measure", "N", "real", "synthetic", "Wasserstein", "KS p")
+    table.columns[1].overflow = "fold"
     for row in rows:
+        real = f"{row.real_mean:.3g} ± {row.real_std:.2g}"
+        synthetic = f"{row.synthetic_mean:.3g} ± {row.synthetic_std:.2g}"
         count = f"{row.num_real} and {row.num_synthetic}"
-        table.add_row(row.lesion_type, row.compared, count, _text(row.fid.value, 2), _text(row.kid.value, 2))
-    say(f"Lesion FID and KID, {rows[0].network}" if rows else "No lesions to compare")
+        distance = f"{row.wasserstein:.3g}"
+        table.add_row(row.lesion_type, row.measure, count, real, synthetic, distance, _text(row.ks_p_value))
+    say("Distributions, mean ± standard deviation between lesions")
     console.print(table)
+
+
+def print_memorisation(found: "Memorisation") -> None:
+    """Print how near synthetic lesions come to training lesions, and name the copies."""
+    table = _table("lesion type", "N", "distance to the nearest", "between real ones", "copies")
+    for name in dict.fromkeys(row.lesion_type for row in found.synthetic):
+        painted = [row for row in found.synthetic if row.lesion_type == name]
+        nearest = [sorted(row.distance for row in rows if row.lesion_type == name) for rows in (painted, found.real)]
+        copies = sum(row.is_copy for row in painted)
+        table.add_row(name, str(len(painted)), *(_range(distances, 2) for distances in nearest), str(copies))
+    say(f"Copies of training lesions: {len(found.copies)}; by chance 1 in {1 / found.false_alarm_rate:.0f}")
+    console.print(table)
+    for row in found.copies:
+        say(
+            f"{row.case}: {row.lesion_type} at voxel {row.center_voxel} is a copy of {row.nearest_case}'s at "
+            f"{row.nearest_center_voxel}, distance {row.distance:.2f} (allowed {row.threshold:.2f})"
+        )
 
 
 def print_reconstruction(rows: "Sequence[ReconstructionRow]") -> None:
@@ -109,6 +148,50 @@ def print_scores(scores: "Sequence[LesionScore]", tolerance_mm: float) -> None:
     for score in scores:
         figures = (_text(score.dice), _text(score.surface_dice), _text(score.hd95_mm, 1))
         table.add_row(score.case, score.lesion_type, *figures)
+    console.print(table)
+
+
+def print_methods(rows: "Sequence[MethodRow]", tolerance_mm: float) -> None:
+    """Print the mean of every metric by type, size and method, then each method's difference from the reference."""
+    decimals = {"hd95_mm": 1, "volume_error_percent": 0, "false_positives_per_scan": 2}
+    names = {
+        "dice": "Dice",
+        "surface_dice": "surface Dice",
+        "hd95_mm": "HD95 mm",
+        "volume_error_percent": "volume error %",
+        "sensitivity": "sensitivity",
+        "precision": "precision",
+        "false_positives_per_scan": "false per scan",
+    }
+    groups: dict[tuple[str, str, str], dict[str, MethodRow]] = {}
+    for row in rows:
+        groups.setdefault((row.lesion_type, row.size, row.method), {})[row.metric] = row
+    table = _table("lesion type", "size", "method", "N", *names.values())
+    for key, found in groups.items():
+        figures = [
+            _text(found[metric].value.value if metric in found else None, decimals.get(metric, 3)) for metric in names
+        ]
+        num_subjects = found["dice"].num_subjects if "dice" in found else 0
+        table.add_row(*key, str(num_subjects), *figures)
+    for column in table.columns[:3]:
+        column.no_wrap, column.overflow = True, "fold"
+    say(
+        f"Means over the N subjects that have such a lesion, false positives over all; surface Dice within "
+        f"{tolerance_mm:g} mm; '-': not counted"
+    )
+    console.print(table)
+    table = _table("lesion type", "metric", "method", "N", "difference", "95 % interval", "p")
+    for row in rows:
+        if row.size == "all sizes" and row.difference is not None and row.difference.value is not None:
+            places, ends = decimals.get(row.metric, 3), (row.difference.low, row.difference.high)
+            interval = " to ".join(f"{end:+.{places}f}" for end in ends if end is not None) or "-"
+            change, p = f"{row.difference.value:+.{places}f}", _text(row.p_value, 4)
+            table.add_row(
+                row.lesion_type, names[row.metric], row.method, str(row.num_paired_subjects), change, interval, p
+            )
+    if not table.row_count:
+        return
+    say("Differences from the reference, paired by subject; p: permutation test, not corrected for many comparisons")
     console.print(table)
 
 
@@ -184,3 +267,20 @@ def _print_stages(check: "DatasetCheck") -> None:
 
 def _range(values: "Sequence[float]", decimals: int) -> str:
     return f"{values[0]:.{decimals}f} to {values[-1]:.{decimals}f}" if values else "-"
+
+
+def print_experiment(results: "ExperimentResults") -> None:
+    """Print in plain words what every method did, and the Dice table."""
+    from promptlesion.experiment.report import summary_sentences
+    from promptlesion.experiment.tables import dice_table, main_comparison
+
+    comparison = main_comparison(results)
+    if comparison is not None:
+        dice = dice_table(results, comparison)
+        table = _table(*dice.columns)
+        for row in dice.rows:
+            table.add_row(*row)
+        say(dice.caption)
+        console.print(table)
+    for sentence in summary_sentences(results):
+        say(sentence)

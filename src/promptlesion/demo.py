@@ -2,7 +2,6 @@
 
 import math
 import os
-import platform
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -36,7 +35,6 @@ from promptlesion.evaluation.lesions import LesionCrop, by_type, collect_lesions
 from promptlesion.evaluation.montage import montage_figure, overview_figure
 from promptlesion.evaluation.report import write_report
 from promptlesion.evaluation.results import (
-    DatasetSummary,
     DemoResults,
     FidelityRow,
     IntensityRow,
@@ -53,6 +51,7 @@ from promptlesion.evaluation.segmentation_metrics import (
     segmentation_rows,
 )
 from promptlesion.evaluation.slice_changes import largest_change, montage_columns
+from promptlesion.evaluation.summary import dataset_summary, machine_text
 from promptlesion.segmentation.predict import segment_dataset
 from promptlesion.segmentation.train import train_segmentation
 from promptlesion.synthesis.cohort import synthesize_cohort
@@ -238,6 +237,7 @@ def _train_segmentations(demo: Demo, synthetic: Dataset) -> dict[str, Run]:
             real_cases=demo.prepared.train,
             synthetic_cases=synthetic_cases if name == "mixed" else [],
             validation_cases=demo.prepared.validation,
+            test_cases=demo.prepared.test,
             spec=demo.dataset.spec,
             labels=demo.dataset.labels,
             config=demo.config.segmentation,
@@ -254,6 +254,7 @@ def _evaluate(
 ) -> tuple[DemoResults, dict[str, Path]]:
     """Measure everything on the held-out subjects and draw the figures."""
     config, dataset, prepared = demo.config, demo.dataset, demo.prepared
+    is_phantom = dataset.root == demo.out / "data"
     scores = {name: _score(demo, name) for name in _SEGMENTATIONS}
     margin = config.evaluation.feature_margin_voxels
     held_out = by_type(collect_lesions(prepared.part("test"), margin_voxels=margin), demo.type_names)
@@ -269,9 +270,14 @@ def _evaluate(
         command=command,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         seed=demo.seed,
-        machine=_machine(demo.device),
+        machine=machine_text(demo.device),
         versions={name: version(name) for name in ("promptlesion", "torch", "monai", "numpy")},
-        dataset=_summary(prepared, len(synthetic.cases), is_phantom=dataset.root == demo.out / "data"),
+        dataset=dataset_summary(
+            prepared,
+            name="coronary CTA phantom" if is_phantom else dataset.root.resolve().name,
+            num_synthetic_cases=len(synthetic.cases),
+            is_phantom=is_phantom,
+        ),
         segmentation=segmentation,
         false_positives=false_positive_rows(scores["real"], scores["mixed"]),
         case_scores=case_scores,
@@ -280,7 +286,7 @@ def _evaluate(
         prompt_switch=switched,
         stages=(),
         configuration=config.model_dump(mode="json"),
-        limits=_limits(demo, is_phantom=dataset.root == demo.out / "data"),
+        limits=_limits(demo, is_phantom=is_phantom),
         num_resamples=config.evaluation.num_resamples,
     )
     return results, _draw(demo, synthetic, results, held_out, painted)
@@ -383,22 +389,6 @@ def _draw(
     return {name: save_figure(figure, out / "figures" / f"{name}.png") for name, figure in figures.items()}
 
 
-def _summary(prepared: PreparedDataset, num_synthetic_cases: int, *, is_phantom: bool) -> DatasetSummary:
-    dataset = prepared.dataset
-    parts = {"train": prepared.train, "validation": prepared.validation, "test": prepared.test}
-    return DatasetSummary(
-        name=dataset.root.resolve().name if not is_phantom else "coronary CTA phantom",
-        path=str(dataset.root),
-        is_phantom=is_phantom,
-        lesion_types=tuple(lesion.name for lesion in dataset.spec.lesions),
-        spacing_mm=dataset.spec.spacing_mm,
-        window_hu=dataset.spec.window_hu,
-        num_synthetic_cases=num_synthetic_cases,
-        **{f"num_{name}_cases": len(cases) for name, cases in parts.items()},
-        **{f"num_{name}_subjects": len({case.subject for case in cases}) for name, cases in parts.items()},
-    )
-
-
 def _limits(demo: Demo, *, is_phantom: bool) -> tuple[str, ...]:
     """Say what the figures do not show."""
     config = demo.config
@@ -413,8 +403,3 @@ def _limits(demo: Demo, *, is_phantom: bool) -> tuple[str, ...]:
     if is_phantom:
         limits.insert(0, "A made-up phantom, not patients: nothing here says how the method does on real scans.")
     return tuple(limits)
-
-
-def _machine(device: str) -> str:
-    memory_gib = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-    return f"{platform.machine()}, {os.cpu_count()} cores, {memory_gib:.0f} GiB, device {resolve_device(device)}"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from promptlesion.data.processes import one_thread_each, run_in_processes
+from promptlesion.data.processes import run_in_processes, threads_each
 
 
 def test_processes_haveone_thread_each_unless_the_user_said_otherwise(
@@ -17,7 +17,7 @@ def test_processes_haveone_thread_each_unless_the_user_said_otherwise(
     monkeypatch.setenv("OMP_NUM_THREADS", "3")
     monkeypatch.delenv("OPENBLAS_NUM_THREADS", raising=False)
     before = dict(os.environ)
-    with one_thread_each():
+    with threads_each(1):
         assert (os.environ["OMP_NUM_THREADS"], os.environ["OPENBLAS_NUM_THREADS"]) == ("3", "1")
     assert dict(os.environ) == before
 

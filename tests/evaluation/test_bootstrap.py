@@ -4,7 +4,13 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from promptlesion.evaluation.bootstrap import bootstrap_interval, lesion_bootstrap, paired_bootstrap
+from promptlesion.evaluation.bootstrap import (
+    bootstrap_interval,
+    lesion_bootstrap,
+    paired_bootstrap,
+    sign_flip_p_value,
+    type_mean_bootstrap,
+)
 from promptlesion.evaluation.results import Estimate
 
 
@@ -96,3 +102,56 @@ def test_lesion_bootstrap_of_little() -> None:
     assert lesion_bootstrap([1.0, 3.0], ["a", "a"], seed=0) == Estimate(value=2.0)
     with pytest.raises(ValueError, match="expected a subject for each of them"):
         lesion_bootstrap([1.0], [], seed=0)
+
+
+def test_one_type_is_the_mean_over_its_subjects() -> None:
+    values = np.random.default_rng(0).normal(5.0, 2.0, 80)
+    ours = type_mean_bootstrap(np.append(values, np.nan)[:, None], seed=1, num_resamples=8000)
+    plain = bootstrap_interval(values, seed=2, num_resamples=8000)
+    assert ours.value == pytest.approx(plain.value)
+    assert (ours.low, ours.high) == pytest.approx((plain.low, plain.high), abs=0.03)
+
+
+def test_types_weigh_alike_however_many_subjects_have_them() -> None:
+    values = np.full((12, 2), np.nan)
+    values[:, 0] = 0.2
+    values[:2, 1] = 0.8
+    estimate = type_mean_bootstrap(values, seed=0)
+    assert (estimate.value, estimate.low, estimate.high) == pytest.approx((0.5, 0.5, 0.5))
+    values[:, 1] = np.nan
+    assert type_mean_bootstrap(values, seed=0) == Estimate(value=None)
+    assert type_mean_bootstrap(values[:1, :1], seed=0) == Estimate(value=0.2)
+    assert sign_flip_p_value(values, seed=0) is None
+
+
+@pytest.mark.parametrize("num_subjects", [3, 8, 12])
+def test_exact_p_values_are_scipys(num_subjects: int) -> None:
+    differences = np.random.default_rng(num_subjects).normal(0.4, 1.0, num_subjects)
+    theirs = stats.permutation_test((differences,), np.mean, permutation_type="samples", n_resamples=np.inf)
+    assert sign_flip_p_value(differences[:, None], seed=0) == pytest.approx(theirs.pvalue)
+
+
+def test_drawn_p_values_come_near_the_exact_one_and_are_never_0() -> None:
+    differences = np.random.default_rng(5).normal(0.4, 1.0, (16, 1))
+    exact = sign_flip_p_value(differences, seed=0, num_permutations=2**16)
+    drawn = sign_flip_p_value(differences, seed=0, num_permutations=20_000)
+    assert exact == pytest.approx(drawn, abs=0.01)
+    assert sign_flip_p_value(np.ones((40, 1)), seed=0, num_permutations=999) == 1 / 1000
+
+
+def test_p_values_of_nothing_and_of_one_sign() -> None:
+    assert sign_flip_p_value(np.zeros((5, 1)), seed=0) == 1.0
+    assert sign_flip_p_value(np.array([[0.1], [0.2], [0.3], [0.1], [0.9]]), seed=0) == 2 / 2**5
+    assert sign_flip_p_value(np.full((4, 2), np.nan), seed=0) is None
+
+
+def test_p_values_are_uniform_where_there_is_no_difference() -> None:
+    """A test at 5 % must raise a false alarm in 5 % of the experiments, with subjects that lack a type, too."""
+    generator = np.random.default_rng(0)
+    alarms = []
+    for _ in range(1000):
+        differences = generator.normal(0, 1, (9, 2)) * generator.gamma(1.0, size=(9, 1))
+        differences[generator.random((9, 2)) < 0.3] = np.nan
+        p_value = sign_flip_p_value(differences, seed=0)
+        alarms.append(p_value is not None and p_value <= 0.05)
+    assert np.mean(alarms) == pytest.approx(0.05, abs=0.02)

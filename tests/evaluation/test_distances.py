@@ -1,5 +1,7 @@
 """Fréchet and kernel distances: identities, closed forms, and a dense reference."""
 
+import math
+
 import numpy as np
 import pytest
 from scipy import linalg
@@ -59,6 +61,29 @@ def test_kernel_distance_by_hand() -> None:
     real, synthetic = np.array([[1.0, 0.0], [0.0, 1.0]]), np.array([[0.0, 0.0], [2.0, 2.0]])
     # k(x, y) = (x·y / 2 + 1)³: within real 1, within synthetic 1, across 1, 8, 1, 8.
     assert kernel_distance(real, synthetic) == pytest.approx(1 + 1 - 2 * 4.5)
+
+
+@pytest.mark.parametrize(("num_real", "num_synthetic"), [(20, 15), (9, 30)])
+def test_kernel_distance_agrees_with_the_sums_written_out(num_real: int, num_synthetic: int) -> None:
+    """Bińkowski et al. 2018, eq. 4, pair by pair in float64, without a matrix product."""
+    real, synthetic = _samples(0, num_real, 12), _samples(1, num_synthetic, 12, shift=0.3)
+
+    def kernel(first: np.ndarray, second: np.ndarray) -> float:
+        return (math.fsum(a * b for a, b in zip(first.tolist(), second.tolist(), strict=True)) / 12 + 1) ** 3
+
+    def within(side: np.ndarray) -> float:
+        total = math.fsum(kernel(a, b) for i, a in enumerate(side) for j, b in enumerate(side) if i != j)
+        return total / (len(side) * (len(side) - 1))
+
+    across = math.fsum(kernel(a, b) for a in real for b in synthetic) / (num_real * num_synthetic)
+    assert kernel_distance(real, synthetic) == pytest.approx(within(real) + within(synthetic) - 2 * across, rel=1e-10)
+
+
+def test_features_of_single_precision_are_computed_in_double() -> None:
+    real, synthetic = (_samples(seed, 30, 12, shift=50.0).astype(np.float32) for seed in (0, 1))
+    for distance in (frechet_distance, kernel_distance):
+        expected = distance(real.astype(np.float64), synthetic.astype(np.float64))
+        assert distance(real, synthetic) == pytest.approx(expected, rel=1e-9)
 
 
 def test_kernel_distance_is_unbiased() -> None:

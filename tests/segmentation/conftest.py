@@ -93,6 +93,13 @@ def config() -> SegmentationConfig:
 
 
 @pytest.fixture(scope="session")
+def as_they_are() -> dict[str, float]:
+    """Settings under which patches are mirrored only: a run of seconds learns the cases by heart."""
+    changes = ("rotation", "scaling", "noise", "blur", "brightness", "contrast", "gamma")
+    return {f"{change}_probability": 0.0 for change in changes}
+
+
+@pytest.fixture(scope="session")
 def train(spec: DatasetSpec, cases: list[CachedCase]) -> Callable[..., Run]:
     """A maker of runs: cases 0 to 2 train, 3 and 4 validate, unless said otherwise."""
     from promptlesion.segmentation.train import train_segmentation
@@ -102,6 +109,7 @@ def train(spec: DatasetSpec, cases: list[CachedCase]) -> Callable[..., Run]:
             "real_cases": cases[:3],
             "synthetic_cases": [],
             "validation_cases": cases[3:5],
+            "test_cases": [],
             "spec": spec,
             "labels": LABELS,
             "config": config,
@@ -115,7 +123,12 @@ def train(spec: DatasetSpec, cases: list[CachedCase]) -> Callable[..., Run]:
 
 
 @pytest.fixture(scope="session")
-def trained_run(train: Callable[..., Run], config: SegmentationConfig, tmp_path_factory: pytest.TempPathFactory) -> Run:
+def trained_run(
+    train: Callable[..., Run],
+    config: SegmentationConfig,
+    as_they_are: dict[str, float],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Run:
     """A run long enough to tell the labels apart."""
     longer = config.model_copy(
         update={
@@ -124,6 +137,7 @@ def trained_run(train: Callable[..., Run], config: SegmentationConfig, tmp_path_
             "steps_per_epoch": 40,
             "batch_size": 4,
             "learning_rate_decay": "cosine",
+            **as_they_are,
         }
     )
     return train(tmp_path_factory.mktemp("runs") / "trained", longer)

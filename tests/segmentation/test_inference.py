@@ -19,6 +19,7 @@ from promptlesion.segmentation.inference import (
     load_segmentation,
     predict_case,
     predict_labels,
+    predict_scores,
 )
 from promptlesion.segmentation.label_classes import LabelClasses
 from promptlesion.segmentation.validation import validation_dice
@@ -134,6 +135,47 @@ def test_loaded_network_repeats_the_dice_of_its_card(
     assert np.mean(list(dice.values())) == pytest.approx(model.card["best_dice"], abs=1e-12)
     assert not any(parameter.requires_grad for parameter in model.network.parameters())
     assert model.spec == spec
+
+
+class Positional(nn.Module):
+    """A network that sees where in the window it is: mirrored windows come out otherwise."""
+
+    def forward(self, image: Float[Tensor, "batch 1 x y z"]) -> Float[Tensor, "batch 2 x y z"]:
+        x, y, z = image.shape[2:]
+        place = torch.arange(x * y * z).reshape(x, y, z) / (x * y * z)
+        return torch.cat([image + place, image * place], dim=1)
+
+
+def scores_of(hu: np.ndarray, spec: DatasetSpec, *, is_mirrored: bool) -> Tensor:
+    return predict_scores(
+        Positional(),
+        hu,
+        spec=spec,
+        patch_voxels=16,
+        overlap=0.25,
+        device=CPU,
+        precision="float32",
+        is_mirrored=is_mirrored,
+    )
+
+
+def test_mirrored_prediction_is_the_mean_over_all_eight_mirror_images(spec: DatasetSpec) -> None:
+    hu = np.random.default_rng(0).integers(-500, 900, (16, 16, 16)).astype(np.int16)
+    mirrorings = [[axis for axis in range(3) if number >> axis & 1] for number in range(8)]
+    by_hand = [
+        scores_of(np.flip(hu, axes).copy(), spec, is_mirrored=False).flip([axis + 1 for axis in axes])
+        for axes in mirrorings
+    ]
+    found = scores_of(hu, spec, is_mirrored=True)
+    torch.testing.assert_close(found, torch.stack(by_hand).mean(dim=0))
+    assert not torch.allclose(found, by_hand[0])
+
+
+def test_mirrored_prediction_of_a_mirrored_scan_is_mirrored(spec: DatasetSpec) -> None:
+    hu = np.random.default_rng(0).integers(-500, 900, (16, 14, 11)).astype(np.int16)
+    found = scores_of(hu, spec, is_mirrored=True)
+    from_other_side = scores_of(np.flip(hu, 1).copy(), spec, is_mirrored=True)
+    torch.testing.assert_close(from_other_side.flip(2), found)
 
 
 def test_unfinished_run_is_refused(tmp_path: Path) -> None:

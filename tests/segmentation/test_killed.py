@@ -27,6 +27,7 @@ def test_killed_it_ends_with_the_weights_of_an_unbroken_run(
         real_cases=tiny_cases[:2],
         synthetic_cases=tiny_cases[2:3],
         validation_cases=tiny_cases[3:],
+        test_cases=[],
         spec=tiny_data.spec,
         labels=tiny_data.labels,
         config=config,

@@ -59,3 +59,15 @@ def test_one_batch_is_learnt_by_heart(spec: DatasetSpec, cases: list[CachedCase]
         optimizer.step()
     assert loss.item() < 0.1 * first
     assert (network(patches.image).argmax(dim=1) == truth[:, 0]).float().mean() > 0.98
+
+
+def test_deep_supervision_is_the_weighted_sum_over_the_resolutions() -> None:
+    """Of nested cubes, whose labels on the coarser grid are known."""
+    coarse_truth = torch.randint(0, 4, (2, 1, 3, 4, 2), generator=torch.Generator().manual_seed(0))
+    truth = coarse_truth.repeat_interleave(2, 2).repeat_interleave(2, 3).repeat_interleave(2, 4)
+    generator = torch.Generator().manual_seed(1)
+    fine, coarse = torch.randn(2, 4, 6, 8, 4, generator=generator), torch.randn(2, 4, 3, 4, 2, generator=generator)
+    loss_of = SegmentationLoss(CLASSES, lesion_labels=(5, 9), lesion_weight=8.0)
+    expected = (2 * loss_of(fine, truth) + loss_of(coarse, coarse_truth)) / 3
+    assert loss_of([fine, coarse], truth).item() == pytest.approx(expected.item(), rel=1e-6)
+    assert loss_of([fine], truth).item() == pytest.approx(loss_of(fine, truth).item(), rel=1e-6)

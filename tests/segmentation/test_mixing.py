@@ -47,7 +47,7 @@ def test_patches_are_synthetic_with_the_share_asked_for(
     num_patches = 400
     config = SegmentationConfig(patch_voxels=16, batch_size=num_patches, synthetic_ratio=ratio)
     batches = mixed_batches(real_cases=cases, synthetic_cases=brighter_cases, spec=spec, config=config, seed=1)
-    is_synthetic = (batches.draw(0).image == 1.0).flatten(1).float().mean(dim=1).numpy() > 0.1
+    is_synthetic = (batches.draw(0).image > 0.5).flatten(1).float().mean(dim=1).numpy() > 0.1
     share = synthetic_share(ratio)
     tolerance = 3 * np.sqrt(share * (1 - share) / num_patches)
     assert abs(is_synthetic.mean() - share) <= tolerance
@@ -59,19 +59,23 @@ def test_without_synthetic_cases_every_patch_is_real(spec: DatasetSpec, cases: l
     assert batches.draw(0).image.max() < 1.0
 
 
-def test_synthetic_case_of_a_validation_subject_is_refused(tmp_path: Path) -> None:
-    validation = [CachedCase("case_3", "anna", tmp_path)]
-    painted = [CachedCase("synthetic_0", "bert", tmp_path), CachedCase("synthetic_1", "anna", tmp_path)]
-    with pytest.raises(ValueError, match=r"synthetic_1: .*'anna'"):
-        check_subjects_apart(real_cases=[], synthetic_cases=painted, validation_cases=validation)
-    check_subjects_apart(real_cases=[], synthetic_cases=painted[:1], validation_cases=validation)
+@pytest.mark.parametrize("part", ["validation", "test"])
+@pytest.mark.parametrize("kind", ["real", "synthetic"])
+def test_training_case_of_a_held_out_subject_is_refused(kind: str, part: str, tmp_path: Path) -> None:
+    held_out = CachedCase("case_3", "anna", tmp_path)
+    training = [CachedCase("case_0", "bert", tmp_path), CachedCase("case_1", "anna", tmp_path)]
+    parts = {"real_cases": [], "synthetic_cases": [], "validation_cases": [], "test_cases": []}
+    with pytest.raises(ValueError, match=rf"case_1: expected {kind} training .* the {part} cases'; .*'anna'"):
+        check_subjects_apart(**{**parts, f"{kind}_cases": training, f"{part}_cases": [held_out]})
+    check_subjects_apart(**{**parts, f"{kind}_cases": training[:1], f"{part}_cases": [held_out]})
 
 
-def test_real_case_of_a_validation_subject_is_refused(tmp_path: Path) -> None:
-    validation = [CachedCase("case_3", "anna", tmp_path)]
-    with pytest.raises(ValueError, match=r"case_4: expected real .*'anna'"):
+def test_validation_case_of_a_test_subject_is_refused(tmp_path: Path) -> None:
+    """It would select the weights by the subject they are judged on."""
+    with pytest.raises(ValueError, match=r"case_4: expected validation cases of other .* the test cases'; .*'anna'"):
         check_subjects_apart(
-            real_cases=[CachedCase("case_4", "anna", tmp_path)],
+            real_cases=[],
             synthetic_cases=[],
-            validation_cases=validation,
+            validation_cases=[CachedCase("case_4", "anna", tmp_path)],
+            test_cases=[CachedCase("case_3", "anna", tmp_path)],
         )

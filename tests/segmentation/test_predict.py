@@ -63,6 +63,20 @@ def test_finished_cases_are_kept_and_missing_ones_are_made(
     ]
 
 
+def test_predictions_made_without_mirroring_are_made_again_with_it(
+    done: Path, trained_run: Run, dataset: Dataset, tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(done, tmp_path / "out"))
+    before = times(folder, ["case_0"])
+    segment_dataset(trained_run.folder, first(dataset, 1), folder, device="cpu", is_mirrored=True)
+    mirrored = times(folder, ["case_0"])
+    assert mirrored["case_0"] > before["case_0"]
+    assert not prediction_path(folder, "case_1").exists()
+    assert json.loads((folder / RECORD_FILE).read_text())["is_mirrored"]
+    segment_dataset(trained_run.folder, first(dataset, 1), folder, device="cpu", is_mirrored=True)
+    assert times(folder, ["case_0"]) == mirrored
+
+
 def test_predictions_of_another_model_are_made_again(
     done: Path, trained_run: Run, dataset: Dataset, tmp_path: Path
 ) -> None:
@@ -97,10 +111,10 @@ def test_nothing_half_written_stays_when_a_case_fails(
 ) -> None:
     predicted = module.predict_case
 
-    def fail_second(*arguments: object) -> object:
+    def fail_second(*arguments: object, is_mirrored: bool) -> object:
         if prediction_path(tmp_path / "out", "case_0").exists():
             raise KeyboardInterrupt
-        return predicted(*arguments)  # type: ignore[arg-type]
+        return predicted(*arguments, is_mirrored=is_mirrored)  # type: ignore[arg-type]
 
     monkeypatch.setattr(module, "predict_case", fail_second)
     with pytest.raises(KeyboardInterrupt):

@@ -20,7 +20,7 @@ from promptlesion.training.run import read_metrics
 WEIGHTS = "checkpoint/weights.safetensors"
 
 
-def descend(out: Path) -> None:
+def descend(out: Path, is_deep: bool) -> None:
     """Save the loss and the gradient on this process's share; a label stands in one half of the batch alone."""
     generator = torch.Generator().manual_seed(0)
     scores = torch.randn(4, 3, 5, 6, 7, generator=generator)
@@ -29,15 +29,18 @@ def descend(out: Path) -> None:
     share = share_of_batch(4)
     loss_of = SegmentationLoss(LabelClasses((0, 2, 5)), lesion_labels=(5,), lesion_weight=8.0)
     own = scores[share].requires_grad_()
-    loss = loss_of(own, truth[share])
+    loss = loss_of([own, own[:, :, ::2, ::2, ::2]] if is_deep else own, truth[share])
     loss.backward()
     torch.save({"loss": loss.detach(), "gradient": own.grad}, out / f"{process_rank()}.pt")
 
 
-def test_dice_and_cross_entropy_are_those_of_the_whole_batch(in_processes: Callable[..., None], tmp_path: Path) -> None:
-    in_processes(partial(descend, tmp_path))
+@pytest.mark.parametrize("is_deep", [False, True])
+def test_dice_and_cross_entropy_are_those_of_the_whole_batch(
+    is_deep: bool, in_processes: Callable[..., None], tmp_path: Path
+) -> None:
+    in_processes(partial(descend, tmp_path, is_deep))
     halves = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2)]
-    descend(tmp_path)
+    descend(tmp_path, is_deep)
     whole = torch.load(tmp_path / "0.pt", weights_only=True)
     assert [half["loss"].item() for half in halves] == pytest.approx([whole["loss"].item()] * 2, rel=1e-6)
     # the mean over the processes, which the optimiser takes, halves the gradient of each one's own items
@@ -64,6 +67,7 @@ def test_two_processes_follow_one_and_go_on_where_they_were_killed(
         real_cases=tiny_cases[:1],
         synthetic_cases=tiny_cases[1:2],
         validation_cases=tiny_cases[2:],
+        test_cases=[],
         spec=tiny_data.spec,
         labels=tiny_data.labels,
         config=config,

@@ -10,8 +10,10 @@ from torch import Tensor
 from promptlesion.data.cache import CachedCase
 from promptlesion.data.patch_batches import PatchBatch, PatchBatches
 from promptlesion.segmentation.config import SegmentationConfig
+from promptlesion.segmentation.train import NOTHING_KEPT, keep_best
 from promptlesion.training.checkpoint import load_checkpoint
 from promptlesion.training.run import Run, RunError, read_metrics
+from promptlesion.training.state import TrainState
 
 MakeRun = Callable[..., Run]
 
@@ -69,6 +71,29 @@ def test_interrupted_run_ends_with_the_weights_of_an_unbroken_one(
         assert torch.equal(tensor, unbroken_state["networks"]["segmentation"][name]), name
 
 
+def test_interrupted_dynunet_ends_with_the_weights_of_an_unbroken_one(
+    train: MakeRun, config: SegmentationConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dynunet = SegmentationConfig(**{**config.model_dump(), "network": "dynunet", "channels": (4, 6, 8)})
+    unbroken = train(tmp_path / "unbroken", dynunet)
+    draw = PatchBatches.draw
+
+    def draw_until_killed(batches: PatchBatches, step: int, items: range) -> PatchBatch:
+        if step == 4:
+            raise KilledError
+        return draw(batches, step, items)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(PatchBatches, "draw", draw_until_killed)
+        with pytest.raises(KilledError):
+            train(tmp_path / "run", dynunet)
+    resumed = train(tmp_path / "run", dynunet)
+    assert (resumed.folder / "metrics.jsonl").read_bytes() == (unbroken.folder / "metrics.jsonl").read_bytes()
+    for name in ("weights.safetensors", "card.json"):
+        assert (resumed.checkpoint_folder / name).read_bytes() == (unbroken.checkpoint_folder / name).read_bytes()
+    assert card(resumed)["method"] == "dynunet"
+
+
 def test_validation_does_not_change_the_weights(
     train: MakeRun, config: SegmentationConfig, unbroken: Run, tmp_path: Path
 ) -> None:
@@ -104,20 +129,44 @@ def test_other_synthetic_cases_need_another_folder(
         train(unbroken.folder, config, synthetic_cases=cases[5:6])
 
 
-def test_stops_after_patience_epochs_and_keeps_the_best_weights(
-    train: MakeRun, config: SegmentationConfig, tmp_path: Path
+def test_stops_after_exactly_25_epochs_without_a_better_dice_and_keeps_the_best_weights(
+    train: MakeRun, config: SegmentationConfig, cases: list[CachedCase], tmp_path: Path
 ) -> None:
     """With a vanishing learning rate the Dice stands still, so the first validation stays the best."""
-    standing = config.model_copy(update={"num_epochs": 20, "patience_epochs": 3, "learning_rate": 1e-12})
-    run = train(tmp_path / "run", standing)
-    assert len(read_metrics(run.folder)) == (1 + 3) * 3
+    paper = SegmentationConfig()
+    standing = config.model_copy(
+        update={
+            "num_epochs": paper.num_epochs,
+            "patience_epochs": paper.patience_epochs,
+            "steps_per_epoch": 1,
+            "learning_rate": 1e-12,
+        }
+    )
+    run = train(tmp_path / "run", standing, validation_cases=cases[3:4])
+    assert [line["step"] for line in read_metrics(run.folder) if "validation_dice" in line] == list(range(1, 27))
+    assert len({line["validation_dice"] for line in read_metrics(run.folder)}) == 1
     assert card(run)["best_epoch"] == 1
-    assert card(run)["num_epochs"] == 4
-    first = train(tmp_path / "first", standing.model_copy(update={"num_epochs": 1}))
+    assert card(run)["num_epochs"] == 1 + 25
+    first = train(tmp_path / "first", standing.model_copy(update={"num_epochs": 1}), validation_cases=cases[3:4])
     for name, tensor in weights(first).items():
         assert torch.equal(tensor, weights(run)[name]), name
     networks = torch.load(run.folder / "state.pt", weights_only=True)["networks"]
     assert any(not torch.equal(tensor, networks["best"][name]) for name, tensor in networks["segmentation"].items())
+
+
+def test_patience_counts_from_the_best_epoch_whose_weights_are_kept() -> None:
+    """The mean over the types counts; as good as the best is not better."""
+    network, best = torch.nn.Linear(1, 1), torch.nn.Linear(1, 1)
+    state = TrainState({"segmentation": network, "best": best}, {}, dict(NOTHING_KEPT))
+    kept, waited = [], []
+    for epoch, (hard, soft) in enumerate([(0.0, 0.0), (0.2, 0.4), (0.6, 0.0), (0.0, 0.6), (0.4, 0.4)], start=1):
+        torch.nn.init.constant_(network.weight, epoch)
+        assert keep_best(state, {"hard": hard, "soft": soft}, epoch) == pytest.approx((hard + soft) / 2)
+        kept.append(best.weight.item())
+        waited.append(state.counters["epochs_since_best"])
+    assert kept == [1, 2, 2, 2, 5]
+    assert waited == [0, 0, 1, 2, 0]
+    assert state.counters["best_dice"] == pytest.approx(0.4)
 
 
 def test_learns_the_labels_and_says_so_in_its_card(trained_run: Run, cases: list[CachedCase]) -> None:
@@ -150,10 +199,12 @@ def test_validation_without_lesions_is_refused(
         train(tmp_path / "run", config, validation_cases=cases[7:8])
 
 
-def test_synthetic_case_of_a_validation_subject_is_refused(
-    train: MakeRun, config: SegmentationConfig, cases: list[CachedCase], tmp_path: Path
+@pytest.mark.parametrize("part", ["validation_cases", "test_cases"])
+def test_planted_leak_stops_the_run_before_it_begins(
+    part: str, train: MakeRun, config: SegmentationConfig, cases: list[CachedCase], tmp_path: Path
 ) -> None:
     painted = CachedCase(name="synthetic_0", subject="case_4", folder=cases[0].folder)
+    parts = {"validation_cases": cases[3:4], "test_cases": [], part: cases[4:5]}
     with pytest.raises(ValueError, match=r"synthetic_0: .*'case_4'"):
-        train(tmp_path / "run", config, synthetic_cases=[painted])
+        train(tmp_path / "run", config, synthetic_cases=[painted], **parts)
     assert not (tmp_path / "run").exists()

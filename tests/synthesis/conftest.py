@@ -26,6 +26,7 @@ from promptlesion.diffusion.schedule import build_schedule
 from promptlesion.synthesis.config import SynthesisConfig
 from promptlesion.synthesis.drawing import LesionDrawing
 from promptlesion.synthesis.placement import PlacedLesion
+from promptlesion.synthesis.shape_bank import ShapeBank
 from promptlesion.synthesis.synthesizer import PromptLesionSynthesizer, Synthesizer, load_synthesizer
 
 LABELS = {"background": 0, "organ": 1, "bright": 2, "dark": 3, "lumen": 4}
@@ -130,6 +131,7 @@ class NoisePainter:
     edge_mm: float = 3.0
     max_extent_mm: float = 30.0
     finest_mm: float = 1.0
+    own_lesions: dict[str, ShapeBank] = field(default_factory=dict)
 
     def paint(
         self, image: Volume, lesions: Sequence[PlacedLesion], *, types: Sequence[int], seeds: Sequence[int]

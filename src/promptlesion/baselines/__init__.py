@@ -1,1 +1,1 @@
-"""The two systems the paper compares itself with, behind the same interface as ours."""
+"""The systems the paper compares itself with, and two that train nothing, behind the same interface as ours."""

@@ -1,4 +1,4 @@
-"""Settings of the two baselines. The defaults are their papers' where those state any."""
+"""Settings of the methods ours is compared with. The defaults are their papers' where those state any."""
 
 from typing import Literal
 
@@ -132,3 +132,39 @@ class MedDDPMConfig(BaseModel):
             attention_head_channels=self.attention_head_channels,
         )
         return self
+
+
+class CopyPasteConfig(BaseModel):
+    """Copy-paste of real lesions, after TumorCP (Yang et al., MICCAI 2021): nothing is trained.
+
+    *(reading)* What the paper calls rigid and elastic transforms is here the turning, mirroring, scaling and waving of
+    real shapes, done to mask and voxels together; its gamma works on the lesion's own range of HU, as the dataset's
+    window would change what tissue it is.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    gamma: tuple[float, float] = Field(
+        (0.8, 1.25), description="exponent of a lesion's HU, between its least and its most; smallest and largest drawn"
+    )
+    blur_voxels: float = Field(
+        0.5, ge=0, description="most a lesion is blurred, standard deviation in voxels of the dataset's spacing"
+    )
+    transform_probability: float = Field(0.5, ge=0, le=1, description="share of lesions given a gamma, and a blur")
+    edge_softness_voxels: float = Field(
+        0.75, gt=0, description="blur of the scanner at a lesion's edge, standard deviation in voxels of the spacing"
+    )
+    max_lesions_per_type: int = Field(200, ge=1, description="training lesions of a type that are kept")
+
+
+class IntensityConfig(BaseModel):
+    """Hand-made lesions: a level and a texture like those of the training lesions, under a soft edge."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    level_jitter: float = Field(
+        0.3, ge=0, description="spread of a lesion's HU around a training lesion's, as a share of theirs"
+    )
+    edge_softness_voxels: float = Field(
+        0.75, gt=0, description="blur of the scanner at a lesion's edge, standard deviation in voxels of the spacing"
+    )

@@ -6,7 +6,7 @@ of its own. A run's folder holds one diffusion run a type, and a card that says 
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -24,6 +24,7 @@ from promptlesion.data.volume import Volume
 from promptlesion.diffusion.train import train_diffusion
 from promptlesion.synthesis.config import SynthesisConfig
 from promptlesion.synthesis.placement import PlacedLesion
+from promptlesion.synthesis.shape_bank import ShapeBank
 from promptlesion.synthesis.synthesizer import PromptLesionSynthesizer, load_synthesizer
 from promptlesion.training.atomic import read_json, write_json
 from promptlesion.training.checkpoint import CheckpointError
@@ -173,6 +174,7 @@ class DiffTumorSynthesizer:
     statistics: LesionStatistics
     model_hash: str
     method: str = DIFFTUMOR
+    own_lesions: Mapping[str, ShapeBank] = field(default_factory=dict)
 
     @property
     def device(self) -> torch.device:

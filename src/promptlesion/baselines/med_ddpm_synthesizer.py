@@ -1,8 +1,8 @@
 """Med-DDPM behind the interface all methods share."""
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +22,7 @@ from promptlesion.prompt.encoders import masks_by_type
 from promptlesion.synthesis.config import SynthesisConfig
 from promptlesion.synthesis.patch_grid import patch_grid, pull_mask
 from promptlesion.synthesis.placement import PlacedLesion
+from promptlesion.synthesis.shape_bank import ShapeBank
 from promptlesion.training.device import autocast, resolve_device
 
 
@@ -33,6 +34,7 @@ class MedDDPMSynthesizer:
     config: SynthesisConfig
     device: torch.device
     method: str = MED_DDPM
+    own_lesions: Mapping[str, ShapeBank] = field(default_factory=dict)
 
     @property
     def model_hash(self) -> str:

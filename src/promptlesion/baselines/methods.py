@@ -2,7 +2,9 @@
 
 from pathlib import Path
 
+from promptlesion.baselines.copy_paste import COPY_PASTE, load_copy_paste
 from promptlesion.baselines.difftumor import CARD, DIFFTUMOR, load_difftumor
+from promptlesion.baselines.intensity import INTENSITY, load_intensity
 from promptlesion.baselines.med_ddpm import MED_DDPM
 from promptlesion.baselines.med_ddpm_synthesizer import load_med_ddpm_synthesizer
 from promptlesion.synthesis.config import SynthesisConfig
@@ -33,6 +35,10 @@ def load_method(
         return load_difftumor(run_folder, config, device=device)
     if method == MED_DDPM:
         return load_med_ddpm_synthesizer(run_folder, config, device=device)
+    if method == COPY_PASTE:
+        return load_copy_paste(run_folder, device=device)
+    if method == INTENSITY:
+        return load_intensity(run_folder, device=device)
     return load_synthesizer(run_folder, config, device=device)
 
 

@@ -1,11 +1,8 @@
 """The whole check: every case on its own, the cases beside one another, the lesions, and what training will cost."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from itertools import count
-from multiprocessing import get_context
 from pathlib import Path
 
 from promptlesion.check.across import across_findings
@@ -20,6 +17,7 @@ from promptlesion.check.machine import Machine, this_machine
 from promptlesion.check.stages import NUM_STAGES, estimate_stages
 from promptlesion.config import Config
 from promptlesion.data.dataset import image_path, label_path, open_dataset
+from promptlesion.data.processes import run_in_processes
 from promptlesion.data.spec import DatasetError, DatasetSpec, read_spec
 from promptlesion.data.splits import dataset_split
 from promptlesion.evaluation.palette import label_colors
@@ -266,26 +264,7 @@ def _stages(
 
 def _examine_all(files: Sequence[CaseFiles], num_workers: int, report: Callable[[], None]) -> list[CaseFacts]:
     found: dict[str, CaseFacts] = {}
-    for facts in _examined(files, num_workers):
+    for facts in run_in_processes(examine_case, files, num_workers):
         found[facts.name] = facts
         report()
     return [found[one.name] for one in files]
-
-
-def _examined(files: Sequence[CaseFiles], num_workers: int) -> Iterator[CaseFacts]:
-    if num_workers == 1 or len(files) < 2:
-        yield from map(examine_case, files)
-        return
-    with ProcessPoolExecutor(min(num_workers, len(files)), mp_context=get_context("spawn")) as pool:
-        futures = [pool.submit(examine_case, one) for one in files]
-        try:
-            for future in as_completed(futures):
-                yield future.result()
-        except BrokenProcessPool as error:
-            raise RuntimeError(
-                "a process that read a case was killed, for want of memory probably; try fewer --workers than "
-                f"{num_workers}"
-            ) from error
-        finally:
-            for future in futures:
-                future.cancel()

@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from promptlesion.check.finding import Finding, listed
-from promptlesion.data.dataset import image_path
+from promptlesion.data.dataset import IMAGE_ENDING, image_path
 from promptlesion.data.dataset_json import FILE_ENDING, read_labels, read_subject_pattern
 from promptlesion.data.provenance import PROVENANCE_FILE, read_provenance
 from promptlesion.data.spec import DatasetError, DatasetSpec
 from promptlesion.data.splits import SPLITS_FILE
 from promptlesion.data.volume import VolumeError, read_description
+from promptlesion.training.atomic import read_json
 
-_IMAGE_ENDING = f"_0000{FILE_ENDING}"
 _LIKELY_SUBJECT = re.compile(r"^(.*\d)[_-]\D*\d+$")
 """`P012_scan2` and `P013-2`: a number that tells subjects apart, then one that tells scans of a subject apart."""
 
@@ -51,7 +51,7 @@ def read_folder(root: Path) -> Folder:
         )
     findings: list[Finding] = []
     names: set[str] = set()
-    for folder, ending in (("imagesTr", _IMAGE_ENDING), ("labelsTr", FILE_ENDING)):
+    for folder, ending in (("imagesTr", IMAGE_ENDING), ("labelsTr", FILE_ENDING)):
         strangers = []
         for path in sorted((root / folder).glob("*")):
             if path.name.startswith("."):
@@ -64,7 +64,7 @@ def read_folder(root: Path) -> Folder:
             findings.append(_stranger(root / folder, strangers, ending))
     if not names:
         message = (
-            f"{root}: expected CTs imagesTr/CASE{_IMAGE_ENDING} and label maps labelsTr/CASE{FILE_ENDING}, found none"
+            f"{root}: expected CTs imagesTr/CASE{IMAGE_ENDING} and label maps labelsTr/CASE{FILE_ENDING}, found none"
         )
         findings.append(Finding("error", "no-cases", "", message, "`promptlesion prepare` makes such a folder"))
     labels, subject_pattern = _labels(root, findings), _subject_pattern(root, findings)
@@ -94,7 +94,7 @@ def _stranger(folder: Path, names: Sequence[str], ending: str) -> Finding:
         if is_channel
         else "`promptlesion prepare` converts other formats; take away what is no scan"
     )
-    return Finding("error" if ending == _IMAGE_ENDING else "warning", "file-name", "", message, remedy)
+    return Finding("error" if ending == IMAGE_ENDING else "warning", "file-name", "", message, remedy)
 
 
 def _labels(root: Path, findings: list[Finding]) -> dict[str, int] | None:
@@ -120,8 +120,8 @@ def _subject_pattern(root: Path, findings: list[Finding]) -> str | None:
 
 def _counted(root: Path, num_cases: int) -> list[Finding]:
     try:
-        stated = json.loads((root / "dataset.json").read_text(encoding="utf-8")).get("numTraining", num_cases)
-    except (OSError, ValueError, AttributeError):
+        stated = read_json(root / "dataset.json").get("numTraining", num_cases)
+    except (OSError, ValueError):
         return []
     if stated == num_cases:
         return []

@@ -220,7 +220,7 @@ class _Estimator:
         step = self.cost(
             lambda edge, bench: segmentation_step(config, patch_voxels=edge, num_labels=extent.num_labels, bench=bench),
             config.patch_voxels,
-            _SMALLEST_PATCH,
+            _SMALLEST_PATCH if config.network == "unet" else 2 * _SMALLEST_PATCH,  # which nnU-Net's halves more often
             num_parameters,
         )
         window = self.count(

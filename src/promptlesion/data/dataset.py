@@ -14,6 +14,7 @@ from promptlesion.data.spec import DatasetError, DatasetSpec, LesionType, read_s
 from promptlesion.data.volume import Volume, VolumeError, read_volume, write_volume
 
 __all__ = [
+    "IMAGE_ENDING",
     "Case",
     "Dataset",
     "DatasetError",
@@ -29,7 +30,8 @@ __all__ = [
     "write_spec",
 ]
 
-_IMAGE_ENDING = f"_0000{FILE_ENDING}"
+IMAGE_ENDING = f"_0000{FILE_ENDING}"
+"""Of a CT; nnU-Net numbers channels, and we have one."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +86,7 @@ class Dataset:
 
 def image_path(root: Path, name: str) -> Path:
     """Where the CT of a case lies."""
-    return root / "imagesTr" / f"{name}{_IMAGE_ENDING}"
+    return root / "imagesTr" / f"{name}{IMAGE_ENDING}"
 
 
 def label_path(root: Path, name: str) -> Path:
@@ -170,14 +172,14 @@ def _list_cases(root: Path, spec: DatasetSpec) -> tuple[Case, ...]:
     folder = root / "imagesTr"
     paths = sorted(path for path in folder.glob(f"*{FILE_ENDING}") if not path.name.startswith("."))
     if not paths:
-        raise DatasetError(f"{folder}: expected CTs named CASE{_IMAGE_ENDING}, found none")
+        raise DatasetError(f"{folder}: expected CTs named CASE{IMAGE_ENDING}, found none")
     for path in paths:
-        if not path.name.endswith(_IMAGE_ENDING):
+        if not path.name.endswith(IMAGE_ENDING):
             raise DatasetError(
-                f"{path}: expected one channel a case, CASE{_IMAGE_ENDING}, found {path.name}; several "
+                f"{path}: expected one channel a case, CASE{IMAGE_ENDING}, found {path.name}; several "
                 "channels are not supported"
             )
-    names = [path.name.removesuffix(_IMAGE_ENDING) for path in paths]
+    names = [path.name.removesuffix(IMAGE_ENDING) for path in paths]
     missing = [name for name in names if not label_path(root, name).is_file()]
     if missing:
         raise DatasetError(f"{missing[0]}: expected the label map {label_path(root, missing[0])}, found none")

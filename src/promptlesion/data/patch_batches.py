@@ -5,12 +5,14 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Float32, Int, UInt8
 from torch import Tensor
 
+from promptlesion.data.augmentation import Augmentation, warped_patch
 from promptlesion.data.cache import CachedCase
+from promptlesion.data.crops import crop
 from promptlesion.data.intensity import HUWindow
-from promptlesion.data.patch_sampling import PatchSampler
+from promptlesion.data.patch_sampling import AIR_HU, PatchSampler
 from promptlesion.data.spec import DatasetSpec
 from promptlesion.training.seeding import numpy_generator
 
@@ -28,7 +30,7 @@ class PatchBatch:
 
 
 class PatchBatches:
-    """Class-balanced, randomly mirrored patches; batch `step` is the same whenever and wherever it is drawn."""
+    """Class-balanced, randomly varied patches; batch `step` is the same whenever and wherever it is drawn."""
 
     def __init__(
         self,
@@ -40,6 +42,7 @@ class PatchBatches:
         seed: int,
         extra_cases: Sequence[CachedCase] = (),
         extra_share: float = 0.0,
+        augmentation: Augmentation | None = None,
     ) -> None:
         """Prepare to draw.
 
@@ -51,11 +54,12 @@ class PatchBatches:
             seed: of every draw.
             extra_cases: a second set of cases, synthetic ones say.
             extra_share: probability that a patch comes from the second set.
+            augmentation: how patches are varied; none: each axis mirrored every other time.
         """
         lesion_labels = [lesion.label for lesion in spec.lesions]
-        size = (patch_voxels, patch_voxels, patch_voxels)
+        self._size = (patch_voxels, patch_voxels, patch_voxels)
         self._samplers = [
-            PatchSampler(group, patch_voxels=size, class_labels=[0, *lesion_labels])
+            PatchSampler(group, patch_voxels=self._size, class_labels=[0, *lesion_labels])
             for group in (cases, extra_cases)
             if group
         ]
@@ -64,23 +68,36 @@ class PatchBatches:
         self._lesion_labels = np.array(lesion_labels)
         self._batch_size = batch_size
         self._seed = seed
+        self._augmentation = augmentation
+        self._spacing_mm = spec.spacing_mm
 
     def draw(self, step: int, items: range | None = None) -> PatchBatch:
         """Return batch number `step`, or only some items of it."""
-        patches = [
-            self._draw_item(numpy_generator(self._seed, "patch", step, item))
-            for item in (range(self._batch_size) if items is None else items)
-        ]
-        image = np.stack([patch[0] for patch in patches])[:, None]
-        labels = np.stack([patch[1] for patch in patches])[:, None]
+        patches = [self._draw_item(step, item) for item in (range(self._batch_size) if items is None else items)]
+        image = np.stack([patch[0][None] for patch in patches])
+        labels = np.stack([patch[1][None] for patch in patches])
         return PatchBatch(
-            image=torch.from_numpy(self._window.normalize(image.astype(np.float32))),
+            image=torch.from_numpy(image),
             labels=torch.from_numpy(labels.astype(np.int64)),
             lesion_mask=torch.from_numpy(np.isin(labels, self._lesion_labels)),
         )
 
-    def _draw_item(self, generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    def _draw_item(self, step: int, item: int) -> tuple[Float32[np.ndarray, "x y z"], UInt8[np.ndarray, "x y z"]]:
+        """Draw one patch; where it comes from does not depend on how patches are varied."""
+        generator = numpy_generator(self._seed, "patch", step, item)
         sampler = self._samplers[-1] if generator.random() < self._extra_share else self._samplers[0]
-        patch = sampler.draw(generator)
-        mirrored_axes = tuple(int(axis) for axis in np.flatnonzero(generator.random(3) < 0.5))
-        return np.flip(patch.image, mirrored_axes), np.flip(patch.labels, mirrored_axes)
+        case, start = sampler.draw_place(generator)
+        varied, varying = self._augmentation, numpy_generator(self._seed, "augmentation", step, item)
+        warp = varied.draw_warp(self._spacing_mm, varying) if varied else None
+        if warp is None:
+            image, labels = crop(case.image, start, self._size, AIR_HU), crop(case.labels, start, self._size, 0)
+        else:
+            image, labels = warped_patch(
+                case.image, case.labels, start=start, size=self._size, warp=warp, fill_hu=AIR_HU
+            )
+        normalized = self._window.normalize(image.astype(np.float32))
+        if varied:
+            normalized = varied.change_intensity(normalized, varying)
+        mirror_probability = varied.mirror_probability if varied else 0.5
+        mirrored_axes = tuple(int(axis) for axis in np.flatnonzero(generator.random(3) < mirror_probability))
+        return np.flip(normalized, mirrored_axes), np.flip(labels, mirrored_axes)

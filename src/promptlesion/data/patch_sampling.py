@@ -53,20 +53,22 @@ class PatchSampler:
 
     def draw(self, generator: np.random.Generator) -> Patch:
         """One patch; the same state of the generator gives the same patch."""
-        label = self.occurring_classes[generator.integers(len(self._cases_with_class))]
-        candidates = self._cases_with_class[label]
-        case = candidates[generator.integers(len(candidates))]
-        image, labels = case.image, case.labels
-        if label == ANYWHERE:
-            start = self._start_inside(image.shape, generator)
-        else:
-            start = self._start_around(case.label_voxels[label], generator)
+        case, start = self.draw_place(generator)
         return Patch(
-            image=crop(image, start, self._patch_voxels, AIR_HU),
-            labels=crop(labels, start, self._patch_voxels, 0),
+            image=crop(case.image, start, self._patch_voxels, AIR_HU),
+            labels=crop(case.labels, start, self._patch_voxels, 0),
             case=case.name,
             start=start,
         )
+
+    def draw_place(self, generator: np.random.Generator) -> tuple[CachedCase, tuple[int, int, int]]:
+        """Where a patch comes from: its case and its first voxel there."""
+        label = self.occurring_classes[generator.integers(len(self._cases_with_class))]
+        candidates = self._cases_with_class[label]
+        case = candidates[generator.integers(len(candidates))]
+        if label == ANYWHERE:
+            return case, self._start_inside(case.image.shape, generator)
+        return case, self._start_around(case.label_voxels[label], generator)
 
     def _start_inside(self, shape: tuple[int, ...], generator: np.random.Generator) -> tuple[int, int, int]:
         room = [length - extent for length, extent in zip(shape, self._patch_voxels, strict=True)]

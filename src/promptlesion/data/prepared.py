@@ -1,7 +1,8 @@
 """A dataset folder made ready for training: opened, cached at the networks' spacing, and split by subject."""
 
 import hashlib
-from dataclasses import dataclass
+from collections.abc import Collection
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from promptlesion.data.cache import CachedCase, build_cache
@@ -25,6 +26,11 @@ class PreparedDataset:
         """Return the dataset with the cases of one part alone: `train`, `validation` or `test`."""
         names: tuple[str, ...] = getattr(self.split, name)
         return self.dataset.select(names)
+
+    def with_training_subjects(self, subjects: Collection[str]) -> "PreparedDataset":
+        """Return the same with fewer training subjects; what validates and tests stays."""
+        train = tuple(case for case in self.train if case.subject in subjects)
+        return replace(self, train=train, split=replace(self.split, train=tuple(case.name for case in train)))
 
 
 def prepare_dataset(

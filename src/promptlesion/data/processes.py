@@ -4,6 +4,7 @@ import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from multiprocessing import get_context, parent_process
 from typing import TypeVar
@@ -23,21 +24,25 @@ def run_in_processes(function: Callable[[Item], Result], items: Sequence[Item], 
             yield function(item)
         return
     num_processes = min(num_workers, len(items))
-    with ProcessPoolExecutor(num_processes, get_context("spawn"), initializer=_end_with_parent) as pool:
-        with one_thread_each():
+    with ProcessPoolExecutor(num_processes, get_context("spawn"), initializer=end_with_parent) as pool:
+        with threads_each(1):
             futures = [pool.submit(function, item) for item in items]
         try:
             for future in as_completed(futures):
                 yield future.result()
+        except BrokenProcessPool as error:
+            raise RuntimeError(
+                f"a worker was killed, for want of memory probably; try fewer --workers than {num_workers}"
+            ) from error
         finally:
             for future in futures:
                 future.cancel()
 
 
-def _end_with_parent() -> None:
-    """Let this worker end when the process that started it is killed.
+def end_with_parent() -> None:
+    """Let this process end when the one that started it is killed.
 
-    Else it would go on with what is queued, and wait for ever, while the same command runs again beside it.
+    Else it would go on with its work, and wait for ever for more, while the same command runs again beside it.
     """
 
     def wait() -> None:
@@ -50,14 +55,14 @@ def _end_with_parent() -> None:
 
 
 @contextmanager
-def one_thread_each() -> Iterator[None]:
-    """Let the processes that start in the block compute with one thread each, unless the user said otherwise.
+def threads_each(num_threads: int) -> Iterator[None]:
+    """Let the processes that start in the block compute with so many threads each, unless the user said otherwise.
 
     Every worker's linear algebra would take all cores, and threads that wait for one another keep them busy: drawing
     abdomens took thirty times as long.
     """
     missing = [name for name in _NUM_THREADS if name not in os.environ]
-    os.environ.update(dict.fromkeys(missing, "1"))
+    os.environ.update(dict.fromkeys(missing, str(num_threads)))
     try:
         yield
     finally:

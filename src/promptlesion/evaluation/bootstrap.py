@@ -1,9 +1,10 @@
-"""Bootstrap intervals: percentile intervals of a mean over subjects, and standard errors of distances."""
+"""Bootstrap intervals over subjects, standard errors of distances, and the paired permutation test of two methods."""
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Float64
 
 from promptlesion.evaluation.results import Estimate
 
@@ -99,3 +100,86 @@ def lesion_bootstrap(
     differences = resampled[:, 0] - resampled[:, 1] if len(sides) == 2 else resampled[:, 0]
     low, high = np.quantile(differences, [(1 - level) / 2, (1 + level) / 2])
     return Estimate(value=estimate, low=float(low), high=float(high))
+
+
+def type_mean_bootstrap(
+    values: Float64[np.ndarray, "subjects types"], *, seed: int, num_resamples: int = 2000, level: float = 0.95
+) -> Estimate:
+    """Estimate the mean over lesion types of the mean over subjects, resampling whole subjects.
+
+    NaN is *not counted*: a subject has not every type. Draws that leave a type without a subject are left out. A type
+    without any subject makes the estimate None, for a mean over other types would be another quantity.
+
+    Args:
+        values: one a subject and type; one type for a plain mean over subjects.
+        seed: of the draws.
+        num_resamples: draws.
+        level: of the interval.
+    """
+    if not 0 < level < 1:
+        raise ValueError(f"level: expected a number between 0 and 1, got {level}")
+    values = values[~np.isnan(values).all(axis=1)]
+    is_counted = ~np.isnan(values)
+    if not values.size or not is_counted.any(axis=0).all():
+        return Estimate(value=None)
+    sums, counts = np.where(is_counted, values, 0.0), is_counted.astype(np.float64)
+    estimate = float((sums.sum(axis=0) / counts.sum(axis=0)).mean())
+    if len(values) == 1:
+        return Estimate(value=estimate)
+    draws = _subject_draws(len(values), seed, num_resamples)
+    resampled_counts = draws @ counts
+    is_complete = (resampled_counts > 0).all(axis=1)
+    means = ((draws @ sums)[is_complete] / resampled_counts[is_complete]).mean(axis=1)
+    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
+    return Estimate(value=estimate, low=float(low), high=float(high))
+
+
+def sign_flip_p_value(
+    differences: Float64[np.ndarray, "subjects types"], *, seed: int, num_permutations: int = 10_000
+) -> float | None:
+    """Two-sided p-value of no difference between two methods, by the paired permutation test over subjects.
+
+    If the methods were alike, each subject's differences could as well have the other sign, all of its types together.
+    The statistic is the mean over types of the mean over subjects, its distribution that under every choice of signs
+    where there are no more than `num_permutations` of them (exact), else under as many drawn ones, the one found
+    counted with them (Phipson & Smyth 2010), so that p is never 0.
+
+    Args:
+        differences: one a subject and type, NaN where not counted.
+        seed: of the drawn signs.
+        num_permutations: drawn signs.
+
+    Returns:
+        The p-value; None where a type has no subject. At n subjects it is 2 / 2^n or more.
+    """
+    differences = differences[~np.isnan(differences).all(axis=1)]
+    is_counted = ~np.isnan(differences)
+    if not differences.size or not is_counted.any(axis=0).all():
+        return None
+    terms = np.where(is_counted, differences, 0.0) / is_counted.sum(axis=0)
+    per_subject = terms.mean(axis=1)
+    found = abs(per_subject.sum())
+    is_exact = len(per_subject) < 63 and 2 ** len(per_subject) <= num_permutations
+    signs = _all_signs(len(per_subject)) if is_exact else _drawn_signs(len(per_subject), seed, num_permutations)
+    num_as_large = int((np.abs(signs @ per_subject) >= found - 1e-12 * max(1.0, found)).sum())
+    return num_as_large / len(signs) if is_exact else (num_as_large + 1) / (len(signs) + 1)
+
+
+# A table asks for the same draws hundreds of times.
+@lru_cache(maxsize=16)
+def _subject_draws(num_subjects: int, seed: int, num_resamples: int) -> Float64[np.ndarray, "resamples subjects"]:
+    """How often each subject is in each resample."""
+    shares = np.full(num_subjects, 1 / num_subjects)
+    return np.random.default_rng(seed).multinomial(num_subjects, shares, num_resamples).astype(np.float64)
+
+
+@lru_cache(maxsize=16)
+def _all_signs(num_subjects: int) -> Float64[np.ndarray, "choices subjects"]:
+    """Every choice of signs."""
+    return 1.0 - 2.0 * ((np.arange(2**num_subjects)[:, None] >> np.arange(num_subjects)) & 1)
+
+
+@lru_cache(maxsize=16)
+def _drawn_signs(num_subjects: int, seed: int, num_permutations: int) -> Float64[np.ndarray, "choices subjects"]:
+    """Signs drawn by chance."""
+    return 1.0 - 2.0 * np.random.default_rng(seed).integers(0, 2, (num_permutations, num_subjects))

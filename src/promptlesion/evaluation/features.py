@@ -11,16 +11,17 @@ from torch import Tensor
 
 from promptlesion.data.intensity import HUWindow
 from promptlesion.evaluation.lesions import LesionCrop
-from promptlesion.training.imagenet import STAGE_CHANNELS, load_efficientnet_lite0
+from promptlesion.training.imagenet import STAGE_CHANNELS, WEIGHTS_SHA256, load_efficientnet_lite0
 
 
 @runtime_checkable
 class FeatureExtractor(Protocol):
-    """Gives one feature vector a lesion; a distance states its name, layer and dimension."""
+    """Gives one feature vector a lesion; a distance states its name, layer and dimension, a record its weights."""
 
     name: str
     layer: str
     dimension: int
+    weights_sha256: str
 
     def __call__(self, lesions: Sequence[LesionCrop]) -> Float64[np.ndarray, "lesions dimension"]:
         """Compute the features of each lesion."""
@@ -47,6 +48,7 @@ class ImageNetSliceFeatures:
         self.name = "EfficientNet-lite0, ImageNet"
         self.layer = f"stage {stage}, mean over pixels, slices and three axes"
         self.dimension = STAGE_CHANNELS[stage]
+        self.weights_sha256 = WEIGHTS_SHA256
         self._window = window
         self._slices_per_axis = slices_per_axis
         self._side_pixels = side_pixels

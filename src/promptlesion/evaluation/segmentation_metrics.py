@@ -1,9 +1,9 @@
-"""Dice, surface Dice and HD95 per case and lesion type, and the table of two networks over subjects.
+"""Scores of a predicted label map per case and lesion type, and the demo's table of two networks over subjects.
 
 Empty masks. Prediction and truth both empty: every score is None, which means *not counted*. Only one of
-them empty: Dice and surface Dice are 0, and HD95, which would be infinite, is None. The table counts the
-cases whose truth has the lesion, the same for both networks; lesions drawn where there is none are counted
-beside it.
+them empty: Dice and surface Dice are 0, and HD95, which would be infinite, is None. The volume error is None without
+a truth, and 100 % without a prediction. Tables count the cases whose truth has the lesion, the same for all
+networks; lesions drawn where there is none are counted beside it, as false positives per scan.
 """
 
 from collections import defaultdict
@@ -14,17 +14,22 @@ from typing import Literal
 
 import numpy as np
 from jaxtyping import Bool, Float64, UInt8
-from scipy import ndimage
 
+from promptlesion.data.case_check import checked_labels
 from promptlesion.data.dataset import Dataset, LesionType
 from promptlesion.data.volume import read_volume
 from promptlesion.evaluation.bootstrap import bootstrap_interval, paired_bootstrap
+from promptlesion.evaluation.lesion_matching import PredictedLesion, TrueLesion, match_lesions
 from promptlesion.evaluation.results import CaseScoreRow, FalsePositiveRow, SegmentationRow
+from promptlesion.evaluation.surface_scores import find_surface, surface_scores
 
 
 @dataclass(frozen=True)
 class LesionScore:
-    """Scores of one lesion type in one case; None where nothing is counted (see the module)."""
+    """Scores of one lesion type in one case; None where nothing is counted (see the module).
+
+    `true_lesions` and `predicted_lesions` are its single lesions, see `lesion_matching`.
+    """
 
     case: str
     subject: str
@@ -34,6 +39,15 @@ class LesionScore:
     hd95_mm: float | None
     num_truth_voxels: int
     num_predicted_voxels: int
+    true_lesions: tuple[TrueLesion, ...] = ()
+    predicted_lesions: tuple[PredictedLesion, ...] = ()
+
+    @property
+    def volume_error_percent(self) -> float | None:
+        """How far the predicted volume is from the true one, without sign; None where there is no truth."""
+        if not self.num_truth_voxels:
+            return None
+        return 100 * abs(self.num_predicted_voxels - self.num_truth_voxels) / self.num_truth_voxels
 
 
 def evaluate_case(
@@ -56,16 +70,19 @@ def evaluate_case(
         dice: float | None = None
         surface_dice: float | None = None
         hd95_mm: float | None = None
-        if num_predicted and num_true:
+        true_lesions: tuple[TrueLesion, ...] = ()
+        predicted_lesions: tuple[PredictedLesion, ...] = ()
+        if num_predicted or num_true:
             box = _bounding_box(predicted_mask | true_mask)
             predicted_mask, true_mask = predicted_mask[box], true_mask[box]
             dice = 2 * int((predicted_mask & true_mask).sum()) / (num_predicted + num_true)
-            there, back = surface_distances_mm(predicted_mask, true_mask, spacing_mm)
-            num_close = int((there <= tolerance_mm).sum() + (back <= tolerance_mm).sum())
-            surface_dice = num_close / (len(there) + len(back))
-            hd95_mm = float(max(np.percentile(there, 95), np.percentile(back, 95)))
-        elif num_predicted or num_true:
-            dice = surface_dice = 0.0
+            surface_dice = 0.0
+            true_lesions, predicted_lesions = match_lesions(
+                predicted_mask, true_mask, spacing_mm, tolerance_mm=tolerance_mm
+            )
+        if num_predicted and num_true:
+            surfaces = (find_surface(mask, spacing_mm) for mask in (predicted_mask, true_mask))
+            surface_dice, hd95_mm = surface_scores(*surfaces, tolerance_mm=tolerance_mm)
         scores.append(
             LesionScore(
                 case=case,
@@ -76,6 +93,8 @@ def evaluate_case(
                 hd95_mm=hd95_mm,
                 num_truth_voxels=num_true,
                 num_predicted_voxels=num_predicted,
+                true_lesions=true_lesions,
+                predicted_lesions=predicted_lesions,
             )
         )
     return scores
@@ -91,8 +110,8 @@ def evaluate_folder(dataset: Dataset, predictions: Path, *, tolerance_mm: float)
         if prediction.shape != truth.shape or not np.allclose(prediction.affine, truth.affine, rtol=0, atol=1e-3):
             raise ValueError(f"{path}: expected the grid of {case.label_path}, {truth.shape}; found {prediction.shape}")
         scores += evaluate_case(
-            prediction.array.astype(np.uint8),
-            truth.array.astype(np.uint8),
+            checked_labels(str(path), prediction.array, dataset.labels.values()),
+            checked_labels(case.name, truth.array, dataset.labels.values()),
             dataset.spec.lesions,
             truth.spacing_mm,
             tolerance_mm,
@@ -100,22 +119,6 @@ def evaluate_folder(dataset: Dataset, predictions: Path, *, tolerance_mm: float)
             subject=case.subject,
         )
     return scores
-
-
-def surface_distances_mm(
-    first: Bool[np.ndarray, "x y z"],
-    second: Bool[np.ndarray, "x y z"],
-    spacing_mm: tuple[float, float, float],
-) -> tuple[Float64[np.ndarray, " first_surface"], Float64[np.ndarray, " second_surface"]]:
-    """Distances from each surface voxel of one mask to the other's surface, both ways; neither may be empty.
-
-    A surface voxel is a mask voxel with a face on the outside (the array's border is outside), as in MONAI.
-    """
-    first_surface = first & ~ndimage.binary_erosion(first)
-    second_surface = second & ~ndimage.binary_erosion(second)
-    there = ndimage.distance_transform_edt(~second_surface, sampling=spacing_mm)[first_surface]
-    back = ndimage.distance_transform_edt(~first_surface, sampling=spacing_mm)[second_surface]
-    return there, back
 
 
 def segmentation_rows(
@@ -176,7 +179,10 @@ def false_positive_rows(real: Iterable[LesionScore], mixed: Iterable[LesionScore
 
 def case_score_rows(trained_on: str, scores: Iterable[LesionScore]) -> tuple[CaseScoreRow, ...]:
     """Put raw scores into the form of the results; `trained_on` is 'real' or 'mixed'."""
-    return tuple(CaseScoreRow(trained_on=trained_on, **vars(score)) for score in scores)
+    own = {*CaseScoreRow.model_fields} - {"trained_on"}  # single lesions are not part of the results
+    return tuple(
+        CaseScoreRow(trained_on=trained_on, **{name: getattr(score, name) for name in own}) for score in scores
+    )
 
 
 def _paired(real: Iterable[LesionScore], mixed: Iterable[LesionScore]) -> list[tuple[LesionScore, LesionScore]]:
@@ -201,5 +207,5 @@ def _subject_means(
 
 
 def _bounding_box(mask: Bool[np.ndarray, "x y z"]) -> tuple[slice, ...]:
-    box: tuple[slice, ...] = ndimage.find_objects(mask.astype(np.uint8))[0]
-    return box
+    sides = (np.flatnonzero(mask.any(axis=others)) for others in ((1, 2), (0, 2), (0, 1)))
+    return tuple(slice(int(side[0]), int(side[-1]) + 1) for side in sides)

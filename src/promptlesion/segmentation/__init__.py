@@ -1,1 +1,1 @@
-"""Stage 3: a 3-D U-Net trained on real scans, or on real and synthetic ones together."""
+"""Stage 3: a segmentation network trained on real scans, or on real and synthetic ones together."""

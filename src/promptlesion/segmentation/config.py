@@ -1,8 +1,20 @@
 """Settings of stage 3. The defaults are the paper's."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+
+Positive = Annotated[float, Field(gt=0)]
+
+
+def _rising(ends: tuple[float, float]) -> tuple[float, float]:
+    if ends[0] > ends[1]:
+        raise ValueError(f"expected the smaller value first; found {ends[0]:g} and {ends[1]:g}")
+    return ends
+
+
+Range = Annotated[tuple[Positive, Positive], AfterValidator(_rising)]
+"""Two positive values, the smaller first."""
 
 
 class SegmentationConfig(BaseModel):
@@ -10,20 +22,43 @@ class SegmentationConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    patch_voxels: int = Field(96, ge=16, multiple_of=8, description="edge of the cubic patch, voxels")
-    channels: tuple[int, ...] = Field(
-        (32, 64, 128, 256),
-        min_length=2,
-        description="channels at each resolution of the U-Net, the first half the scan's, "
-        "each further one half the one before",
+    network: Literal["unet", "dynunet", "nnunetv2"] = Field(
+        "unet",
+        description="MONAI's residual 3-D U-Net; nnU-Net's architecture with deep supervision; or nnU-Net v2 itself",
     )
-    residual_units: int = Field(2, ge=0, description="residual units at each resolution")
+    patch_voxels: int = Field(96, ge=16, multiple_of=8, description="edge of the cubic patch, voxels")
+    channels: tuple[int, ...] | None = Field(
+        None,
+        min_length=2,
+        description="channels at each resolution; unset: 32, 64, 128, 256 for unet, and for dynunet nnU-Net's: 32 "
+        "doubled up to 320, at as many resolutions as the patch has at the dataset's spacing",
+    )
+    residual_units: int = Field(2, ge=0, description="residual units at each resolution of unet; dynunet has none")
     synthetic_ratio: float = Field(
         1.0, ge=0, description="synthetic patches per real patch when there are synthetic cases"
     )
     lesion_weight: float = Field(
         1.0, ge=1, description="weight of a lesion voxel in the cross-entropy; any other voxel weighs 1"
     )
+    mirror_probability: float = Field(0.5, ge=0, le=1, description="how often a patch is mirrored, for each axis")
+    rotation_probability: float = Field(0.2, ge=0, le=1, description="how often a patch is turned")
+    max_rotation_degrees: float = Field(30.0, ge=0, le=180, description="largest turn about each axis, degrees")
+    scaling_probability: float = Field(0.2, ge=0, le=1, description="how often a patch is made larger or smaller")
+    scaling_range: Range = Field((0.7, 1.4), description="factors of the scaling, smallest and largest")
+    noise_probability: float = Field(0.1, ge=0, le=1, description="how often noise is added to a patch")
+    max_noise_std: float = Field(
+        0.04, ge=0, le=1, description="largest standard deviation of the added noise, share of the HU window"
+    )
+    blur_probability: float = Field(0.1, ge=0, le=1, description="how often a patch is blurred")
+    blur_sigma_voxels: Range = Field((0.5, 1.0), description="standard deviation of the blur, from and to, voxels")
+    brightness_probability: float = Field(0.15, ge=0, le=1, description="how often a patch is made brighter or darker")
+    max_brightness_shift: float = Field(
+        0.05, ge=0, le=1, description="largest shift of brightness either way, share of the HU window"
+    )
+    contrast_probability: float = Field(0.15, ge=0, le=1, description="how often a patch's contrast is changed")
+    contrast_range: Range = Field((0.75, 1.25), description="factors of the contrast, smallest and largest")
+    gamma_probability: float = Field(0.3, ge=0, le=1, description="how often a patch's gamma is changed")
+    gamma_range: Range = Field((0.7, 1.5), description="exponents of the gamma, smallest and largest")
     num_epochs: int = Field(500, ge=1, description="longest training, epochs")
     steps_per_epoch: int | None = Field(
         None, ge=1, description="steps in an epoch; unset: as many as one patch per real case takes"
@@ -44,13 +79,28 @@ class SegmentationConfig(BaseModel):
     precision: Literal["auto", "float32", "bfloat16"] = Field(
         "auto", description="arithmetic of the network; auto: bfloat16 where the hardware has it"
     )
+    nnunet_environment: str | None = Field(
+        None,
+        description="folder of a virtual environment that has nnunetv2, for the network nnunetv2; unset: this "
+        "environment, or the one whose commands are on PATH",
+    )
+    nnunet_memory_gb: float | None = Field(
+        None, gt=0, description="GPU memory that nnU-Net plans patch and batch for, GB; unset: nnU-Net's own 8"
+    )
 
     @model_validator(mode="after")
     def _patch_halves_evenly(self) -> "SegmentationConfig":
-        divisor = 2 ** (len(self.channels) - 1)
-        if self.patch_voxels % divisor:
+        divisor = 2 ** (len(self.unet_channels) - 1)
+        if self.network == "unet" and self.patch_voxels % divisor:
             raise ValueError(
-                f"patch_voxels: expected a multiple of {divisor}, which {len(self.channels)} channels "
+                f"patch_voxels: expected a multiple of {divisor}, which {len(self.unet_channels)} channels "
                 f"halve it to; found {self.patch_voxels}"
             )
+        if self.network == "dynunet" and self.channels is not None and len(self.channels) < 3:
+            raise ValueError(f"channels: expected three or more for dynunet; found {len(self.channels)}")
         return self
+
+    @property
+    def unet_channels(self) -> tuple[int, ...]:
+        """Channels of the network `unet`, each resolution half of the one before."""
+        return self.channels or (32, 64, 128, 256)

@@ -1,6 +1,7 @@
 """The trained network on whole scans: sliding windows at its spacing, results on the scan's own grid."""
 
 from dataclasses import dataclass
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,7 @@ from promptlesion.training.checkpoint import load_checkpoint
 from promptlesion.training.device import Precision, autocast, place
 
 _WINDOWS_AT_ONCE = 4
+_SPATIAL_AXES = (2, 3, 4)
 _AIR = -1.0
 """What the windows see beyond the scan: the low end of the HU window."""
 
@@ -47,12 +49,13 @@ def load_segmentation(run_folder: Path, device: torch.device) -> TrainedSegmenta
     labels = checkpoint.card["labels"]
     assert isinstance(labels, dict)
     classes = LabelClasses.of_labels(labels)
-    network = build_segmentation_network(config, classes.num_classes)
+    spec = DatasetSpec.model_validate(checkpoint.card["dataset"])
+    network = build_segmentation_network(config, classes.num_classes, spacing_mm=spec.spacing_mm)
     checkpoint.restore(network, part="segmentation")
     return TrainedSegmentation(
         network=place(network.requires_grad_(requires_grad=False).eval(), device),
         config=config,
-        spec=DatasetSpec.model_validate(checkpoint.card["dataset"]),
+        spec=spec,
         classes=classes,
         model_hash=str(checkpoint.card["weights_sha256"]),
         card=checkpoint.card,
@@ -69,18 +72,22 @@ def predict_scores(
     overlap: float,
     device: torch.device,
     precision: Precision,
+    is_mirrored: bool = False,
 ) -> Float[Tensor, "label x y z"]:
     """Return the network's scores (logits) for a scan at the model's spacing, on the CPU.
 
     Windows overlap and are blended with Gaussian weights; the stitched scores stay in main memory, so that
-    the accelerator holds a few windows only, however large the scan.
+    the accelerator holds a few windows only, however large the scan. `is_mirrored` shows the network every window
+    along all eight combinations of axes and takes the mean: eight times the work.
     """
     normalized = HUWindow(*spec.window_hu).normalize(image_hu.astype(np.float32))
+    num_mirrored = range(4 if is_mirrored else 1)
+    mirrored_axes = [axes for number in num_mirrored for axes in combinations(_SPATIAL_AXES, number)]
 
     def predictor(windows: Float[Tensor, "batch 1 x y z"]) -> Float[Tensor, "batch label x y z"]:
         with autocast(device, precision):
-            scores: Tensor = network(windows)
-        return scores.float()
+            scores: list[Tensor] = [network(windows.flip(axes)).float().flip(axes) for axes in mirrored_axes]
+        return sum(scores[1:], start=scores[0]) / len(scores)
 
     stitched: Tensor = sliding_window_inference(
         torch.from_numpy(normalized)[None, None],
@@ -131,8 +138,13 @@ def predict_labels(
     return LabelClasses(label_values).to_values(scores.argmax(dim=0).numpy())
 
 
-def predict_case(model: TrainedSegmentation, scan: Volume, device: torch.device) -> Volume:
-    """Return the label map of a scan of any spacing and orientation, on the scan's own grid."""
+def predict_case(
+    model: TrainedSegmentation, scan: Volume, device: torch.device, *, is_mirrored: bool = False
+) -> Volume:
+    """Return the label map of a scan of any spacing and orientation, on the scan's own grid.
+
+    `is_mirrored` takes the mean over the mirror images of every window, at eight times the work.
+    """
     prepared = resample_to_spacing(scan, model.spec.spacing_mm, order=1)
     scores = predict_scores(
         model.network,
@@ -142,6 +154,7 @@ def predict_case(model: TrainedSegmentation, scan: Volume, device: torch.device)
         overlap=model.config.window_overlap,
         device=device,
         precision=model.config.precision,
+        is_mirrored=is_mirrored,
     )
     classes = scores.argmax(dim=0).numpy() if prepared is scan else _classes_on_grid(scores, prepared, scan)
     return scan.with_array(model.classes.to_values(classes))

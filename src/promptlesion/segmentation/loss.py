@@ -1,4 +1,4 @@
-"""The loss of stage 3: Dice plus cross-entropy."""
+"""The loss of stage 3: Dice plus cross-entropy, at one resolution or at several."""
 
 from collections.abc import Iterable
 
@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from promptlesion.segmentation.dynunet import supervision_weights
 from promptlesion.segmentation.label_classes import LabelClasses
 from promptlesion.training.launch import all_reduced_sum, global_sum
 
@@ -38,11 +39,17 @@ class SegmentationLoss(nn.Module):
     weights: Tensor
 
     def forward(
-        self, scores: Float[Tensor, "batch label x y z"], truth: Int[Tensor, "batch 1 x y z"]
+        self,
+        scores: Float[Tensor, "batch label x y z"] | list[Float[Tensor, "batch label _ _ _"]],
+        truth: Int[Tensor, "batch 1 x y z"],
     ) -> Float[Tensor, ""]:
-        """Return the loss, computed in float32."""
-        scores = scores.float()
-        return soft_dice_loss(scores, truth) + self.cross_entropy(scores, truth)
+        """Return the loss, computed in float32; that of several resolutions, finest first, is their weighted sum."""
+        if isinstance(scores, Tensor):
+            scores = scores.float()
+            return soft_dice_loss(scores, truth) + self.cross_entropy(scores, truth)
+        weights = supervision_weights(len(scores))
+        losses = [self(coarser, _nearest(truth, coarser.shape[2:])) for coarser in scores]
+        return torch.stack([weight * loss for weight, loss in zip(weights, losses, strict=True)]).sum()
 
     def cross_entropy(
         self, scores: Float[Tensor, "batch label x y z"], truth: Int[Tensor, "batch 1 x y z"]
@@ -50,6 +57,11 @@ class SegmentationLoss(nn.Module):
         """Return the mean over the voxels, each weighted by its label."""
         total = F.cross_entropy(scores, truth[:, 0], weight=self.weights, reduction="sum")
         return global_sum(total) / all_reduced_sum(self.weights[truth].sum())
+
+
+def _nearest(truth: Int[Tensor, "batch 1 x y z"], shape: torch.Size) -> Int[Tensor, "batch 1 _ _ _"]:
+    """Return the labels on a coarser grid of the same place."""
+    return F.interpolate(truth.float(), size=shape, mode="nearest-exact").long()
 
 
 def soft_dice_loss(

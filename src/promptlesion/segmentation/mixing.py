@@ -1,10 +1,11 @@
-"""Real and synthetic patches in a stated proportion, and never a synthetic one of a validation subject."""
+"""Real and synthetic patches in a stated proportion, and never one of a validation or test subject."""
 
 from collections.abc import Sequence
 
 from promptlesion.data.cache import CachedCase
 from promptlesion.data.patch_batches import PatchBatches
 from promptlesion.data.spec import DatasetSpec
+from promptlesion.segmentation.augmentation import build_augmentation
 from promptlesion.segmentation.config import SegmentationConfig
 from promptlesion.training.seeding import derive_seed
 
@@ -19,20 +20,28 @@ def check_subjects_apart(
     real_cases: Sequence[CachedCase],
     synthetic_cases: Sequence[CachedCase],
     validation_cases: Sequence[CachedCase],
+    test_cases: Sequence[CachedCase],
 ) -> None:
-    """Refuse to train on any patch, real or synthetic, that comes from a validation subject.
+    """Refuse to train on a scan, real or synthetic, of a subject that validates or tests.
+
+    A validation scan of a test subject is refused too: it would select the weights by what they are judged on.
 
     Raises:
         ValueError: names the first such case and its subject.
     """
-    held_out = {case.subject for case in validation_cases}
-    for kind, cases in (("real", real_cases), ("synthetic", synthetic_cases)):
+    validating, testing = ({case.subject for case in cases} for cases in (validation_cases, test_cases))
+    for kind, cases, others in (
+        ("real training", real_cases, {"validation": validating, "test": testing}),
+        ("synthetic training", synthetic_cases, {"validation": validating, "test": testing}),
+        ("validation", validation_cases, {"test": testing}),
+    ):
         for case in cases:
-            if case.subject in held_out:
-                raise ValueError(
-                    f"{case.name}: expected {kind} training cases of other subjects than the validation "
-                    f"cases'; found subject {case.subject!r}, which validates"
-                )
+            for part, subjects in others.items():
+                if case.subject in subjects:
+                    raise ValueError(
+                        f"{case.name}: expected {kind} cases of other subjects than the {part} cases'; "
+                        f"found subject {case.subject!r}, who is in the {part} part"
+                    )
 
 
 def mixed_batches(
@@ -55,4 +64,5 @@ def mixed_batches(
         seed=derive_seed(seed, "segmentation"),
         extra_cases=synthetic_cases,
         extra_share=synthetic_share(config.synthetic_ratio),
+        augmentation=build_augmentation(config),
     )

@@ -1,21 +1,26 @@
 """Label maps for the scans of a dataset folder, one file a case, resumable."""
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+
+import torch
 
 from promptlesion.data.case_check import check_hounsfield
 from promptlesion.data.dataset import Case, Dataset
 from promptlesion.data.spec import DatasetSpec
-from promptlesion.data.volume import read_volume, write_volume
+from promptlesion.data.volume import Volume, read_volume, write_volume
 from promptlesion.segmentation.inference import (
     TrainedSegmentation,
     load_segmentation,
     predict_case,
     predict_labels,
 )
+from promptlesion.segmentation.nnunet_predict import nnunet_predictor
+from promptlesion.segmentation.nnunet_process import METHOD
 from promptlesion.training.atomic import write_json
-from promptlesion.training.checkpoint import differences
+from promptlesion.training.checkpoint import Checkpoint, differences, load_checkpoint
 from promptlesion.training.device import resolve_device
 
 __all__ = [
@@ -42,18 +47,20 @@ def segment_dataset(
     out_folder: Path,
     *,
     device: str = "auto",
+    is_mirrored: bool = False,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> None:
     """Write `CASE.nii.gz` for every case: the dataset's label values, on the grid of the scan.
 
-    Label maps that the same model has made from the same scan are kept; those of another model go. The label
-    maps of the dataset are not read.
+    Label maps that the same model has made from the same scan in the same way are kept; others of ours go. The
+    label maps of the dataset are not read.
 
     Args:
         run_folder: a finished segmentation run.
         dataset: the scans; its labels must be those the network was trained on.
         out_folder: where the predictions go.
         device: `auto` or a device's name.
+        is_mirrored: take the mean over the mirror images of every window; eight times the work.
         on_progress: called with (done, total) after each case.
 
     Raises:
@@ -61,26 +68,41 @@ def segment_dataset(
             ours to replace.
     """
     torch_device = resolve_device(device)
-    model = load_segmentation(run_folder, torch_device)
-    trained_on = model.card["labels"]
+    checkpoint = load_checkpoint(run_folder / "checkpoint", stage="segmentation")
+    trained_on, spec = checkpoint.card["labels"], DatasetSpec.model_validate(checkpoint.card["dataset"])
     assert isinstance(trained_on, dict)
-    others = differences(_facts(dataset.labels, dataset.spec), _facts(trained_on, model.spec))
+    others = differences(_facts(dataset.labels, dataset.spec), _facts(trained_on, spec))
     if others:
         raise ValueError(
             f"{dataset.root}: expected a dataset like the one the network was trained on; found one with other "
             + "; ".join(others)
         )
-    scans = _take_up(out_folder, model.model_hash, dataset.cases)
-    for done, case in enumerate(dataset.cases, start=1):
-        path, scan = prediction_path(out_folder, case.name), _fingerprint(case.image_path)
-        if scans.get(case.name) != scan or not path.is_file():
-            image = read_volume(case.image_path)
-            check_hounsfield(case.name, image.array)
-            write_volume(predict_case(model, image, torch_device), path)
-            scans[case.name] = scan
-            _write_record(out_folder, model.model_hash, scans)
-        if on_progress is not None:
-            on_progress(done, len(dataset.cases))
+    maker: dict[str, object] = {"weights_sha256": checkpoint.card["weights_sha256"], "is_mirrored": is_mirrored}
+    scans = _take_up(out_folder, maker, dataset.cases)
+    with _predictor(run_folder, checkpoint, torch_device, is_mirrored=is_mirrored) as predict:
+        for done, case in enumerate(dataset.cases, start=1):
+            path, scan = prediction_path(out_folder, case.name), _fingerprint(case.image_path)
+            if scans.get(case.name) != scan or not path.is_file():
+                image = read_volume(case.image_path)
+                check_hounsfield(case.name, image.array)
+                write_volume(predict(case.image_path, image), path)
+                scans[case.name] = scan
+                _write_record(out_folder, maker, scans)
+            if on_progress is not None:
+                on_progress(done, len(dataset.cases))
+
+
+@contextmanager
+def _predictor(
+    run_folder: Path, checkpoint: Checkpoint, device: torch.device, *, is_mirrored: bool
+) -> Iterator[Callable[[Path, Volume], Volume]]:
+    """Give a function from a scan, its file and its volume, to its label map, whichever network the run trained."""
+    if checkpoint.card["method"] == METHOD:
+        with nnunet_predictor(checkpoint, device=device, is_mirrored=is_mirrored) as predict:
+            yield predict
+    else:
+        model = load_segmentation(run_folder, device)
+        yield lambda _, scan: predict_case(model, scan, device, is_mirrored=is_mirrored)
 
 
 def _facts(labels: Mapping[str, int], spec: DatasetSpec) -> dict[str, object]:
@@ -90,8 +112,8 @@ def _facts(labels: Mapping[str, int], spec: DatasetSpec) -> dict[str, object]:
     return {"labels": named, "window_hu": facts["window_hu"], "spacing_mm": facts["spacing_mm"]}
 
 
-def _take_up(out_folder: Path, model_hash: str, cases: Sequence[Case]) -> dict[str, list[int]]:
-    """Return the scans that this model has done in the folder; remove what another model did."""
+def _take_up(out_folder: Path, maker: Mapping[str, object], cases: Sequence[Case]) -> dict[str, list[int]]:
+    """Return the scans that this maker has done in the folder; remove what another one did."""
     record_path = out_folder / RECORD_FILE
     if not record_path.is_file():
         foreign = [path for case in cases if (path := prediction_path(out_folder, case.name)).exists()]
@@ -100,19 +122,19 @@ def _take_up(out_folder: Path, model_hash: str, cases: Sequence[Case]) -> dict[s
                 f"{foreign[0]}: expected a folder without label maps of other origin; "
                 f"found one and no {RECORD_FILE} that says what made it. Choose another --out"
             )
-        _write_record(out_folder, model_hash, {})
+        _write_record(out_folder, maker, {})
         return {}
     record = json.loads(record_path.read_text(encoding="utf-8"))
-    if record["weights_sha256"] == model_hash:
+    if {"is_mirrored": False, **record} == {**maker, "scans": record["scans"]}:
         return dict(record["scans"])
     for name in record["scans"]:
         prediction_path(out_folder, name).unlink(missing_ok=True)
-    _write_record(out_folder, model_hash, {})
+    _write_record(out_folder, maker, {})
     return {}
 
 
-def _write_record(out_folder: Path, model_hash: str, scans: dict[str, list[int]]) -> None:
-    write_json(out_folder / RECORD_FILE, {"weights_sha256": model_hash, "scans": scans})
+def _write_record(out_folder: Path, maker: Mapping[str, object], scans: dict[str, list[int]]) -> None:
+    write_json(out_folder / RECORD_FILE, {**maker, "scans": scans})
 
 
 def _fingerprint(path: Path) -> list[int]:

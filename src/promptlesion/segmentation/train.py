@@ -2,6 +2,7 @@
 
 import copy
 import json
+import logging
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -26,12 +27,19 @@ from promptlesion.training.run import Report, Run
 from promptlesion.training.seeding import derive_seed
 from promptlesion.training.state import TrainState
 
+logger = logging.getLogger(__name__)
+_METHODS = {"unet": "residual-unet", "dynunet": "dynunet"}
+"""What the cards call the networks that are trained here."""
+NOTHING_KEPT = {"best_dice": -1.0, "best_epoch": 0.0, "epochs_since_best": 0.0}
+"""The counters of a run without a validation yet."""
+
 
 def train_segmentation(
     *,
     real_cases: Sequence[CachedCase],
     synthetic_cases: Sequence[CachedCase],
     validation_cases: Sequence[CachedCase],
+    test_cases: Sequence[CachedCase],
     spec: DatasetSpec,
     labels: dict[str, int],
     config: SegmentationConfig,
@@ -39,12 +47,13 @@ def train_segmentation(
     seed: int,
     device: str = "auto",
 ) -> Run:
-    """Train the U-Net, or go on with an interrupted run.
+    """Train the U-Net or the DynUNet, or go on with an interrupted run.
 
     Args:
         real_cases: real training cases.
         synthetic_cases: synthetic training cases, mixed in as `synthetic_ratio` asks; may be empty.
         validation_cases: whole scans by whose lesion Dice the best weights are selected.
+        test_cases: held out; never read, but a training case of one of their subjects is noticed.
         spec: window, spacing and lesion types of the dataset.
         labels: every label of the dataset by name, background included.
         config: network and training.
@@ -56,9 +65,14 @@ def train_segmentation(
         The finished run; its `checkpoint/` holds the best weights and the card.
 
     Raises:
-        ValueError: a training case of a validation subject, or no lesion in any validation case.
+        ValueError: a training case of a validation or test subject, or no lesion in any validation case.
     """
-    check_subjects_apart(real_cases=real_cases, synthetic_cases=synthetic_cases, validation_cases=validation_cases)
+    check_subjects_apart(
+        real_cases=real_cases,
+        synthetic_cases=synthetic_cases,
+        validation_cases=validation_cases,
+        test_cases=test_cases,
+    )
     check_validation_lesions(validation_cases, spec)
     torch_device, share = resolve_device(device), share_of_batch(config.batch_size)
     run = Run(
@@ -80,13 +94,13 @@ def train_segmentation(
         return run
     classes = LabelClasses.of_labels(labels)
     torch.manual_seed(derive_seed(seed, "segmentation", "weights"))
-    network = place(build_segmentation_network(config, classes.num_classes), torch_device)
+    network = place(build_segmentation_network(config, classes.num_classes, spacing_mm=spec.spacing_mm), torch_device)
     state = TrainState(
         networks={"segmentation": network, "best": copy.deepcopy(network)},
         optimizers={
             "segmentation": torch.optim.Adam(network.parameters(), lr=config.learning_rate, betas=config.adam_betas)
         },
-        counters={"best_dice": -1.0, "best_epoch": 0, "epochs_since_best": 0},
+        counters=dict(NOTHING_KEPT),
     )
     run.resume(state)
     steps_per_epoch = config.steps_per_epoch or math.ceil(len(real_cases) / config.batch_size)
@@ -102,11 +116,19 @@ def train_segmentation(
         device=torch_device,
     )
     run.train(state, reports, num_steps=config.num_epochs * steps_per_epoch, checkpoint_every_steps=steps_per_epoch)
+    if state.counters["best_dice"] <= 0:
+        logger.warning(
+            "%s: no lesion of the validation cases was found in %d epochs of %d steps; train longer, "
+            "with more segmentation.steps_per_epoch or segmentation.patience_epochs",
+            out,
+            state.step // steps_per_epoch,
+            steps_per_epoch,
+        )
     save_checkpoint(
         run.checkpoint_folder,
         card={
             "stage": "segmentation",
-            "method": "residual-unet",
+            "method": _METHODS[config.network],
             **spec.facts(),
             "data_fingerprint": data_fingerprint([*real_cases, *synthetic_cases, *validation_cases]),
             "config": config.model_dump(mode="json"),
@@ -174,12 +196,12 @@ def _steps(
                 label_values=classes.values,
                 device=device,
             )
-            report["validation_dice"] = _keep_best(state, dice, epoch)
+            report["validation_dice"] = keep_best(state, dice, epoch)
             report |= {f"validation_dice_{name}": value for name, value in dice.items()}
         yield report
 
 
-def _keep_best(state: TrainState, dice: Mapping[str, float], epoch: int) -> float:
+def keep_best(state: TrainState, dice: Mapping[str, float], epoch: int) -> float:
     """Take over the weights where their mean Dice is higher than ever; return that mean."""
     mean_dice = mean_over_types(dice)
     if mean_dice > state.counters["best_dice"]:

@@ -99,6 +99,7 @@ def synthesize_cohort(
         deformation=config.deformation,
         max_extent_mm=synthesizer.max_extent_mm,
         shapes=shapes,
+        own_lesions=synthesizer.own_lesions,
     )
     recipe = Recipe(dataset, drawing, config, out, seed, is_dicom)
     is_dataset = any((out / name).exists() for name in ("dataset.json", "imagesTr"))

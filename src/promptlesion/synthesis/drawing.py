@@ -3,7 +3,7 @@
 import hashlib
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from jaxtyping import Bool
@@ -13,7 +13,7 @@ from promptlesion.data.lesion_statistics import LesionStatistics
 from promptlesion.data.spec import LesionType
 from promptlesion.data.volume import Volume
 from promptlesion.synthesis.crescent import draw_crescent, grow_crescent
-from promptlesion.synthesis.growth import GrownMask, grow_shape
+from promptlesion.synthesis.growth import GrownMask, grow_shape, offsets_mm, voxel_mm3
 from promptlesion.synthesis.real_shape import draw_real_shape
 from promptlesion.synthesis.room import Refusal
 from promptlesion.synthesis.shape import Shape, draw_ellipsoid
@@ -22,6 +22,12 @@ from promptlesion.synthesis.shape_bank import ShapeBank, ShapeSource, cut_bank, 
 logger = logging.getLogger(__name__)
 
 _DIAMETER_JITTER = 0.1
+_WALL_ORIENTATIONS = 32
+"""In which a plaque is tried at a place of another vessel's wall, which is thinner than it is long."""
+_LEAST_KEPT = 0.85
+"""Share of a pasted lesion's volume that lies in its host, which is no wall."""
+_PASTED_LEVEL = 1.1
+"""A lesion pasted whole is clipped to its host and not grown; a tenth of its radius makes up for whole voxels."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +56,7 @@ def build_drawing(
     deformation: float,
     max_extent_mm: float,
     shapes: Mapping[str, ShapeSource] | None = None,
+    own_lesions: Mapping[str, ShapeBank] | None = None,
 ) -> LesionDrawing:
     """Gather what masks are drawn from, and say once which training sizes the model cannot paint.
 
@@ -59,11 +66,13 @@ def build_drawing(
         deformation: of an ellipsoid's surface, as a share of its radius.
         max_extent_mm: the largest lesion that the method can paint, along an axis.
         shapes: folders or archives of masks, by type name; such a type is drawn from them.
+        own_lesions: whole lesions by type name, of a method that pastes them; the masks of these types are theirs.
 
     Raises:
-        ValueError: masks for an unknown type, or none where there should be some.
+        ValueError: masks for an unknown type, for one whose lesions are pasted whole, or none where there should be
+            some.
     """
-    sources = dict(shapes or {})
+    sources, own = dict(shapes or {}), dict(own_lesions or {})
     names = [lesion_type.name for lesion_type in dataset.spec.lesions]
     unknown = [name for name in sources if name not in names]
     if unknown:
@@ -71,9 +80,17 @@ def build_drawing(
             f"--shapes {unknown[0]}={sources[unknown[0]].path}: expected one of the lesion types {', '.join(names)}; "
             f"found {unknown[0]!r}"
         )
+    both = sorted(set(sources) & set(own))
+    if both:
+        raise ValueError(
+            f"--shapes {both[0]}={sources[both[0]].path}: expected none for a method that pastes real lesions in their "
+            "own shape; found one"
+        )
     banks: dict[str, ShapeBank] = {}
     for lesion_type in dataset.spec.lesions:
-        if lesion_type.name in sources:
+        if lesion_type.name in own:
+            banks[lesion_type.name] = own[lesion_type.name]
+        elif lesion_type.name in sources:
             banks[lesion_type.name] = read_bank(sources[lesion_type.name])
         elif lesion_type.shape == "real":
             banks[lesion_type.name] = cut_bank(dataset, lesion_type)
@@ -129,6 +146,27 @@ def draw_mask(
         ValueError: the type's masks are real and the drawing holds none; `build_drawing` gathers them.
     """
     shape: Shape
+    if lesion_type.name in drawing.banks and drawing.banks[lesion_type.name].has_voxels:
+        orientations = _WALL_ORIENTATIONS if lesion_type.shape == "crescent" else 1
+        drawn = [
+            _draw_whole(
+                drawing,
+                lesion_type,
+                labels,
+                voxel,
+                is_host=is_host,
+                diameter_mm=diameter_mm,
+                max_extent_mm=max_extent_mm,
+                generator=generator,
+            )
+            for _ in range(orientations)
+        ]
+        best = max(drawn, key=lambda grown: int(grown.mask.sum()))
+        kept = float(best.mask.sum()) * voxel_mm3(labels) / (np.pi / 6 * diameter_mm**3)
+        if lesion_type.shape != "crescent" and kept < _LEAST_KEPT:
+            figure = f"{100 * kept:.0f} % of a lesion where {100 * _LEAST_KEPT:.0f} % are needed"
+            return Refusal("too little of the host for a lesion pasted whole", _LEAST_KEPT - kept, figure)
+        return best
     if lesion_type.name in drawing.banks:
         shape, origin = draw_real_shape(
             drawing.banks[lesion_type.name],
@@ -153,6 +191,37 @@ def draw_mask(
     return grow_shape(
         shape, labels, is_host, voxel, diameter_mm=diameter_mm, max_extent_mm=max_extent_mm, origin=origin
     )
+
+
+def _draw_whole(
+    drawing: LesionDrawing,
+    lesion_type: LesionType,
+    labels: Volume,
+    voxel: tuple[int, int, int],
+    *,
+    is_host: Bool[np.ndarray, "256"],
+    diameter_mm: float,
+    max_extent_mm: float,
+    generator: np.random.Generator,
+) -> GrownMask:
+    """Draw a real lesion with its voxels, deformed with them, and clip it to its host; see `draw_mask`."""
+    shape, origin = draw_real_shape(
+        drawing.banks[lesion_type.name], diameter_mm=diameter_mm, deformation=drawing.deformation, generator=generator
+    )
+    grown = grow_shape(
+        shape,
+        labels,
+        is_host,
+        voxel,
+        diameter_mm=diameter_mm,
+        max_extent_mm=max_extent_mm,
+        origin=f"pasted {origin}",
+        highest=_PASTED_LEVEL,
+    )
+    hu = np.zeros(grown.mask.shape, dtype=np.float32)
+    offsets = offsets_mm(grown.box, voxel, labels.affine)[grown.mask]
+    hu[grown.mask] = shape.hu_at(offsets, radius_mm=diameter_mm / 2)
+    return replace(grown, hu=hu)
 
 
 def _drawable_mm(lesion_type: LesionType, max_extent_mm: float) -> tuple[float, float]:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Float32, Shaped
 from scipy import ndimage
 
 from promptlesion.data.volume import Volume
@@ -35,14 +35,14 @@ def tight_box(mask: Bool[np.ndarray, "x y z"], box: Box, volume: Volume, margin_
     return x, y, z
 
 
-def in_box(mask: Bool[np.ndarray, "x y z"], box: Box, other: Box) -> Bool[np.ndarray, "i j k"]:
-    """Return the mask of a box as another box of the same scan sees it."""
-    seen = np.zeros(tuple(side.stop - side.start for side in other), dtype=bool)
+def in_box(array: Shaped[np.ndarray, "x y z"], box: Box, other: Box) -> Shaped[np.ndarray, "i j k"]:
+    """Return a mask, or another array of a box, as another box of the same scan sees it; beyond it is 0."""
+    seen = np.zeros(tuple(side.stop - side.start for side in other), dtype=array.dtype)
     shared = [(max(a.start, b.start), min(a.stop, b.stop)) for a, b in zip(box, other, strict=True)]
     if all(start < stop for start, stop in shared):
         there = tuple(slice(s - o.start, e - o.start) for (s, e), o in zip(shared, other, strict=True))
         here = tuple(slice(s - b.start, e - b.start) for (s, e), b in zip(shared, box, strict=True))
-        seen[there] = mask[here]
+        seen[there] = array[here]
     return seen
 
 
@@ -70,11 +70,13 @@ def by_label(labels: tuple[int, ...]) -> Bool[np.ndarray, "256"]:
 
 @dataclass(frozen=True)
 class GrownMask:
-    """A mask in a box of the scan, and what kind of shape it came from."""
+    """A mask in a box of the scan, what kind of shape it came from, and the HU that came with a lesion cut whole."""
 
     box: Box
     mask: Bool[np.ndarray, "x y z"]
     origin: str = ""
+    hu: Float32[np.ndarray, "x y z"] | None = None
+    """Inside the mask; 0 outside."""
 
 
 def grow_shape(
@@ -86,6 +88,7 @@ def grow_shape(
     diameter_mm: float,
     max_extent_mm: float,
     origin: str,
+    highest: float = MAX_GROWTH,
 ) -> GrownMask:
     """Clip a shape to its host, at the least size at which the clipped mask has the asked-for volume.
 
@@ -99,6 +102,7 @@ def grow_shape(
         diameter_mm: of the sphere of the asked-for volume.
         max_extent_mm: nothing farther from the voxel than that is looked at.
         origin: where the shape came from.
+        highest: level up to which it grows; where that is not enough the mask stays smaller than asked for.
     """
     box = box_around(voxel, labels, min(MAX_GROWTH * diameter_mm, max_extent_mm))
     # a large lesion's size is found on a coarser grid through its origin, then its mask is drawn on the scan's own
@@ -107,7 +111,7 @@ def grow_shape(
     coarse: Box = (x, y, z)
     target_voxels = np.pi / 6 * diameter_mm**3 / voxel_mm3(labels) / np.prod(strides)
     field = _field_in_host(shape, labels, is_host, voxel, coarse, radius_mm=diameter_mm / 2)
-    level, mask = grow_field(field, _within(voxel, coarse), target_voxels=target_voxels)
+    level, mask = grow_field(field, _within(voxel, coarse), target_voxels=target_voxels, highest=highest)
     if max(strides) == 1:
         return GrownMask(box, mask, origin)
     found = ndimage.find_objects(mask.astype(np.uint8))[0]

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from itertools import islice
 
 import numpy as np
-from jaxtyping import Bool, UInt8
+from jaxtyping import Bool, Float32, UInt8
 
 from promptlesion.data.dataset import Dataset
 from promptlesion.data.lesion_instances import sphere_diameter_mm
@@ -33,6 +33,8 @@ class PlacedLesion:
     mask: Bool[np.ndarray, "x y z"]
     diameter_mm: float
     mask_origin: str = "ellipsoid"
+    hu: Float32[np.ndarray, "x y z"] | None = None
+    """Inside the mask, of a real lesion that was cut with its voxels, brought to this grid; 0 outside."""
 
     @property
     def center_voxel(self) -> tuple[int, int, int]:
@@ -120,7 +122,8 @@ def paint_labels(labels: UInt8[np.ndarray, "x y z"], lesion: PlacedLesion, label
 def _placed(type_index: int, grown: GrownMask, labels: Volume, edge_mm: float) -> PlacedLesion:
     box = tight_box(grown.mask, grown.box, labels, edge_mm)
     diameter_mm = sphere_diameter_mm(float(grown.mask.sum()) * voxel_mm3(labels))
-    return PlacedLesion(type_index, box, in_box(grown.mask, grown.box, box), diameter_mm, grown.origin)
+    hu = None if grown.hu is None else in_box(grown.hu, grown.box, box)
+    return PlacedLesion(type_index, box, in_box(grown.mask, grown.box, box), diameter_mm, grown.origin, hu)
 
 
 def _host_voxels(

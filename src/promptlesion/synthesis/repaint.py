@@ -179,4 +179,6 @@ def _widened(lesion: PlacedLesion, image: Volume, margin_mm: float) -> PlacedLes
     after = [min(m, n - side.stop) for m, n, side in zip(margins, image.shape, lesion.box, strict=True)]
     x, y, z = (slice(s.start - b, s.stop + a) for s, b, a in zip(lesion.box, before, after, strict=True))
     box: Box = (x, y, z)
-    return replace(lesion, box=box, mask=np.pad(lesion.mask, list(zip(before, after, strict=True))))
+    padding = list(zip(before, after, strict=True))
+    hu = None if lesion.hu is None else np.pad(lesion.hu, padding)
+    return replace(lesion, box=box, mask=np.pad(lesion.mask, padding), hu=hu)

@@ -3,12 +3,12 @@
 import hashlib
 import math
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Bool, Shaped
+from jaxtyping import Bool, Int16, Shaped
 from scipy import ndimage
 
 from promptlesion.data.dataset import Dataset
@@ -32,13 +32,20 @@ class ShapeSource:
 
 @dataclass(frozen=True)
 class BankShape:
-    """One mask, cropped, its bits packed; from which case it comes."""
+    """One mask, cropped, its bits packed; from which case it comes; perhaps the scan's voxels it was cut with."""
 
     case: str
     spacing_mm: tuple[float, float, float]
     shape: tuple[int, int, int]
     bits: bytes
     diameter_mm: float
+    hu_bytes: bytes = b""
+    """HU of the mask's box, 16 bits each; none where the shape alone was kept."""
+
+    @property
+    def hu(self) -> Int16[np.ndarray, "x y z"] | None:
+        """HU of the mask's box, where it was cut with them."""
+        return np.frombuffer(self.hu_bytes, dtype="<i2").reshape(self.shape) if self.hu_bytes else None
 
     @property
     def mask(self) -> Bool[np.ndarray, "x y z"]:
@@ -54,12 +61,18 @@ class ShapeBank:
     shapes: tuple[BankShape, ...]
 
     @property
+    def has_voxels(self) -> bool:
+        """Whether the shapes are whole lesions, to be pasted with the voxels they were cut with."""
+        return any(shape.hu_bytes for shape in self.shapes)
+
+    @property
     def fingerprint(self) -> str:
         """Identifies the shapes."""
         digest = hashlib.sha256()
         for shape in self.shapes:
             digest.update(f"{shape.case} {shape.spacing_mm} {shape.shape}".encode())
             digest.update(shape.bits)
+            digest.update(shape.hu_bytes)
         return digest.hexdigest()[:16]
 
 
@@ -103,6 +116,27 @@ def cut_bank(dataset: Dataset, lesion_type: LesionType) -> ShapeBank:
         ValueError: there is none.
     """
     return _bank(_cut_masks(dataset, lesion_type), f'{dataset.root}: {lesion_type.name} with shape = "real"')
+
+
+def bank_of(lesions: Iterable[BankShape]) -> ShapeBank:
+    """Order shapes by size."""
+    return ShapeBank(tuple(sorted(lesions, key=lambda shape: (shape.diameter_mm, shape.case, shape.bits))))
+
+
+def cut_with_voxels(
+    case: str,
+    mask: Bool[np.ndarray, "x y z"],
+    hu: Int16[np.ndarray, "x y z"],
+    spacing_mm: tuple[float, float, float],
+) -> BankShape:
+    """Keep a lesion as it is: its mask and the scan's voxels in the mask's box, to be pasted elsewhere."""
+    found = ndimage.find_objects(mask.astype(np.uint8))[0]
+    inside = mask[found]
+    i, j, k = inside.shape
+    diameter_mm = sphere_diameter_mm(float(inside.sum()) * math.prod(spacing_mm))
+    return BankShape(
+        case, spacing_mm, (i, j, k), np.packbits(inside).tobytes(), diameter_mm, hu[found].astype("<i2").tobytes()
+    )
 
 
 _Masks = Iterator[tuple[str, Bool[np.ndarray, "x y z"], tuple[float, float, float]]]
@@ -174,8 +208,7 @@ def _bank(masks: _Masks, where: str) -> ShapeBank:
             f"{where}: expected a mask of at least {_FEWEST_VOXELS} voxels to take a shape from; found "
             + (f"{largest} voxels at most" if largest else "none")
         )
-    kept = shapes[:_MOST_SHAPES]
-    return ShapeBank(tuple(sorted(kept, key=lambda shape: (shape.diameter_mm, shape.case, shape.bits))))
+    return bank_of(shapes[:_MOST_SHAPES])
 
 
 def _packed(case: str, mask: Bool[np.ndarray, "x y z"], spacing_mm: tuple[float, float, float]) -> BankShape:

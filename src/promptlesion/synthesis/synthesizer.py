@@ -1,8 +1,8 @@
 """The interface all methods share, and PromptLesion behind it."""
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
@@ -32,6 +32,7 @@ from promptlesion.diffusion.train import TrainedDiffusion, load_diffusion
 from promptlesion.synthesis.config import SynthesisConfig
 from promptlesion.synthesis.patch_grid import PatchGrid, patch_grid, pull_image, pull_mask
 from promptlesion.synthesis.placement import PlacedLesion
+from promptlesion.synthesis.shape_bank import ShapeBank
 from promptlesion.synthesis.texture import draw_noise, lost_noise
 from promptlesion.training.device import autocast, resolve_device
 from promptlesion.training.seeding import numpy_generator
@@ -84,6 +85,11 @@ class Synthesizer(Protocol):
         """Diameter of the sphere that has the volume of the smallest cell it paints with, say a latent voxel."""
         ...
 
+    @property
+    def own_lesions(self) -> Mapping[str, ShapeBank]:
+        """Whole lesions by type name that it pastes, so that masks are to be theirs; empty where any mask will do."""
+        ...
+
     def paint(
         self, image: Volume, lesions: Sequence[PlacedLesion], *, types: Sequence[int], seeds: Sequence[int]
     ) -> list[Float32[np.ndarray, "x y z"]]:
@@ -106,6 +112,7 @@ class PromptLesionSynthesizer:
     config: SynthesisConfig
     device: torch.device
     method: str = "promptlesion"
+    own_lesions: Mapping[str, ShapeBank] = field(default_factory=dict)
 
     @property
     def model_hash(self) -> str:

@@ -3,14 +3,15 @@
 import logging
 import os
 import signal
-import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from multiprocessing import get_context, parent_process
+from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 
 import torch
+
+from promptlesion.data.processes import end_with_parent
 
 _POLL_SECONDS = 0.25
 _CASES_PER_WORKER = 4
@@ -112,18 +113,10 @@ def _raise_for(workers: Sequence[_Worker]) -> None:
 def _run(work: Callable[[int], None], index: int, messages: Connection) -> None:
     """Do a worker's work; what goes wrong is told to the process that started it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl+C reaches all: the one that started this ends it
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    end_with_parent()
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     try:
         work(index)
     except (OSError, RuntimeError, ValueError) as error:
         messages.send((isinstance(error, ValueError), f"{error}"))
         raise SystemExit(1) from None
-
-
-def _end_with_parent() -> None:
-    """Wait for the end of the process that started this one, and end too."""
-    parent = parent_process()
-    if parent is not None:
-        wait([parent.sentinel])
-        os._exit(1)

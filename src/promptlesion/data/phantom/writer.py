@@ -5,7 +5,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from promptlesion.data.dataset import image_path, label_path, write_case, write_dataset_json, write_spec
+from promptlesion.data.dataset import IMAGE_ENDING, image_path, label_path, write_case, write_dataset_json, write_spec
 from promptlesion.data.phantom.cases import Kind, phantom_case, phantom_labels, phantom_spec
 from promptlesion.data.processes import run_in_processes
 from promptlesion.data.spec import DatasetError
@@ -69,7 +69,7 @@ def _claim_folder(out: Path, kind: Kind, seed: int, names: list[str], *, is_nois
     """Marks the folder as this cohort's, or refuses one that holds anything else."""
     marker = out / _MARKER
     wanted = {"kind": kind, "seed": seed, "version": _VERSION} | ({} if is_noisy else {"is_noisy": False})
-    present = {path.name.removesuffix("_0000.nii.gz") for path in (out / "imagesTr").glob("*_0000.nii.gz")}
+    present = {path.name.removesuffix(IMAGE_ENDING) for path in (out / "imagesTr").glob(f"*{IMAGE_ENDING}")}
     if marker.is_file():
         found = read_json(marker)
         if found != wanted:

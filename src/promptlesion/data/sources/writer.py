@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Shaped, UInt8
 
 from promptlesion.data.case_check import check_hounsfield, label_values, on_the_grid_of
-from promptlesion.data.dataset import image_path, label_path, write_case, write_dataset_json
+from promptlesion.data.dataset import IMAGE_ENDING, image_path, label_path, write_case, write_dataset_json
 from promptlesion.data.processes import run_in_processes
 from promptlesion.data.sources.label_map import whole_labels
 from promptlesion.data.sources.source import Source, SourceCase
@@ -170,7 +170,7 @@ def _check_folder(source: Source, out: Path) -> None:
         twice = [name for name, count in Counter(case.name for case in source.cases).items() if count > 1]
         raise DatasetError(f"expected a name of its own for every case, found {twice[0]} more than once")
     images = [path.name for path in (out / "imagesTr").glob("*") if not path.name.startswith(".")]
-    present = {name.removesuffix("_0000.nii.gz") for name in images}
+    present = {name.removesuffix(IMAGE_ENDING) for name in images}
     is_ours = any(_read_card(out, case.name).get("files") == _files_key(case) for case in source.cases)
     if not is_ours and (present or (out / "dataset.json").exists()):
         found = f"{len(present)} other case(s)" if present else "the dataset.json of another dataset"

@@ -1,0 +1,240 @@
+"""Copy-paste of real lesions into other places (after TumorCP: Yang et al., MICCAI 2021, arXiv 2107.09843).
+
+There is no network: what is kept of the training scans are their lesions, each with its mask and its voxels. A lesion
+is turned, mirrored, scaled and elastically deformed, mask and voxels together, given another gamma and a blur, and put
+into its host in another place of the same or of another training scan.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float32
+from scipy import ndimage
+
+from promptlesion.baselines.config import CopyPasteConfig
+from promptlesion.baselines.hand_painting import EDGE_VOXELS, finer_noise, from_inside, largest_extent_mm, soft_share
+from promptlesion.data.cache import CachedCase, data_fingerprint
+from promptlesion.data.lesion_instances import LesionInstance, cut_instance, sphere_diameter_mm
+from promptlesion.data.lesion_statistics import CARD_KEY, LesionStatistics, measure_lesions, read_statistics
+from promptlesion.data.spec import DatasetSpec
+from promptlesion.data.volume import Volume
+from promptlesion.synthesis.growth import offsets_mm
+from promptlesion.synthesis.placement import PlacedLesion
+from promptlesion.synthesis.real_shape import draw_real_shape
+from promptlesion.synthesis.shape_bank import BankShape, ShapeBank, bank_of, cut_with_voxels
+from promptlesion.training.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
+from promptlesion.training.device import resolve_device
+from promptlesion.training.run import Run
+from promptlesion.training.seeding import numpy_generator
+
+COPY_PASTE = "copy-paste"
+_LESIONS_KEY = "lesions"
+_DEFORMATION = 0.25
+
+
+def train_copy_paste(
+    *,
+    train_cases: Sequence[CachedCase],
+    spec: DatasetSpec,
+    labels: Mapping[str, int],
+    config: CopyPasteConfig,
+    out: Path,
+    seed: int,
+    device: str = "auto",
+) -> Run:
+    """Cut the lesions out of the training cases and keep them as a run, which takes seconds.
+
+    Args:
+        train_cases: cases whose lesions are kept.
+        spec: window, spacing and lesion types of the dataset.
+        labels: its labels, names to values, which tell a lesion's host.
+        config: how lesions are kept and pasted.
+        out: the run's folder.
+        seed: part of what the run is; nothing is drawn here.
+        device: `auto` or a device's name.
+
+    Returns:
+        The finished run.
+    """
+    run = Run(
+        out,
+        stage=COPY_PASTE,
+        config=config.model_dump(mode="json"),
+        seed=seed,
+        inputs={
+            "training cases": ", ".join(case.name for case in train_cases),
+            "data": data_fingerprint(train_cases),
+            "lesions": spec.model_dump_json(),
+        },
+        device=resolve_device(device),
+    )
+    if run.is_finished:
+        return run
+    cut = {
+        f"{lesion_type.name}.{number:04d}": shape
+        for index, lesion_type in enumerate(spec.lesions)
+        for number, shape in enumerate(_cut_lesions(train_cases, spec, index, most=config.max_lesions_per_type))
+    }
+    save_checkpoint(
+        run.checkpoint_folder,
+        card={
+            "stage": COPY_PASTE,
+            "method": COPY_PASTE,
+            **spec.facts(),
+            "data_fingerprint": data_fingerprint(train_cases),
+            "config": config.model_dump(mode="json"),
+            "dataset": spec.model_dump(mode="json"),
+            CARD_KEY: measure_lesions(train_cases, spec, labels).model_dump(mode="json"),
+            _LESIONS_KEY: {name: shape.case for name, shape in cut.items()},
+            "training_cases": [case.name for case in train_cases],
+            "training_subjects": sorted({case.subject for case in train_cases}),
+            "seed": seed,
+        },
+        parts={
+            "hu": {name: torch.from_numpy(_hu(shape).astype(np.int16)) for name, shape in cut.items()},
+            "mask": {name: torch.from_numpy(shape.mask) for name, shape in cut.items()},
+        },
+    )
+    run.finish()
+    return run
+
+
+def _cut_lesions(
+    train_cases: Sequence[CachedCase], spec: DatasetSpec, type_index: int, *, most: int
+) -> list[BankShape]:
+    """Cut the lesions of a type, evenly chosen where there are too many; one that the scan cuts off only for want."""
+    found = [(case, lesion) for case in train_cases for lesion in case.lesions if lesion.type_index == type_index]
+    whole = [(case, lesion) for case, lesion in found if not _is_cut_off(case, lesion)]
+    chosen = whole or found
+    places = np.linspace(0, len(chosen) - 1, min(most, len(chosen))).round().astype(int).tolist()
+    cut = []
+    for case, lesion in (chosen[place] for place in places):
+        box, mask = cut_instance(case.labels, lesion, spec.lesions[type_index].label, margin_voxels=(0, 0, 0))
+        cut.append(cut_with_voxels(case.name, mask, np.asarray(case.image[box]), spec.spacing_mm))
+    return cut
+
+
+def _is_cut_off(case: CachedCase, lesion: LesionInstance) -> bool:
+    return any(
+        side.start == 0 or side.stop == length
+        for side, length in zip(lesion.bounding_box, case.labels.shape, strict=True)
+    )
+
+
+def _hu(shape: BankShape) -> np.ndarray:
+    if shape.hu is None:
+        raise ValueError(f"{shape.case}: expected a lesion with its voxels; found a mask alone")
+    return shape.hu
+
+
+@dataclass(frozen=True)
+class CopyPasteSynthesizer:
+    """Pastes the lesion that a mask was cut with; into any other mask the voxels of one of like size."""
+
+    own_lesions: Mapping[str, ShapeBank]
+    config: CopyPasteConfig
+    spec: DatasetSpec
+    statistics: LesionStatistics
+    model_hash: str
+    device: torch.device
+    method: str = COPY_PASTE
+
+    @property
+    def edge_mm(self) -> float:
+        """Reach of the soft edge."""
+        return EDGE_VOXELS * max(self.spec.spacing_mm)
+
+    @property
+    def max_extent_mm(self) -> float:
+        """Largest lesion along an axis; any that the dataset allows."""
+        return largest_extent_mm(self.spec)
+
+    @property
+    def finest_mm(self) -> float:
+        """Diameter of the sphere that has the volume of a voxel at the spacing lesions are kept at."""
+        return sphere_diameter_mm(float(np.prod(self.spec.spacing_mm)))
+
+    def paint(
+        self, image: Volume, lesions: Sequence[PlacedLesion], *, types: Sequence[int], seeds: Sequence[int]
+    ) -> list[Float32[np.ndarray, "x y z"]]:
+        """Return the HU of every lesion's box; see `Synthesizer.paint`.
+
+        Raises:
+            ValueError: a type of which there is no training lesion.
+        """
+        return [
+            self._paint(image, lesion, type_index, numpy_generator(seed, COPY_PASTE))
+            for lesion, type_index, seed in zip(lesions, types, seeds, strict=True)
+        ]
+
+    def _paint(
+        self, image: Volume, lesion: PlacedLesion, type_index: int, generator: np.random.Generator
+    ) -> Float32[np.ndarray, "_ _ _"]:
+        hu = lesion.hu if type_index == lesion.type_index else None
+        if hu is None:
+            hu = self._voxels_of_another(image, lesion, type_index, generator)
+        hu = from_inside(self._transformed(hu, lesion, generator), lesion.mask, spacing_mm=image.spacing_mm)
+        if self.config.transform_probability > generator.random():
+            blur_mm = generator.uniform(0, self.config.blur_voxels) * min(self.spec.spacing_mm)
+            hu = ndimage.gaussian_filter(hu, [blur_mm / side for side in image.spacing_mm], mode="nearest")
+        scan = image.array[lesion.box].astype(np.float32)
+        hu = hu + finer_noise(
+            scan, lesion.mask, spacing_mm=image.spacing_mm, kept_mm=self.spec.spacing_mm, generator=generator
+        )
+        softness_mm = self.config.edge_softness_voxels * min(self.spec.spacing_mm)
+        share = soft_share(lesion.mask, softness_mm=softness_mm, spacing_mm=image.spacing_mm, edge_mm=self.edge_mm)
+        # the lesion's own edge voxels have the blur of the scanner in them already
+        painted: np.ndarray = scan + np.where(lesion.mask, 1.0, share).astype(np.float32) * (hu - scan)
+        return painted
+
+    def _transformed(
+        self, hu: Float32[np.ndarray, "x y z"], lesion: PlacedLesion, generator: np.random.Generator
+    ) -> Float32[np.ndarray, "x y z"]:
+        """Return the lesion with another gamma, or as it is; its least and its most HU stay."""
+        is_transformed = self.config.transform_probability > generator.random()
+        gamma = float(np.exp(generator.uniform(*np.log(self.config.gamma))))
+        low, high = float(hu[lesion.mask].min()), float(hu[lesion.mask].max())
+        if not is_transformed or high == low:
+            return hu
+        changed: np.ndarray = low + (high - low) * ((hu - low) / (high - low)).clip(0, 1) ** np.float32(gamma)
+        return changed
+
+    def _voxels_of_another(
+        self, image: Volume, lesion: PlacedLesion, type_index: int, generator: np.random.Generator
+    ) -> Float32[np.ndarray, "x y z"]:
+        """Fill a mask with a lesion of like size, whose outermost voxels go on where the mask reaches beyond it."""
+        name = self.spec.lesions[type_index].name
+        if name not in self.own_lesions:
+            raise ValueError(f"{name}: expected a lesion of it in the training cases to paste; found none")
+        shape, _ = draw_real_shape(
+            self.own_lesions[name], diameter_mm=lesion.diameter_mm, deformation=_DEFORMATION, generator=generator
+        )
+        offsets = offsets_mm(lesion.box, lesion.center_voxel, image.affine)[lesion.mask]
+        hu = np.zeros(lesion.mask.shape, dtype=np.float32)
+        hu[lesion.mask] = shape.hu_at(offsets, radius_mm=lesion.diameter_mm / 2)
+        return hu
+
+
+def load_copy_paste(run_folder: Path, *, device: str = "auto") -> CopyPasteSynthesizer:
+    """Read the lesions of a finished run.
+
+    Raises:
+        CheckpointError: the run is not finished or damaged.
+    """
+    checkpoint = load_checkpoint(run_folder / "checkpoint", stage=COPY_PASTE)
+    statistics = read_statistics(checkpoint.card, source=run_folder)
+    spec = DatasetSpec.model_validate(checkpoint.card["dataset"])
+    cases, hu, masks = checkpoint.card[_LESIONS_KEY], checkpoint.part("hu"), checkpoint.part("mask")
+    if not isinstance(cases, dict) or not set(cases) == set(hu) == set(masks):
+        raise CheckpointError(f"{run_folder}: expected voxels and mask of every lesion the card names; found others")
+    lesions: dict[str, list[BankShape]] = {}
+    for name, case in cases.items():
+        cut = cut_with_voxels(str(case), masks[name].numpy(), hu[name].numpy(), spec.spacing_mm)
+        lesions.setdefault(name.rpartition(".")[0], []).append(cut)
+    banks = {name: bank_of(found) for name, found in lesions.items()}
+    config = CopyPasteConfig.model_validate(checkpoint.card["config"])
+    model_hash = str(checkpoint.card["weights_sha256"])
+    return CopyPasteSynthesizer(banks, config, spec, statistics, model_hash, resolve_device(device))

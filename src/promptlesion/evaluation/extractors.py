@@ -1,0 +1,159 @@
+"""Feature extractors by name: the offline default, MedicalNet from the user's file, and a network trained on CT."""
+
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float32, Float64
+from torch import Tensor, nn
+
+from promptlesion.data.intensity import HUWindow
+from promptlesion.evaluation.features import FeatureExtractor, ImageNetSliceFeatures, masked_intensity
+from promptlesion.evaluation.lesions import LesionCrop
+from promptlesion.training.checkpoint import file_hash
+from promptlesion.training.ct_network import ct_weights_path, load_ct_network
+from promptlesion.training.medicalnet import load_medicalnet
+
+EXTRACTORS = ("imagenet", "medicalnet", "ct")
+
+
+class VolumeFeatures:
+    """A 3-D network's features, averaged over the lesion's cube.
+
+    The cube lies around the lesion's bounding box, its side that of the longest edge and a margin on both sides;
+    outside of the mask it holds the window's low end. It is resized to `side_voxels`, so that what the network
+    sees depends neither on the scan's edge nor on the crop's margin.
+    """
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        layer: str,
+        weights_sha256: str,
+        network: nn.Module,
+        pooled: Callable[[Tensor], Tensor],
+        window: HUWindow,
+        scaling: tuple[float, float],
+        margin_voxels: int = 16,
+        side_voxels: int = 48,
+        device: str | torch.device = "cpu",
+    ) -> None:
+        """Take a frozen network.
+
+        Args:
+            name: of the network and its weights, for tables.
+            layer: whose features these are.
+            weights_sha256: of the file of weights.
+            network: of volumes with one channel.
+            pooled: gives the feature vectors of what the network was given.
+            window: HU that map to [-1, 1].
+            scaling: factor and offset from there to what the network was trained on.
+            margin_voxels: around the lesion's bounding box.
+            side_voxels: edge of the cube that the network sees.
+            device: to compute on.
+        """
+        self.name = name
+        self.layer = layer
+        self.weights_sha256 = weights_sha256
+        self._device = torch.device(device)
+        self._network = network.to(self._device).eval()
+        self._pooled = pooled
+        self._window = window
+        self._scaling = scaling
+        self._margin_voxels = margin_voxels
+        self._side_voxels = side_voxels
+        with torch.no_grad():
+            self.dimension = pooled(torch.zeros(1, 1, 32, 32, 32, device=self._device)).shape[1]
+
+    @torch.no_grad()
+    def __call__(self, lesions: Sequence[LesionCrop]) -> Float64[np.ndarray, "lesions dimension"]:
+        """Compute the features, one lesion at a time, so that a vector does not depend on its company."""
+        vectors = np.empty((len(lesions), self.dimension), dtype=np.float64)
+        factor, offset = self._scaling
+        for index, lesion in enumerate(lesions):
+            cube = torch.from_numpy(lesion_cube(lesion, self._window, self._margin_voxels))[None, None]
+            resized = _resized(cube.to(self._device), self._side_voxels)
+            vectors[index] = self._pooled(resized * factor + offset)[0].double().cpu().numpy()
+        return vectors
+
+
+def build_extractor(
+    name: str,
+    *,
+    window: HUWindow,
+    weights: Path | None = None,
+    weights_sha256: str | None = None,
+    device: str | torch.device = "cpu",
+) -> FeatureExtractor:
+    """Build the extractor of this name.
+
+    Args:
+        name: `imagenet` (EfficientNet-lite0 on slices, comes with the package), `medicalnet` (3-D ResNet from the
+            user's own file) or `ct` (3-D ResNet-152 trained on CT, of the extra `ct-features`).
+        window: HU that map to [-1, 1].
+        weights: MedicalNet's file; for `ct`, where the file is not to come from the extra.
+        weights_sha256: what the file's hash must be. Its first digits stand in the extractor's name in any case.
+        device: to compute on.
+
+    Raises:
+        ValueError: an unknown name, a file that is missing or not wanted, or one with another hash.
+    """
+    if name not in EXTRACTORS:
+        raise ValueError(f"extractor: expected one of {', '.join(EXTRACTORS)}; found {name!r}")
+    if name == "imagenet":
+        if weights is not None or weights_sha256 is not None:
+            raise ValueError(f"extractor imagenet: expected no weights file, as it has its own; found {weights}")
+        return ImageNetSliceFeatures(window=window, device=device)
+    if name == "medicalnet" and weights is None:
+        raise ValueError("extractor medicalnet: expected the path of its weights, as resnet_50.pth; found none")
+    path = ct_weights_path() if weights is None else weights
+    network: nn.Module = load_medicalnet(path) if name == "medicalnet" else load_ct_network(path)
+    found = file_hash(path)
+    if weights_sha256 is not None and found != weights_sha256.lower():
+        raise ValueError(f"{path}: expected the SHA-256 {weights_sha256}; found {found}")
+    if name == "medicalnet":
+        # HU spread evenly over the window get mean 0 and variance 1, as MedicalNet was trained on; a lesion scaled by
+        # its own mean and variance would show no brightness
+        return VolumeFeatures(
+            name=f"MedicalNet {path.stem}, SHA-256 {found[:12]}",
+            layer="layer 4, mean over the lesion's cube",
+            weights_sha256=found,
+            network=network,
+            pooled=lambda volumes: network(volumes)[-1].mean((2, 3, 4)),
+            window=window,
+            scaling=(math.sqrt(3), 0.0),
+            device=device,
+        )
+    return VolumeFeatures(
+        name=f"Astra ResNet-152, CT, SHA-256 {found[:12]}",
+        layer="layer 4, mean over the lesion's cube",
+        weights_sha256=found,
+        network=network,
+        pooled=network,
+        window=window,
+        scaling=(0.5, 0.5),
+        device=device,
+    )
+
+
+def lesion_cube(lesion: LesionCrop, window: HUWindow, margin_voxels: int) -> Float32[np.ndarray, "side side side"]:
+    """Put a lesion in the middle of a cube of the window's low end, -1, its longest edge and two margins wide."""
+    occupied = np.argwhere(lesion.mask)
+    low, high = occupied.min(axis=0), occupied.max(axis=0) + 1
+    inner = masked_intensity(lesion, window)[tuple(slice(a, b) for a, b in zip(low, high, strict=True))]
+    side = max(inner.shape) + 2 * margin_voxels
+    before = [(side - length) // 2 for length in inner.shape]
+    widths = [(first, side - length - first) for first, length in zip(before, inner.shape, strict=True)]
+    return np.pad(inner, widths, constant_values=np.float32(-1))
+
+
+def _resized(cube: Tensor, side_voxels: int) -> Tensor:
+    """Resize to a fixed edge; what is larger is averaged, as a sampled one would drop voxels."""
+    size = (side_voxels,) * 3
+    if cube.shape[-1] >= side_voxels:
+        return F.adaptive_avg_pool3d(cube, size)
+    return F.interpolate(cube, size, mode="trilinear", align_corners=False)

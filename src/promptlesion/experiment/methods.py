@@ -1,0 +1,114 @@
+"""What the experiment compares: training on real scans alone, and with lesions of each method that paints."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TypedDict
+
+from promptlesion.baselines.copy_paste import train_copy_paste
+from promptlesion.baselines.difftumor import train_difftumor
+from promptlesion.baselines.intensity import train_intensity
+from promptlesion.baselines.med_ddpm import train_med_ddpm
+from promptlesion.config import Config
+from promptlesion.data.cache import CachedCase
+from promptlesion.data.prepared import PreparedDataset
+from promptlesion.data.spec import DatasetSpec
+from promptlesion.diffusion.train import train_diffusion
+from promptlesion.training.run import Run
+
+REAL = "real"
+METHODS = (
+    REAL,
+    "copy-paste",
+    "intensity",
+    "difftumor",
+    "med-ddpm",
+    "promptlesion-onehot",
+    "promptlesion-transformer",
+)
+LATENT_METHODS = ("difftumor", "promptlesion-onehot", "promptlesion-transformer")
+"""Those that need an autoencoder."""
+_PROMPT_ENCODERS = {"promptlesion-onehot": "one-hot", "promptlesion-transformer": "mask-transformer"}
+
+
+class _Common(TypedDict):
+    """What every method's training takes."""
+
+    train_cases: Sequence[CachedCase]
+    spec: DatasetSpec
+    labels: dict[str, int]
+    out: Path
+    seed: int
+    device: str
+
+
+def parse_methods(text: str) -> tuple[str, ...]:
+    """Read `real,copy-paste` and the like; real comes first, as what all others are compared with.
+
+    Raises:
+        ValueError: an unknown method, one named twice, or no `real` among them.
+    """
+    names = [name.strip() for name in text.split(",")]
+    unknown = [name for name in names if name not in METHODS]
+    if unknown or len(set(names)) < len(names) or REAL not in names:
+        found = f"{unknown[0]!r}" if unknown else text
+        raise ValueError(
+            f"--methods: expected {REAL} and others of {', '.join(METHODS)}, each once, with commas; found {found}"
+        )
+    return tuple(sorted(names, key=METHODS.index))
+
+
+def method_config(method: str, config: Config) -> Config:
+    """Return the configuration with what makes the method: its prompt encoder, or what it cannot do switched off.
+
+    Without a prompt there is no guidance; Med-DDPM sees neither the healthy latent nor the scan's noise.
+    """
+    if method in _PROMPT_ENCODERS:
+        diffusion = config.diffusion.model_copy(update={"prompt_encoder": _PROMPT_ENCODERS[method]})
+        return config.model_copy(update={"diffusion": diffusion})
+    changed: dict[str, object] = {"guidance_scale": 1.0}
+    if method == "med-ddpm":
+        changed |= {"init": "noise", "keep_noise": False, "reinject_background": False}
+    return config.model_copy(update={"synthesis": config.synthesis.model_copy(update=changed)})
+
+
+def patch_voxels(method: str, config: Config) -> int | None:
+    """Return the edge of the patch that a method samples; none where it has no network."""
+    if method == "med-ddpm":
+        return config.med_ddpm.patch_voxels
+    if method == "difftumor":
+        return config.difftumor.patch_voxels
+    return config.diffusion.patch_voxels if method in LATENT_METHODS else None
+
+
+def train_method(
+    method: str, prepared: PreparedDataset, *, autoencoder_run: Path, config: Config, out: Path, seed: int, device: str
+) -> Run:
+    """Train a method that paints on the training subjects, or go on with an interrupted run.
+
+    Args:
+        method: one of `METHODS` but `real`.
+        prepared: the dataset.
+        autoencoder_run: finished stage 1 of the same training subjects; read by the latent methods alone.
+        config: of all stages.
+        out: the run's folder.
+        seed: of the training.
+        device: `auto` or a device's name.
+    """
+    resolved = method_config(method, config)
+    common: _Common = {
+        "train_cases": prepared.train,
+        "spec": prepared.dataset.spec,
+        "labels": prepared.dataset.labels,
+        "out": out,
+        "seed": seed,
+        "device": device,
+    }
+    if method == "copy-paste":
+        return train_copy_paste(config=resolved.copy_paste, **common)
+    if method == "intensity":
+        return train_intensity(config=resolved.intensity, **common)
+    if method == "med-ddpm":
+        return train_med_ddpm(config=resolved.med_ddpm, **common)
+    if method == "difftumor":
+        return train_difftumor(config=resolved.difftumor, autoencoder_run=autoencoder_run, **common)
+    return train_diffusion(config=resolved.diffusion, autoencoder_run=autoencoder_run, **common)

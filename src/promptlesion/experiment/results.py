@@ -1,0 +1,73 @@
+"""What the experiment writes to `results.json`, and its tables and report read."""
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from promptlesion.evaluation.distributions import DistributionRow
+from promptlesion.evaluation.memorisation import Memorisation
+from promptlesion.evaluation.method_comparison import MethodRow
+from promptlesion.evaluation.results import DatasetSummary, FidelityRow
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class Comparison(_Model):
+    """All methods, trained with so many real subjects at one ratio."""
+
+    num_subjects: int = Field(description="real training subjects")
+    num_cases: int = Field(description="real training scans")
+    num_lesions: dict[str, int] = Field(description="real training lesions of each type")
+    ratio: float = Field(description="synthetic scans and patches per real one")
+    num_synthetic: dict[str, float] = Field(description="painted lesions of a cohort, mean over seeds, by method")
+    rows: tuple[MethodRow, ...]
+
+
+class MethodFidelity(_Model):
+    """What the lesions of one method are like, those of all seeds together, against held-out real ones."""
+
+    num_subjects: int
+    method: str
+    distances: tuple[FidelityRow, ...] = Field(description="FID and KID by type and extractor")
+    distributions: tuple[DistributionRow, ...]
+    memorisation: Memorisation
+    volumes_per_minute: float = Field(description="painted patches a minute, four at a time, after a first round")
+    sampling: str = Field(description="sampler and steps, or how else it paints")
+    patch_voxels: int | None = Field(description="edge of the patch; none: it paints the lesion's box alone")
+
+
+class MethodTime(_Model):
+    """What training a method took."""
+
+    num_subjects: int
+    method: str
+    autoencoder_seconds: float | None = Field(description="stage 1, shared by the latent methods; none: it has none")
+    training_seconds: float
+    volumes_per_minute: float | None
+    sampling: str
+    patch_voxels: int | None
+
+
+class ExperimentResults(_Model):
+    """Everything the report shows besides the pictures."""
+
+    title: str = "PromptLesion experiment"
+    command: str
+    created: str = Field(description="ISO 8601, UTC")
+    seed: int
+    seeds: tuple[int, ...]
+    methods: tuple[str, ...]
+    machine: str
+    versions: dict[str, str]
+    dataset: DatasetSummary
+    main_num_subjects: int
+    main_ratio: float
+    comparisons: tuple[Comparison, ...]
+    fidelity: tuple[MethodFidelity, ...]
+    real_against_real: tuple[FidelityRow, ...] = Field(description="held-out against training lesions, for scale")
+    times: tuple[MethodTime, ...]
+    failures: dict[str, str] = Field(description="why pieces of work failed, by name")
+    configuration: dict[str, object]
+    limits: tuple[str, ...]
+    interval_level: float = 0.95
+    num_resamples: int

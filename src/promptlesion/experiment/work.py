@@ -1,0 +1,129 @@
+"""What is done in each piece of an experiment, by whichever process has it."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+
+from promptlesion.autoencoder.train import train_autoencoder
+from promptlesion.baselines.methods import load_method
+from promptlesion.config import Config
+from promptlesion.data.dataset import Dataset, open_dataset
+from promptlesion.data.prepared import PreparedDataset, prepare_dataset
+from promptlesion.evaluation.segmentation_metrics import evaluate_folder
+from promptlesion.experiment.cells import SCORES_FILE, Cell, cohort_name, part_name
+from promptlesion.experiment.fidelity import measure_fidelity
+from promptlesion.experiment.methods import REAL, method_config, train_method
+from promptlesion.experiment.subjects import fewer_subjects
+from promptlesion.segmentation.predict import segment_dataset
+from promptlesion.segmentation.stage import train_stage
+from promptlesion.synthesis.cohort import synthesize_cohort
+from promptlesion.synthesis.plan import mean_lesions_per_case
+from promptlesion.synthesis.synthesizer import Synthesizer
+from promptlesion.training.atomic import write_json
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """What every piece of work has to know; it survives pickling."""
+
+    data: Path
+    lesions: Path | None
+    out: Path
+    config: Config
+    seed: int
+    device: str
+
+    @property
+    def cache(self) -> Path:
+        """Folder of prepared scans."""
+        return self.out / "cache"
+
+    @cached_property
+    def prepared(self) -> PreparedDataset:
+        """The dataset with all its training subjects."""
+        return prepare_dataset(self.data, cache=self.cache, lesions=self.lesions, **self.config.data.split_options())
+
+    def with_subjects(self, num_subjects: int) -> PreparedDataset:
+        """Return the dataset with so many training subjects."""
+        return fewer_subjects(self.prepared, num_subjects, seed=self.config.data.split_seed)
+
+    def load(self, method: str, num_subjects: int) -> Synthesizer:
+        """Read a trained method."""
+        folder = self.out / part_name(num_subjects) / method
+        return load_method(folder, method_config(method, self.config).synthesis, self.device)
+
+    def cohorts(self, method: str, num_subjects: int, ratio: float, seeds: Sequence[int]) -> list[Dataset]:
+        """Open the painted datasets of all seeds."""
+        return [open_dataset(self.out / cohort_name(num_subjects, method, ratio, seed)) for seed in seeds]
+
+
+def do(cell: Cell, experiment: Experiment) -> None:
+    """Do one piece of work, or what is left of it."""
+    prepared, out = experiment.with_subjects(cell.num_subjects), experiment.out / cell.name
+    if cell.kind == "autoencoder":
+        train_autoencoder(
+            train_cases=prepared.train,
+            validation_cases=prepared.validation,
+            spec=prepared.dataset.spec,
+            config=experiment.config.autoencoder,
+            out=out,
+            seed=experiment.seed,
+            device=experiment.device,
+        )
+    elif cell.kind == "method":
+        train_method(
+            cell.method,
+            prepared,
+            autoencoder_run=experiment.out / part_name(cell.num_subjects) / "autoencoder",
+            config=experiment.config,
+            out=out,
+            seed=experiment.seed,
+            device=experiment.device,
+        )
+    elif cell.kind == "cohort":
+        _paint(cell, experiment, prepared, out)
+    elif cell.kind == "segmentation":
+        _segment(cell, experiment, prepared, out)
+    else:
+        measure_fidelity(cell, experiment, prepared, out)
+
+
+def _paint(cell: Cell, experiment: Experiment, prepared: PreparedDataset, out: Path) -> None:
+    """Paint as many cases as the ratio asks for, with as many lesions as real ones have, every type equally often."""
+    config = method_config(cell.method, experiment.config).synthesis
+    synthesizer = experiment.load(cell.method, cell.num_subjects)
+    names = [lesion.name for lesion in prepared.dataset.spec.lesions]
+    per_case = mean_lesions_per_case(names, synthesizer.statistics, lesions_per_case=config.lesions_per_case)
+    per_type = max(1, math.ceil(cell.ratio * len(prepared.train) * per_case / len(names)))
+    synthesize_cohort(
+        prepared.part("train"),
+        synthesizer,
+        counts=dict.fromkeys(names, per_type),
+        config=config,
+        out=out,
+        seed=cell.seed,
+    )
+
+
+def _segment(cell: Cell, experiment: Experiment, prepared: PreparedDataset, out: Path) -> None:
+    """Train a network, segment the held-out scans, and score them."""
+    synthetic = None
+    if cell.method != REAL:
+        (synthetic,) = experiment.cohorts(cell.method, cell.num_subjects, cell.ratio, [cell.seed])
+    config = experiment.config.segmentation.model_copy(update={"synthetic_ratio": cell.ratio})
+    train_stage(
+        prepared,
+        synthetic=synthetic,
+        cache=experiment.cache,
+        config=config,
+        out=out,
+        seed=cell.seed,
+        device=experiment.device,
+    )
+    test = prepared.part("test")
+    segment_dataset(out, test, out / "predictions", device=experiment.device)
+    tolerance_mm = experiment.config.evaluation.surface_tolerance_mm
+    scores = evaluate_folder(test, out / "predictions", tolerance_mm=tolerance_mm)
+    write_json(out / SCORES_FILE, {"scores": [asdict(score) for score in scores]})

@@ -1,0 +1,101 @@
+"""The pieces of an experiment: all that was asked for, once, and nothing before what it needs."""
+
+from pathlib import Path
+
+import pytest
+
+from promptlesion.config import resolve_config
+from promptlesion.experiment.asked import Asked, ask
+from promptlesion.experiment.cells import plan_cells
+from promptlesion.experiment.methods import METHODS, method_config, parse_methods, patch_voxels
+from promptlesion.experiment.work import Experiment
+from promptlesion.training.atomic import write_json
+
+EVERYTHING = Asked(methods=METHODS, seeds=(0, 1, 2), ratios=(0.0, 0.5, 1.0), num_subjects=(4, 8))
+
+
+def test_every_cell_comes_once_and_after_what_it_needs() -> None:
+    cells = plan_cells(EVERYTHING)
+    assert len({cell.name for cell in cells}) == len(cells)
+    seen: set[str] = set()
+    for cell in cells:
+        assert set(cell.needs) <= seen, cell.name
+        seen.add(cell.name)
+
+
+def test_every_method_has_a_network_for_each_seed_ratio_and_number_of_subjects() -> None:
+    cells = plan_cells(EVERYTHING)
+    trained = [(c.num_subjects, c.method, c.ratio, c.seed) for c in cells if c.kind == "segmentation"]
+    painting = [method for method in METHODS if method != "real"]
+    wanted = {(n, m, r, s) for n in (4, 8) for m in painting for r in (0.5, 1.0) for s in (0, 1, 2)}
+    # real scans alone know no ratio, and a ratio of 0 is real scans alone
+    wanted |= {(n, "real", 0, s) for n in (4, 8) for s in (0, 1, 2)}
+    assert sorted(trained) == sorted(wanted)
+    assert sum(cell.kind == "autoencoder" for cell in cells) == 2
+    assert sum(cell.kind == "method" for cell in cells) == 2 * 6
+
+
+def test_without_a_latent_method_there_is_no_autoencoder() -> None:
+    cells = plan_cells(Asked(methods=("real", "copy-paste", "med-ddpm"), seeds=(0,), ratios=(1.0,), num_subjects=(8,)))
+    assert not any(cell.kind == "autoencoder" for cell in cells)
+
+
+def test_the_main_ratio_is_the_one_nearest_to_one_to_one() -> None:
+    ratios = {(0.5, 2.0): 0.5, (0.0, 0.25, 4.0): 0.25, (1.0, 2.0): 1.0, (3.0,): 3.0}
+    for given, main in ratios.items():
+        assert Asked(methods=METHODS, seeds=(0,), ratios=given, num_subjects=(8,)).main_ratio == main
+
+
+def test_a_cell_is_done_when_its_last_file_is_there(tmp_path: Path) -> None:
+    for cell in plan_cells(EVERYTHING):
+        folder = tmp_path / cell.name
+        assert not cell.is_done(tmp_path)
+        write_json(folder / "run.json", {"is_finished": False})
+        assert not cell.is_done(tmp_path)
+        write_json(folder / "run.json", {"is_finished": True})
+        last = {"segmentation": "scores.json", "fidelity": "fidelity.json"}.get(cell.kind)
+        if last:
+            assert not cell.is_done(tmp_path)
+            write_json(folder / last, {})
+        assert cell.is_done(tmp_path)
+
+
+def test_methods_come_in_one_order_real_first() -> None:
+    assert parse_methods("promptlesion-onehot, copy-paste,real") == ("real", "copy-paste", "promptlesion-onehot")
+
+
+@pytest.mark.parametrize("text", ["copy-paste", "real,tumorcp", "real,real", ""])
+def test_other_methods_are_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="--methods: expected real and others of real, copy-paste, intensity"):
+        parse_methods(text)
+
+
+def test_a_method_is_its_configuration() -> None:
+    config = resolve_config(preset="demo")
+    assert method_config("promptlesion-onehot", config).diffusion.prompt_encoder == "one-hot"
+    assert method_config("promptlesion-transformer", config).diffusion.prompt_encoder == "mask-transformer"
+    assert method_config("promptlesion-onehot", config).synthesis.guidance_scale == 1.3
+    assert method_config("difftumor", config).synthesis.guidance_scale == 1.0  # it has no prompt to be guided by
+    assert patch_voxels("med-ddpm", config) == 32
+    assert patch_voxels("promptlesion-onehot", config) == 48
+    assert patch_voxels("copy-paste", config) is None
+
+
+def test_the_command_lines_lists_are_read(tiny_experiment: Experiment) -> None:
+    asked = ask(tiny_experiment, methods="real,intensity", num_seeds=2, ratios="2,0,0.5", real_fractions="1,0.5")
+    assert asked == Asked(methods=("real", "intensity"), seeds=(0, 1), ratios=(0.0, 0.5, 2.0), num_subjects=(1, 2))
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"ratios": "one"}, "--ratios: expected numbers with commas"),
+        ({"ratios": "0"}, "--ratios: expected numbers from 0 on, one of them above 0"),
+        ({"ratios": "-1,1"}, "--ratios: expected numbers from 0 on"),
+        ({"real_fractions": "2"}, "--real-fractions: expected shares"),
+    ],
+)
+def test_bad_lists_are_refused(tiny_experiment: Experiment, changed: dict[str, str], message: str) -> None:
+    given = {"methods": "real,intensity", "ratios": "1", "real_fractions": "1"} | changed
+    with pytest.raises(ValueError, match=message):
+        ask(tiny_experiment, num_seeds=1, **given)

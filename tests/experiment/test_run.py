@@ -1,0 +1,87 @@
+"""An experiment on a tiny dataset: everything is written, a failure is named and does not stop the rest."""
+
+import csv
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from promptlesion.data.dataset import Dataset
+from promptlesion.experiment.asked import Asked, ask
+from promptlesion.experiment.cells import plan_cells
+from promptlesion.experiment.results import ExperimentResults
+from promptlesion.experiment.run import run_experiment
+from promptlesion.experiment.work import Experiment
+from promptlesion.training.run import RunError
+
+FILES = ["results.json", "report.html", "tables/dice.csv", "tables/dice.tex", "tables/table2-time.csv"]
+FILES += ["tables/table3-fid.csv", "tables/table3-kid.tex", "tables/memorisation.csv", "figures/dice.png"]
+FILES += ["figures/figure1.png", "figures/figure2.png"]
+
+
+@pytest.fixture
+def asked(tiny_experiment: Experiment) -> Asked:
+    return ask(tiny_experiment, methods="real,copy-paste", num_seeds=1, ratios="1", real_fractions="1")
+
+
+def written_at(out: Path) -> dict[Path, int]:
+    return {path: path.stat().st_mtime_ns for path in out.rglob("scores.json")}
+
+
+def test_an_experiment_fails_in_parts_goes_on_and_is_not_done_twice(
+    tiny_experiment: Experiment, asked: Asked, tiny_data: Dataset
+) -> None:
+    out = tiny_experiment.out
+    # a file where the cohort's folder should be: that piece cannot be done, nor what needs it
+    blocked = out / "2-subjects" / "synthetic"
+    blocked.parent.mkdir(parents=True)
+    blocked.write_text("in the way", encoding="utf-8")
+    results, failures = run_experiment(tiny_experiment, asked, command="promptlesion experiment", num_workers=2)
+    assert list(failures) == ["2-subjects/synthetic/copy-paste/ratio-1/seed-0"]
+    assert "in the way" not in failures.popitem()[1]
+    assert {row.method for each in results.comparisons for row in each.rows} == {"real"}
+    assert "What failed" in (out / "report.html").read_text(encoding="utf-8")
+    real = written_at(out)
+    assert len(real) == 1
+
+    blocked.unlink()
+    results, failures = run_experiment(tiny_experiment, asked, command="promptlesion experiment", num_workers=2)
+    assert not failures
+    assert all(cell.is_done(out) for cell in plan_cells(asked))
+    done = written_at(out)
+    assert len(done) == 2
+    assert real.items() <= done.items()  # the first network was not trained again
+    for name in FILES:
+        assert (out / name).stat().st_size > 0, name
+    again = ExperimentResults.model_validate_json((out / "results.json").read_bytes())
+    assert again == results
+
+    run_experiment(tiny_experiment, asked, command="promptlesion experiment")
+    assert written_at(out) == done
+
+    _check_dice(out, results)
+    other = replace(tiny_experiment, seed=1)
+    with pytest.raises(RunError, match="expected a run with the asked-for settings; found one with other"):
+        run_experiment(other, asked, command="promptlesion experiment")
+
+
+def _check_dice(out: Path, results: ExperimentResults) -> None:
+    """The table's Dice is the mean of the held-out cases' own, as the scores' files have it."""
+    (comparison,) = results.comparisons
+    assert comparison.num_subjects == 2
+    assert comparison.num_lesions == {"bright": 2, "dark": 2}
+    for method in ("real", "copy-paste/ratio-1"):
+        path = out / "2-subjects" / "segmentation" / method / "seed-0" / "scores.json"
+        scores = json.loads(path.read_text(encoding="utf-8"))["scores"]
+        for score in scores:
+            (row,) = (
+                row
+                for row in comparison.rows
+                if (row.method, row.lesion_type, row.metric) == (method.split("/")[0], score["lesion_type"], "dice")
+                and row.size == "all sizes"
+            )
+            assert row.value.value == pytest.approx(score["dice"], abs=1e-9)  # one held-out subject, one seed
+    with (out / "tables" / "dice.csv").open(encoding="utf-8", newline="") as file:
+        table = list(csv.DictReader(file))
+    assert [line["method"] for line in table] == ["real", "copy-paste"]
