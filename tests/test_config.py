@@ -18,7 +18,9 @@ READERS = {
     "med_ddpm": ["baselines"],
     "synthesis": ["synthesis"],
     "segmentation": ["segmentation"],
-    "evaluation": ["demo.py", "cli.py"],
+    "copy_paste": ["baselines"],
+    "intensity": ["baselines"],
+    "evaluation": ["demo.py", "cli.py", "config.py"],
     "demo": ["demo.py"],
 }
 """Where the settings of each section are used, beside the file that defines them."""

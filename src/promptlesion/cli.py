@@ -71,14 +71,6 @@ class PhantomKind(StrEnum):
     FIVE = "five"
 
 
-class Extractor(StrEnum):
-    """Networks whose features lesions are compared by."""
-
-    IMAGENET = "imagenet"
-    MEDICALNET = "medicalnet"
-    CT = "ct"
-
-
 class SourceLayout(StrEnum):
     """Layouts of scans that `prepare` reads."""
 
@@ -448,74 +440,26 @@ def train_diffusion_verb(
 
     promptlesion train diffusion --method copy-paste --data data/ccta --preset demo --out runs/mine/copy-paste
     """
-    from promptlesion.baselines.copy_paste import train_copy_paste
-    from promptlesion.baselines.difftumor import train_difftumor
-    from promptlesion.baselines.intensity import train_intensity
-    from promptlesion.baselines.med_ddpm import train_med_ddpm
     from promptlesion.config import resolve_config
     from promptlesion.data.prepared import prepare_dataset
-    from promptlesion.diffusion.train import train_diffusion
+    from promptlesion.methods import check_autoencoder, train_method
 
     resolved = resolve_config(preset=preset, file=config, settings=settings or ())
     if types and method is not Method.DIFFTUMOR:
         raise ValueError(f"--type: expected with --method difftumor alone; found {method.value}")
-    autoencoder_run = _autoencoder_of(method, autoencoder)
+    check_autoencoder(method.value, autoencoder)
     with _processes(device) as own_device:
         prepared = prepare_dataset(data, cache=_cache(cache, out), lesions=lesions, **resolved.data.split_options())
-        spec, labels = prepared.dataset.spec, prepared.dataset.labels
-        if method is Method.COPY_PASTE:
-            run = train_copy_paste(
-                train_cases=prepared.train,
-                spec=spec,
-                labels=labels,
-                config=resolved.copy_paste,
-                out=out,
-                seed=seed,
-                device=own_device,
-            )
-        elif method is Method.INTENSITY:
-            run = train_intensity(
-                train_cases=prepared.train,
-                spec=spec,
-                labels=labels,
-                config=resolved.intensity,
-                out=out,
-                seed=seed,
-                device=own_device,
-            )
-        elif autoencoder_run is None:
-            run = train_med_ddpm(
-                train_cases=prepared.train,
-                spec=spec,
-                labels=labels,
-                config=resolved.med_ddpm,
-                out=out,
-                seed=seed,
-                device=own_device,
-            )
-        elif method is Method.DIFFTUMOR:
-            run = train_difftumor(
-                train_cases=prepared.train,
-                spec=spec,
-                labels=labels,
-                autoencoder_run=autoencoder_run,
-                config=resolved.difftumor,
-                out=out,
-                seed=seed,
-                device=own_device,
-                types=types or (),
-            )
-        else:
-            run = train_diffusion(
-                train_cases=prepared.train,
-                spec=spec,
-                labels=labels,
-                autoencoder_run=autoencoder_run,
-                config=resolved.diffusion,
-                out=out,
-                seed=seed,
-                device=own_device,
-            )
+        run = train_method(
+            method.value,
+            prepared,
+            autoencoder_run=autoencoder,
+            config=resolved,
+            out=out,
+            seed=seed,
+            device=own_device,
+            types=types or (),
+        )
         if run.is_finished:
             _say_finished(out, run.seconds)
         else:
@@ -872,17 +816,6 @@ def evaluate_fidelity(
             file_okay=False,
         ),
     ] = None,
-    extractor: Annotated[
-        list[Extractor] | None,
-        typer.Option("--extractor", help="Network of FID and KID, imagenet unless said; repeatable."),
-    ] = None,
-    weights: Annotated[
-        Path | None,
-        typer.Option("--weights", help="medicalnet only: its file, as resnet_50.pth.", dir_okay=False),
-    ] = None,
-    weights_sha256: Annotated[
-        str | None, typer.Option("--weights-sha256", help="SHA-256 that the file of --weights must have.")
-    ] = None,
     lesions: LesionsOption = None,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the intervals.")] = 0,
     device: DeviceOption = "auto",
@@ -898,12 +831,12 @@ def evaluate_fidelity(
 
     promptlesion evaluate fidelity --real data/ccta --synthetic data/ccta-synthetic --out runs/mine/fidelity.json
 
-    promptlesion evaluate fidelity --real data/ccta --synthetic data/ccta-synthetic --extractor imagenet
-    --extractor medicalnet --weights resnet_50.pth --figure distributions.png
+    promptlesion evaluate fidelity --real data/ccta --synthetic data/ccta-synthetic --figure distributions.png
+    --set 'evaluation.extractors=["imagenet", "medicalnet"]' --set evaluation.medicalnet_weights=resnet_50.pth
     """
     from promptlesion.config import resolve_config
     from promptlesion.data.dataset import open_dataset
-    from promptlesion.evaluation.extractors import build_extractor
+    from promptlesion.evaluation.extractors import build_extractors
     from promptlesion.evaluation.fidelity import measure_fidelity, training_cases
     from promptlesion.evaluation.lesions import by_type, collect_lesions
     from promptlesion.training.atomic import write_json
@@ -913,19 +846,12 @@ def evaluate_fidelity(
     resolved = resolve_config(preset=preset, file=config, settings=settings or ())
     dataset = open_dataset(real, lesions)
     painted = open_dataset(synthetic)
-    chosen = list(dict.fromkeys(extractor or [Extractor.IMAGENET]))
-    if Extractor.MEDICALNET not in chosen and (weights is not None or weights_sha256 is not None):
-        raise ValueError("--weights, --weights-sha256: expected with --extractor medicalnet alone; found without it")
-    extractors = [
-        build_extractor(
-            one.value,
-            window=dataset.window,
-            weights=weights if one is Extractor.MEDICALNET else None,
-            weights_sha256=weights_sha256 if one is Extractor.MEDICALNET else None,
-            device=resolve_device(device),
-        )
-        for one in chosen
-    ]
+    extractors = build_extractors(
+        resolved.evaluation.extractors,
+        window=dataset.window,
+        weights=resolved.evaluation.weights,
+        device=resolve_device(device),
+    )
     margin = resolved.evaluation.feature_margin_voxels
     with progress_reports("cutting lesions out") as report:
         real_lesions = collect_lesions(dataset, margin_voxels=margin, on_progress=report)
@@ -1109,16 +1035,6 @@ def _processes(device: str) -> Iterator[str]:
             console.quiet = True
             logging.disable(logging.WARNING)
         yield own_device
-
-
-def _autoencoder_of(method: Method, given: Path | None) -> Path | None:
-    """Return the autoencoder's run; methods that work on voxels take none."""
-    works_on_voxels = method in (Method.MED_DDPM, Method.COPY_PASTE, Method.INTENSITY)
-    if works_on_voxels and given is not None:
-        raise ValueError(f"--autoencoder {given}: expected none, as {method.value} works on voxels; found one")
-    if not works_on_voxels and given is None:
-        raise ValueError(f"--autoencoder: expected a finished run of stage 1 for the method {method.value}; found none")
-    return given
 
 
 def _cache(chosen: Path | None, out: Path) -> Path:

@@ -20,7 +20,7 @@ from promptlesion.config import Config
 from promptlesion.data.cache import data_fingerprint
 from promptlesion.data.dataset import Dataset, open_dataset
 from promptlesion.data.phantom import write_phantom_dataset
-from promptlesion.data.prepared import PreparedDataset, cached_cases, prepare_dataset
+from promptlesion.data.prepared import PreparedDataset, prepare_dataset
 from promptlesion.diffusion.train import train_diffusion
 from promptlesion.evaluation.distances import fidelity_rows
 from promptlesion.evaluation.features import ImageNetSliceFeatures
@@ -53,7 +53,7 @@ from promptlesion.evaluation.segmentation_metrics import (
 from promptlesion.evaluation.slice_changes import largest_change, montage_columns
 from promptlesion.evaluation.summary import dataset_summary, machine_text
 from promptlesion.segmentation.predict import segment_dataset
-from promptlesion.segmentation.train import train_segmentation
+from promptlesion.segmentation.stage import train_stage
 from promptlesion.synthesis.cohort import synthesize_cohort
 from promptlesion.synthesis.drawing import build_drawing
 from promptlesion.synthesis.plan import mean_lesions_per_case
@@ -231,15 +231,11 @@ def _prompt_switch(demo: Demo, synthesizer: PromptLesionSynthesizer) -> dict[str
 
 def _train_segmentations(demo: Demo, synthetic: Dataset) -> dict[str, Run]:
     """Train the same network on real scans alone, and on real and synthetic ones."""
-    synthetic_cases = cached_cases(synthetic, demo.out / "cache")
     return {
-        f"segmentation, {name}": train_segmentation(
-            real_cases=demo.prepared.train,
-            synthetic_cases=synthetic_cases if name == "mixed" else [],
-            validation_cases=demo.prepared.validation,
-            test_cases=demo.prepared.test,
-            spec=demo.dataset.spec,
-            labels=demo.dataset.labels,
+        f"segmentation, {name}": train_stage(
+            demo.prepared,
+            synthetic=synthetic if name == "mixed" else None,
+            cache=demo.out / "cache",
             config=demo.config.segmentation,
             out=demo.out / "segmentation" / name,
             seed=demo.seed,

@@ -81,7 +81,7 @@ def test_weights_without_their_network_are_refused(
     evaluate: Callable[..., tuple[int, str]], datasets: tuple[Dataset, Dataset]
 ) -> None:
     sides = ("--real", datasets[0].root, "--synthetic", datasets[1].root)
-    code, said = evaluate(*sides, "--weights", "resnet_50.pth")
-    assert code == 2 and "expected with --extractor medicalnet alone" in said
-    code, said = evaluate(*sides, "--extractor", "medicalnet")
-    assert code == 2 and "extractor medicalnet: expected the path of its weights" in said
+    code, said = evaluate(*sides, "--set", "evaluation.medicalnet_weights=resnet_50.pth")
+    assert code == 2 and "expected with medicalnet among the extractors" in said
+    code, said = evaluate(*sides, "--set", 'evaluation.extractors=["medicalnet"]')
+    assert code == 2 and "medicalnet_weights: expected the path of MedicalNet" in said

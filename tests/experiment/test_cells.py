@@ -7,8 +7,8 @@ import pytest
 from promptlesion.config import resolve_config
 from promptlesion.experiment.asked import Asked, ask
 from promptlesion.experiment.cells import plan_cells
-from promptlesion.experiment.methods import METHODS, method_config, parse_methods, patch_voxels
 from promptlesion.experiment.work import Experiment
+from promptlesion.methods import METHODS, method_config, parse_methods, patch_voxels
 from promptlesion.training.atomic import write_json
 
 EVERYTHING = Asked(methods=METHODS, seeds=(0, 1, 2), ratios=(0.0, 0.5, 1.0), num_subjects=(4, 8))

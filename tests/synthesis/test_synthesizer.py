@@ -128,13 +128,15 @@ def test_reinjection_leaves_the_healthy_latent_where_nothing_is_painted(
     mask[0, 0, 11:13, 6:7, 14:17] = True
     is_painted = torch.zeros(6, 6, 6, dtype=torch.bool)
     is_painted[2:4, 1:3, 3:5] = True
+    encoded = network.encode(image)
     decoded: list[torch.Tensor] = []
     hook = network.decoder.register_forward_pre_hook(lambda _, inputs: decoded.append(inputs[0]))
     try:
         for reinject_background in (True, False):
             update = {"sampler": sampler, "reinject_background": reinject_background}
-            replace(synthesizer, config=config.model_copy(update=update))._sample(image, mask, torch.tensor([0]), [5])
-        network.decode(network.encode(image))
+            variant = replace(synthesizer, config=config.model_copy(update=update))
+            variant._sample(image, encoded, mask, torch.tensor([0]), [5])
+        network.decode(encoded)
     finally:
         hook.remove()
     reinjected, plain, healthy = (latent[0] for latent in decoded)

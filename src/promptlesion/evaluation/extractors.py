@@ -1,7 +1,7 @@
 """Feature extractors by name: the offline default, MedicalNet from the user's file, and a network trained on CT."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -138,6 +138,21 @@ def build_extractor(
         scaling=(0.5, 0.5),
         device=device,
     )
+
+
+def build_extractors(
+    names: Sequence[str],
+    *,
+    window: HUWindow,
+    weights: Mapping[str, tuple[Path, str | None]],
+    device: str | torch.device = "cpu",
+) -> list[FeatureExtractor]:
+    """Build the networks of some names, each once; `weights` holds the file and wanted hash of those that need one."""
+    built = []
+    for name in dict.fromkeys(names):
+        path, sha256 = weights.get(name, (None, None))
+        built.append(build_extractor(name, window=window, weights=path, weights_sha256=sha256, device=device))
+    return built
 
 
 def lesion_cube(lesion: LesionCrop, window: HUWindow, margin_voxels: int) -> Float32[np.ndarray, "side side side"]:

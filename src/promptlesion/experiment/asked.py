@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from promptlesion.experiment.methods import REAL, parse_methods
 from promptlesion.experiment.subjects import subject_counts
+from promptlesion.methods import REAL, parse_methods
 
 if TYPE_CHECKING:
     from promptlesion.experiment.work import Experiment

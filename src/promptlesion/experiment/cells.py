@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 from promptlesion.experiment.asked import Asked
-from promptlesion.experiment.methods import LATENT_METHODS, REAL
+from promptlesion.methods import LATENT_METHODS, REAL
 from promptlesion.training.run import is_finished_run
 
 SCORES_FILE = "scores.json"

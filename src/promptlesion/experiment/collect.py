@@ -9,7 +9,7 @@ from pydantic import TypeAdapter
 
 from promptlesion.data.provenance import read_provenance
 from promptlesion.evaluation.distances import fidelity_rows
-from promptlesion.evaluation.extractors import build_extractor
+from promptlesion.evaluation.extractors import build_extractors
 from promptlesion.evaluation.lesions import by_type, collect_lesions
 from promptlesion.evaluation.method_comparison import method_rows
 from promptlesion.evaluation.results import FidelityRow
@@ -23,9 +23,9 @@ from promptlesion.experiment.cells import (
     part_name,
     segmentation_name,
 )
-from promptlesion.experiment.methods import LATENT_METHODS, REAL
 from promptlesion.experiment.results import Comparison, ExperimentResults, MethodFidelity, MethodTime
 from promptlesion.experiment.work import Experiment
+from promptlesion.methods import LATENT_METHODS, REAL
 from promptlesion.training.atomic import read_json, write_text
 from promptlesion.training.device import resolve_device
 
@@ -129,14 +129,20 @@ def _real_against_real(experiment: Experiment) -> tuple[FidelityRow, ...]:
             by_type(collect_lesions(experiment.prepared.part(part), margin_voxels=config.feature_margin_voxels), names)
             for part in ("test", "train")
         )
-        found = fidelity_rows(
-            build_extractor("imagenet", window=dataset.window, weights=None, device=resolve_device(experiment.device)),
-            held_out,
-            trained_on,
-            compared="held-out against training",
-            seed=experiment.seed,
+        extractors = build_extractors(
+            config.extractors,
+            window=dataset.window,
+            weights=config.weights,
+            device=resolve_device(experiment.device),
         )
-        write_text(path, rows.dump_json(found).decode() + "\n")
+        found = [
+            row
+            for extractor in extractors
+            for row in fidelity_rows(
+                extractor, held_out, trained_on, compared="held-out against training", seed=experiment.seed
+            )
+        ]
+        write_text(path, rows.dump_json(tuple(found)).decode() + "\n")
     return rows.validate_json(path.read_bytes())
 
 

@@ -7,15 +7,14 @@ from typing import TYPE_CHECKING
 
 from promptlesion.data.dataset import Dataset
 from promptlesion.data.prepared import PreparedDataset
-from promptlesion.evaluation.distances import fidelity_rows
-from promptlesion.evaluation.distributions import distribution_figure, distribution_rows
-from promptlesion.evaluation.extractors import build_extractor
+from promptlesion.evaluation.distributions import distribution_figure
+from promptlesion.evaluation.extractors import build_extractors
+from promptlesion.evaluation.fidelity import measure_fidelity, plaque_types
 from promptlesion.evaluation.figures import save_figure
 from promptlesion.evaluation.lesions import LesionCrop, by_type, collect_lesions
-from promptlesion.evaluation.memorisation import find_copies
 from promptlesion.experiment.cells import FIDELITY_FILE, Cell
-from promptlesion.experiment.methods import patch_voxels
 from promptlesion.experiment.results import MethodFidelity
+from promptlesion.methods import patch_voxels
 from promptlesion.synthesis.repaint import MaskedScan, paint_masks, scans_with_own_masks
 from promptlesion.synthesis.synthesizer import Synthesizer
 from promptlesion.training.atomic import write_text
@@ -27,12 +26,11 @@ _VOLUMES_AT_ONCE = 4
 _NUM_TIMED = 12
 
 
-def measure_fidelity(cell: Cell, experiment: "Experiment", prepared: PreparedDataset, out: Path) -> None:
+def measure_method(cell: Cell, experiment: "Experiment", prepared: PreparedDataset, out: Path) -> None:
     """Compare the lesions of all seeds' cohorts with held-out real ones, and look for copies of training lesions."""
     config, dataset = experiment.config, prepared.dataset
     synthesizer = experiment.load(cell.method, cell.num_subjects)
     names = [lesion.name for lesion in dataset.spec.lesions]
-    plaque_types = [lesion.name for lesion in dataset.spec.lesions if lesion.lumen]
     margin = config.evaluation.feature_margin_voxels
     seeds = [int(name.rsplit("-", 1)[1]) for name in cell.needs]
     painted: list[LesionCrop] = []
@@ -41,26 +39,33 @@ def measure_fidelity(cell: Cell, experiment: "Experiment", prepared: PreparedDat
         painted += [replace(lesion, case=f"seed {seed}, {lesion.case}") for lesion in found]
     held_out = collect_lesions(prepared.part("test"), margin_voxels=margin)
     trained_on = collect_lesions(prepared.part("train"), margin_voxels=margin)
-    real_by_type, painted_by_type = by_type(held_out, names), by_type(painted, names)
-    distances = fidelity_rows(
-        build_extractor("imagenet", window=dataset.window, weights=None, device=synthesizer.device),
-        real_by_type,
-        painted_by_type,
-        compared="held-out against synthetic",
+    measured = measure_fidelity(
+        held_out,
+        painted,
+        trained_on,
+        lesion_types=dataset.spec.lesions,
+        extractors=build_extractors(
+            config.evaluation.extractors,
+            window=dataset.window,
+            weights=config.evaluation.weights,
+            device=synthesizer.device,
+        ),
         seed=experiment.seed,
     )
     patch = patch_voxels(cell.method, config)
     result = MethodFidelity(
         num_subjects=cell.num_subjects,
         method=cell.method,
-        distances=distances,
-        distributions=distribution_rows(real_by_type, painted_by_type, plaque_types=plaque_types),
-        memorisation=find_copies(painted, trained_on),
+        measured=measured,
         volumes_per_minute=_volumes_per_minute(synthesizer, prepared.part("train"), seed=experiment.seed),
         sampling=f"{config.synthesis.sampler}, {config.synthesis.num_steps} steps" if patch else "no network",
         patch_voxels=patch,
     )
-    figure = distribution_figure(real_by_type, {cell.method: painted_by_type}, plaque_types=plaque_types)
+    figure = distribution_figure(
+        by_type(held_out, names),
+        {cell.method: by_type(painted, names)},
+        plaque_types=plaque_types(dataset.spec.lesions),
+    )
     save_figure(figure, out / "distributions.png")
     write_text(out / FIDELITY_FILE, result.model_dump_json(indent=1) + "\n")
 

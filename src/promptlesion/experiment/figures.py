@@ -10,8 +10,8 @@ from matplotlib.figure import Figure
 from promptlesion.data.dataset import Dataset
 from promptlesion.evaluation.method_comparison import ALL_SIZES, ALL_TYPES, MethodRow
 from promptlesion.evaluation.palette import GRID_COLOR, MUTED_COLOR, REAL_COLOR, TEXT_COLOR, readable
-from promptlesion.experiment.methods import METHODS, REAL
 from promptlesion.experiment.results import Comparison
+from promptlesion.methods import METHODS, REAL
 from promptlesion.synthesis.repaint import MaskedScan, blend_masks, paint_masks, scans_with_own_masks, widened
 from promptlesion.synthesis.synthesizer import Synthesizer
 

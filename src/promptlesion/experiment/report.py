@@ -17,10 +17,10 @@ from promptlesion.experiment.asked import Asked
 from promptlesion.experiment.cells import part_name
 from promptlesion.experiment.collect import collect_results
 from promptlesion.experiment.figures import dice_figure, gallery_figure, sweep_figure
-from promptlesion.experiment.methods import REAL
 from promptlesion.experiment.results import ExperimentResults
 from promptlesion.experiment.tables import all_tables, main_comparison, write_tables
 from promptlesion.experiment.work import Experiment
+from promptlesion.methods import REAL
 from promptlesion.training.atomic import write_text
 from promptlesion.training.progress import progress_bar
 
@@ -58,7 +58,7 @@ def write_experiment(
         tables=tables,
         pictures={name: base64.b64encode(path.read_bytes()).decode("ascii") for name, path in figures.items()},
         captions={name: _CAPTIONS.get(name, name.replace("-", ": ", 1)) for name in figures},
-        layers=sorted({f"{row.network}, {row.layer}" for each in results.fidelity for row in each.distances}),
+        layers=sorted({f"{row.network}, {row.layer}" for each in results.fidelity for row in each.measured.fidelity}),
         configuration=list(flattened(results.configuration)),
     )
     write_text(experiment.out / "report.html", html)

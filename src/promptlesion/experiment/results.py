@@ -2,8 +2,7 @@
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from promptlesion.evaluation.distributions import DistributionRow
-from promptlesion.evaluation.memorisation import Memorisation
+from promptlesion.evaluation.fidelity import Fidelity
 from promptlesion.evaluation.method_comparison import MethodRow
 from promptlesion.evaluation.results import DatasetSummary, FidelityRow
 
@@ -28,9 +27,7 @@ class MethodFidelity(_Model):
 
     num_subjects: int
     method: str
-    distances: tuple[FidelityRow, ...] = Field(description="FID and KID by type and extractor")
-    distributions: tuple[DistributionRow, ...]
-    memorisation: Memorisation
+    measured: Fidelity = Field(description="distances, distributions and copies")
     volumes_per_minute: float = Field(description="painted patches a minute, four at a time, after a first round")
     sampling: str = Field(description="sampler and steps, or how else it paints")
     patch_voxels: int | None = Field(description="edge of the patch; none: it paints the lesion's box alone")

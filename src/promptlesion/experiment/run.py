@@ -23,6 +23,7 @@ from rich.console import Console
 
 from promptlesion.data.cache import data_fingerprint
 from promptlesion.data.processes import end_with_parent, threads_each
+from promptlesion.evaluation.report import duration_text
 from promptlesion.experiment.asked import Asked
 from promptlesion.experiment.board import Board, shown
 from promptlesion.experiment.cells import Cell, plan_cells
@@ -88,6 +89,14 @@ def run_experiment(
     _look(board, experiment.out, set())
     if any(board.state(cell) != "done" for cell in cells):
         board.estimates = estimate_cells(cells, experiment, num_workers=num_workers)
+        num_left = sum(board.state(cell) != "done" for cell in cells)
+        logger.info(
+            "%d of %d pieces of work are left: about %s with %d at a time",
+            num_left,
+            len(cells),
+            duration_text(board.seconds_left() or 0.0),
+            num_workers,
+        )
     failures: dict[str, str] = {}
     with shown(board, _STDERR) as draw:
         for _ in _worked(board, experiment, num_workers, failures):

@@ -152,7 +152,7 @@ def distance_table(results: ExperimentResults, key: str) -> Table:
     """The paper's Table 3: FID (or KID) by type and on average, for each extractor; the paper's FID beside it."""
     types = results.dataset.lesion_types
     groups: list[tuple[str, str, Sequence[FidelityRow]]] = [
-        (each.method, str(each.num_subjects), each.distances) for each in results.fidelity
+        (each.method, str(each.num_subjects), each.measured.fidelity) for each in results.fidelity
     ]
     groups.append(("real training lesions", str(results.main_num_subjects), results.real_against_real))
     body = []
@@ -200,7 +200,7 @@ def distribution_table(results: ExperimentResults) -> Table:
             f"{row.ks_p_value:.3f}",
         )
         for each in results.fidelity
-        for row in each.distributions
+        for row in each.measured.distributions
     )
     return Table(
         "distributions",
@@ -215,7 +215,9 @@ def memorisation_table(results: ExperimentResults) -> Table:
     """How many painted lesions are copies of training lesions, and the nearest ones by name."""
     body = []
     for each in results.fidelity:
-        found = each.memorisation
+        found = each.measured.memorisation
+        if found is None:
+            continue
         nearest = sorted(found.synthetic, key=lambda row: row.distance - row.threshold)[:1]
         named = found.copies[:_MOST_NAMED] or nearest
         body.append(

@@ -13,9 +13,9 @@ from promptlesion.data.dataset import Dataset, open_dataset
 from promptlesion.data.prepared import PreparedDataset, prepare_dataset
 from promptlesion.evaluation.segmentation_metrics import evaluate_folder
 from promptlesion.experiment.cells import SCORES_FILE, Cell, cohort_name, part_name
-from promptlesion.experiment.fidelity import measure_fidelity
-from promptlesion.experiment.methods import REAL, method_config, train_method
+from promptlesion.experiment.fidelity import measure_method
 from promptlesion.experiment.subjects import fewer_subjects
+from promptlesion.methods import LATENT_METHODS, REAL, method_config, train_method
 from promptlesion.segmentation.predict import segment_dataset
 from promptlesion.segmentation.stage import train_stage
 from promptlesion.synthesis.cohort import synthesize_cohort
@@ -73,10 +73,11 @@ def do(cell: Cell, experiment: Experiment) -> None:
             device=experiment.device,
         )
     elif cell.kind == "method":
+        autoencoder = experiment.out / part_name(cell.num_subjects) / "autoencoder"
         train_method(
             cell.method,
             prepared,
-            autoencoder_run=experiment.out / part_name(cell.num_subjects) / "autoencoder",
+            autoencoder_run=autoencoder if cell.method in LATENT_METHODS else None,
             config=experiment.config,
             out=out,
             seed=experiment.seed,
@@ -87,7 +88,7 @@ def do(cell: Cell, experiment: Experiment) -> None:
     elif cell.kind == "segmentation":
         _segment(cell, experiment, prepared, out)
     else:
-        measure_fidelity(cell, experiment, prepared, out)
+        measure_method(cell, experiment, prepared, out)
 
 
 def _paint(cell: Cell, experiment: Experiment, prepared: PreparedDataset, out: Path) -> None:

@@ -158,14 +158,17 @@ class PromptLesionSynthesizer:
         patches = np.stack([window.normalize(pull_image(grid, image)) for grid in grids])
         masks = np.stack([pull_mask(grid, lesion) for grid, lesion in zip(grids, lesions, strict=True)])
         images = torch.from_numpy(patches)[:, None].to(self.device)
+        with autocast(self.device, self.model.config.precision):
+            healthy = self.model.autoencoder.network.encode(images)
         decoded = self._sample(
             images,
+            healthy,
             torch.from_numpy(masks)[:, None].to(self.device),
             torch.tensor(types, device=self.device),
             seeds,
         )
         decoded_hu = window.to_hu(decoded[:, 0].cpu().numpy())
-        noise_hu = self._noise(image, lesions, grids, images, seeds) if self.config.keep_noise else None
+        noise_hu = self._noise(image, lesions, grids, healthy, seeds) if self.config.keep_noise else None
         painted = []
         for index, (grid, lesion) in enumerate(zip(grids, lesions, strict=True)):
             box_hu = grid.push(decoded_hu[index], lesion.box)
@@ -182,13 +185,13 @@ class PromptLesionSynthesizer:
         image: Volume,
         lesions: Sequence[PlacedLesion],
         grids: Sequence[PatchGrid],
-        patches: Float[Tensor, "batch 1 x y z"],
+        healthy: Float[Tensor, "batch channel x y z"],
         seeds: Sequence[int],
     ) -> list[Float32[np.ndarray, "_ _ _"]]:
         """Return noise for every lesion's box like that which the autoencoder drops of the scan there."""
         window, network = HUWindow(*self.spec.window_hu), self.model.autoencoder.network
         with autocast(self.device, self.model.config.precision):
-            kept_hu = window.to_hu(network.decode(network.encode(patches))[:, 0].float().cpu().numpy())
+            kept_hu = window.to_hu(network.decode(healthy)[:, 0].float().cpu().numpy())
         found = []
         for lesion, grid, kept, seed in zip(lesions, grids, kept_hu, seeds, strict=True):
             covered = grid.footprint(image.shape)
@@ -204,7 +207,9 @@ class PromptLesionSynthesizer:
             found.append(crop(noise, (x, y, z), lesion.mask.shape, fill=0))
         return found
 
-    def _sample(self, image: Tensor, mask: Tensor, lesion_type: Tensor, seeds: Sequence[int]) -> Tensor:
+    def _sample(
+        self, image: Tensor, healthy: Tensor, mask: Tensor, lesion_type: Tensor, seeds: Sequence[int]
+    ) -> Tensor:
         """Return the decoded patches, normalised."""
         network, denoiser = self.model.autoencoder.network, self.model.denoiser
         margin_voxels = self.model.config.blank_margin_voxels
@@ -219,15 +224,13 @@ class PromptLesionSynthesizer:
             levels = denoiser.schedule.spaced_levels(self.config.num_steps)
             start = noise.draw()
             reinject = None
-            if self.config.init == "healthy" or self.config.reinject_background:
-                healthy = network.encode(image)
-                if self.config.init == "healthy":
-                    first = torch.full((len(image),), levels[0], device=self.device)
-                    start = denoiser.schedule.add_noise(healthy, start, first)
-                if self.config.reinject_background:
-                    region = dilate(mask, margin_voxels=margin_voxels)
-                    is_painted = mask_on_latent_grid(region, downsampling=network.downsampling) > 0
-                    reinject = _background(healthy, is_painted, noise)
+            if self.config.init == "healthy":
+                first = torch.full((len(image),), levels[0], device=self.device)
+                start = denoiser.schedule.add_noise(healthy, start, first)
+            if self.config.reinject_background:
+                region = dilate(mask, margin_voxels=margin_voxels)
+                is_painted = mask_on_latent_grid(region, downsampling=network.downsampling) > 0
+                reinject = _background(healthy, is_painted, noise)
             latent = self._walk(start, levels, noise, self._denoise(conditioning), reinject)
             return network.decode(latent)
 

@@ -1,4 +1,4 @@
-"""What the experiment compares: training on real scans alone, and with lesions of each method that paints."""
+"""The methods by name: training on real scans alone, and with lesions of each method that paints."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,7 +15,7 @@ from promptlesion.data.spec import DatasetSpec
 from promptlesion.diffusion.train import train_diffusion
 from promptlesion.training.run import Run
 
-REAL = "real"
+REAL, PROMPTLESION = "real", "promptlesion"
 METHODS = (
     REAL,
     "copy-paste",
@@ -62,6 +62,8 @@ def method_config(method: str, config: Config) -> Config:
 
     Without a prompt there is no guidance; Med-DDPM sees neither the healthy latent nor the scan's noise.
     """
+    if method == PROMPTLESION:
+        return config
     if method in _PROMPT_ENCODERS:
         diffusion = config.diffusion.model_copy(update={"prompt_encoder": _PROMPT_ENCODERS[method]})
         return config.model_copy(update={"diffusion": diffusion})
@@ -80,19 +82,44 @@ def patch_voxels(method: str, config: Config) -> int | None:
     return config.diffusion.patch_voxels if method in LATENT_METHODS else None
 
 
+def check_autoencoder(method: str, run_folder: Path | None) -> None:
+    """Make sure that a method has the autoencoder it needs.
+
+    Raises:
+        ValueError: it is missing, or there is one for a method that works on voxels.
+    """
+    is_latent = method in (PROMPTLESION, *LATENT_METHODS)
+    if is_latent and run_folder is None:
+        raise ValueError(f"--autoencoder: expected a finished run of stage 1 for the method {method}; found none")
+    if not is_latent and run_folder is not None:
+        raise ValueError(f"--autoencoder {run_folder}: expected none, as {method} works on voxels; found one")
+
+
 def train_method(
-    method: str, prepared: PreparedDataset, *, autoencoder_run: Path, config: Config, out: Path, seed: int, device: str
+    method: str,
+    prepared: PreparedDataset,
+    *,
+    autoencoder_run: Path | None,
+    config: Config,
+    out: Path,
+    seed: int,
+    device: str,
+    types: Sequence[str] = (),
 ) -> Run:
     """Train a method that paints on the training subjects, or go on with an interrupted run.
 
     Args:
-        method: one of `METHODS` but `real`.
+        method: one of `METHODS` but `real`, or `promptlesion`: with the prompt encoder of the configuration.
         prepared: the dataset.
-        autoencoder_run: finished stage 1 of the same training subjects; read by the latent methods alone.
+        autoencoder_run: finished stage 1 of the same training subjects; the latent methods alone have one.
         config: of all stages.
         out: the run's folder.
         seed: of the training.
         device: `auto` or a device's name.
+        types: of DiffTumor the lesion types to train models of; by default all.
+
+    Raises:
+        ValueError: an autoencoder is missing, or there is one for a method that works on voxels.
     """
     resolved = method_config(method, config)
     common: _Common = {
@@ -103,12 +130,13 @@ def train_method(
         "seed": seed,
         "device": device,
     }
+    check_autoencoder(method, autoencoder_run)
+    if autoencoder_run is not None:
+        if method == "difftumor":
+            return train_difftumor(config=resolved.difftumor, autoencoder_run=autoencoder_run, types=types, **common)
+        return train_diffusion(config=resolved.diffusion, autoencoder_run=autoencoder_run, **common)
     if method == "copy-paste":
         return train_copy_paste(config=resolved.copy_paste, **common)
     if method == "intensity":
         return train_intensity(config=resolved.intensity, **common)
-    if method == "med-ddpm":
-        return train_med_ddpm(config=resolved.med_ddpm, **common)
-    if method == "difftumor":
-        return train_difftumor(config=resolved.difftumor, autoencoder_run=autoencoder_run, **common)
-    return train_diffusion(config=resolved.diffusion, autoencoder_run=autoencoder_run, **common)
+    return train_med_ddpm(config=resolved.med_ddpm, **common)
