@@ -32,15 +32,9 @@ _PAPER_FID = {
     "promptlesion-onehot": (5.5, 5.9, 4.8, 5.2, 6.2, 5.5),
     "promptlesion-transformer": (5.3, 5.8, 5.0, 5.3, 5.2, 5.3),
 }
-_LATEX = (
-    ("\\", r"\textbackslash "),
-    *((character, "\\" + character) for character in "&%$#_{}"),
-    ("–", "--"),
-    ("³", "$^3$"),
-    ("×", r"$\times$"),
-    ("<", "$<$"),
-    (">=", r"$\geq$"),
-    ("±", r"$\pm$"),
+_LATEX = str.maketrans(
+    {character: "\\" + character for character in "&%$#_{}"}
+    | {"\\": r"\textbackslash{}", "–": "--", "³": "$^3$", "<": "$<$", ">": "$>$", "≥": r"$\geq$", "±": r"$\pm$"}
 )
 _PAPER_TYPES = ("calcified_plaque", "non_calcified_plaque", "liver_tumor", "kidney_tumor", "pancreas_tumor")
 
@@ -335,6 +329,4 @@ def _by_metric(rows: Sequence[MethodRow], key: Callable[[MethodRow], tuple[str, 
 
 
 def _escaped(text: str) -> str:
-    for character, replacement in _LATEX:
-        text = text.replace(character, replacement)
-    return text
+    return text.replace(">=", "≥").translate(_LATEX)

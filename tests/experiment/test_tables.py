@@ -1,0 +1,152 @@
+"""Tables say what the results hold, in every form, and the sentences say no more than the intervals do."""
+
+import csv
+import io
+
+import pytest
+
+from promptlesion.evaluation.method_comparison import MethodRow
+from promptlesion.evaluation.results import DatasetSummary, Estimate
+from promptlesion.experiment.report import summary_sentences
+from promptlesion.experiment.results import Comparison, ExperimentResults, MethodTime
+from promptlesion.experiment.tables import Table, all_tables, as_csv, as_latex
+
+TYPES = ("calcified_plaque", "liver_tumor")
+
+
+def row(method: str, lesion_type: str, value: float, difference: tuple[float, float, float] | None = None) -> MethodRow:
+    estimate = None if difference is None else Estimate(value=difference[0], low=difference[1], high=difference[2])
+    return MethodRow(
+        method=method,
+        lesion_type=lesion_type,
+        size="all sizes",
+        metric="dice",
+        num_subjects=12,
+        num_seeds=3,
+        value=Estimate(value=value, low=value - 0.1, high=value + 0.1),
+        difference=estimate,
+        p_value=None if difference is None else 0.04,
+    )
+
+
+def results(rows: tuple[MethodRow, ...]) -> ExperimentResults:
+    """Two methods at one ratio; the second number of subjects is there for the sweep."""
+    comparisons = tuple(
+        Comparison(
+            num_subjects=number,
+            num_cases=number,
+            num_lesions=dict.fromkeys(TYPES, 3),
+            ratio=1.0,
+            num_synthetic={"copy-paste": 6.0},
+            rows=rows,
+        )
+        for number in (4, 8)
+    )
+    return ExperimentResults(
+        command="promptlesion experiment",
+        created="2026-11-22T00:00:00+00:00",
+        seed=0,
+        seeds=(0, 1, 2),
+        methods=("real", "copy-paste"),
+        machine="a machine",
+        versions={},
+        dataset=DatasetSummary(
+            name="data",
+            path="data",
+            is_phantom=False,
+            lesion_types=TYPES,
+            spacing_mm=(1.0, 1.0, 1.0),
+            window_hu=(-100.0, 200.0),
+            num_train_cases=8,
+            num_validation_cases=2,
+            num_test_cases=12,
+            num_train_subjects=8,
+            num_validation_subjects=2,
+            num_test_subjects=12,
+            num_synthetic_cases=0,
+        ),
+        main_num_subjects=8,
+        main_ratio=1.0,
+        comparisons=comparisons,
+        fidelity=(),
+        real_against_real=(),
+        times=(
+            MethodTime(
+                num_subjects=8,
+                method="copy-paste",
+                autoencoder_seconds=None,
+                training_seconds=2.0,
+                volumes_per_minute=None,
+                sampling="no network",
+                patch_voxels=None,
+            ),
+        ),
+        failures={},
+        configuration={},
+        limits=(),
+        num_resamples=100,
+    )
+
+
+HELPS = (
+    row("real", "calcified_plaque", 0.5),
+    row("copy-paste", "calcified_plaque", 0.6, (0.1, 0.02, 0.18)),
+    row("real", "liver_tumor", 0.7),
+    row("copy-paste", "liver_tumor", 0.6, (-0.1, -0.15, -0.05)),
+    row("real", "all types", 0.6),
+    row("copy-paste", "all types", 0.6, (0.0, -0.05, 0.05)),
+)
+
+
+def test_the_dice_table_has_value_interval_difference_and_p() -> None:
+    tables = {table.name: table for table in all_tables(results(HELPS))}
+    dice = tables["dice"]
+    assert dice.columns[2] == "calcified plaque (N = 12)"
+    assert dice.columns[-2] == "all types (N = 12)"
+    first, second = dice.rows
+    assert first[:4] == ("real", "3", "0.500 [0.400, 0.600]", "–")
+    assert second[3] == "+0.100 [+0.020, +0.180] (p 0.040)"
+    assert {"dice", "metrics", "sizes", "table2-time", "sweep"} == set(tables)  # nothing was painted
+    assert [line[0] for line in tables["sweep"].rows] == ["4", "4", "8", "8"]
+
+
+def test_the_sentences_say_for_which_type_it_is_clear() -> None:
+    (sentence,) = summary_sentences(results(HELPS))
+    assert sentence == (
+        "copy-paste: mean Dice 0.600, +0.000 against real scans alone (-0.050 to +0.050, p = 0.040): no clear help or "
+        "harm; better for calcified plaque; worse for liver tumor."
+    )
+
+
+@pytest.mark.parametrize(
+    ("difference", "verdict"),
+    [((0.1, 0.01, 0.2), "it helped here"), ((-0.1, -0.2, -0.01), "it did harm here"), ((0.1, -0.01, 0.2), "no clear")],
+)
+def test_help_and_harm_are_read_off_the_interval(difference: tuple[float, float, float], verdict: str) -> None:
+    rows = (row("real", "liver_tumor", 0.5), row("copy-paste", "liver_tumor", 0.6, difference))
+    (sentence,) = summary_sentences(results(rows))
+    assert verdict in sentence
+
+
+def test_without_real_scans_alone_nothing_is_said() -> None:
+    empty = results(HELPS).model_copy(update={"comparisons": ()})
+    assert summary_sentences(empty) == [
+        "Nothing could be compared: there is no segmentation network trained on real scans alone."
+    ]
+    assert [table.name for table in all_tables(empty)] == ["table2-time"]
+
+
+TABLE = Table("t", "50 % of A & B_C: < 3 mm", ("a_b", "c"), (("1,5", "36³"), ('"x"', ">= 2 ± 1 – \\")))
+
+
+def test_csv_is_read_back() -> None:
+    assert list(csv.reader(io.StringIO(as_csv(TABLE)))) == [list(TABLE.columns), *map(list, TABLE.rows)]
+
+
+def test_latex_is_escaped() -> None:
+    text = as_latex(TABLE)
+    assert r"\caption{50 \% of A \& B\_C: $<$ 3 mm}" in text
+    assert r"a\_b & c \\" in text
+    assert r"1,5 & 36$^3$ \\" in text
+    assert r"$\geq$ 2 $\pm$ 1 -- \textbackslash{} \\" in text
+    assert text.count("{") == text.count("}")
