@@ -7,9 +7,10 @@ The data flow, one folder of the package a step:
     prompt          lesion type, drawn mask -> prompt embedding
     diffusion       stage 2: noise + surroundings + mask + prompt -> lesion latent
     synthesis       mask drawn in its host -> latent sampled -> lesion blended into the full scan, in HU
-    baselines       DiffTumor and Med-DDPM, the paper's rivals, behind the same interface as synthesis
+    baselines       DiffTumor and Med-DDPM, the paper's rivals, copy-paste and hand-made lesions, all as synthesis is
     segmentation    stage 3: real and synthetic scans, 1 : 1 -> label maps
-    evaluation      does it help? Dice, lesion FID and KID, HU bias, report
+    evaluation      is it right? Dice, lesion FID and KID, HU, copies, report
+    experiment      does it help? all methods, seeds and ratios on held-out subjects: the paper's tables
 
 `promptlesion demo` runs all of it; `promptlesion.demo.run_demo` is that command as a function.
 """
