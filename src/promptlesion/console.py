@@ -153,41 +153,49 @@ def print_scores(scores: "Sequence[LesionScore]", tolerance_mm: float) -> None:
 
 def print_methods(rows: "Sequence[MethodRow]", tolerance_mm: float) -> None:
     """Print the mean of every metric by type, size and method, then each method's difference from the reference."""
+    from promptlesion.evaluation.palette import readable
+
     decimals = {"hd95_mm": 1, "volume_error_percent": 0, "false_positives_per_scan": 2}
     names = {
         "dice": "Dice",
-        "surface_dice": "surface Dice",
+        "surface_dice": "NSD",
         "hd95_mm": "HD95 mm",
-        "volume_error_percent": "volume error %",
-        "sensitivity": "sensitivity",
-        "precision": "precision",
-        "false_positives_per_scan": "false per scan",
+        "volume_error_percent": "volume",
+        "sensitivity": "sens.",
+        "precision": "prec.",
+        "false_positives_per_scan": "FP/scan",
     }
     groups: dict[tuple[str, str, str], dict[str, MethodRow]] = {}
     for row in rows:
         groups.setdefault((row.lesion_type, row.size, row.method), {})[row.metric] = row
-    table = _table("lesion type", "size", "method", "N", *names.values())
-    for key, found in groups.items():
-        figures = [
-            _text(found[metric].value.value if metric in found else None, decimals.get(metric, 3)) for metric in names
-        ]
-        num_subjects = found["dice"].num_subjects if "dice" in found else 0
-        table.add_row(*key, str(num_subjects), *figures)
-    for column in table.columns[:3]:
-        column.no_wrap, column.overflow = True, "fold"
     say(
-        f"Means over the N subjects that have such a lesion, false positives over all; surface Dice within "
-        f"{tolerance_mm:g} mm; '-': not counted"
+        f"Means over the N subjects that have such a lesion. NSD: surface Dice within {tolerance_mm:g} mm; volume: its "
+        "error in %; sens., prec.: of lesions; FP/scan: false positives, over all scans; '-': not counted"
     )
-    console.print(table)
-    table = _table("lesion type", "metric", "method", "N", "difference", "95 % interval", "p")
+    for lesion_type in dict.fromkeys(key[0] for key in groups):
+        table = _table("size, method", "N", *names.values())
+        table.padding, table.pad_edge = (0, 1, 0, 0), False
+        for (kind, size, method), found in groups.items():
+            if kind == lesion_type:
+                figures = [
+                    _text(found[metric].value.value if metric in found else None, decimals.get(metric, 3))
+                    for metric in names
+                ]
+                number = found["dice"].num_subjects if "dice" in found else 0
+                table.add_row(f"{size}, {method}", str(number), *figures)
+        for column in table.columns[1:]:
+            column.no_wrap = True  # rather a name on two lines than a figure cut off
+        say(readable(lesion_type))
+        console.print(table)
+    table = _table("type", "metric", "method", "N", "difference (95 %)", "p")
     for row in rows:
         if row.size == "all sizes" and row.difference is not None and row.difference.value is not None:
             places, ends = decimals.get(row.metric, 3), (row.difference.low, row.difference.high)
             interval = " to ".join(f"{end:+.{places}f}" for end in ends if end is not None) or "-"
-            change, p = f"{row.difference.value:+.{places}f}", _text(row.p_value, 4)
+            change = f"{row.difference.value:+.{places}f} ({interval})"
+            name = readable(row.lesion_type)
             table.add_row(
-                row.lesion_type, names[row.metric], row.method, str(row.num_paired_subjects), change, interval, p
+                name, names[row.metric], row.method, str(row.num_paired_subjects), change, _text(row.p_value, 3)
             )
     if not table.row_count:
         return

@@ -18,7 +18,7 @@ from promptlesion.baselines.config import CopyPasteConfig
 from promptlesion.baselines.hand_painting import EDGE_VOXELS, finer_noise, from_inside, largest_extent_mm, soft_share
 from promptlesion.data.cache import CachedCase, data_fingerprint
 from promptlesion.data.lesion_instances import LesionInstance, cut_instance, sphere_diameter_mm
-from promptlesion.data.lesion_statistics import CARD_KEY, LesionStatistics, measure_lesions, read_statistics
+from promptlesion.data.lesion_statistics import LesionStatistics, measure_lesions, read_statistics, training_facts
 from promptlesion.data.spec import DatasetSpec
 from promptlesion.data.volume import Volume
 from promptlesion.synthesis.growth import offsets_mm
@@ -83,14 +83,9 @@ def train_copy_paste(
         card={
             "stage": COPY_PASTE,
             "method": COPY_PASTE,
-            **spec.facts(),
-            "data_fingerprint": data_fingerprint(train_cases),
+            **training_facts(train_cases, spec, measure_lesions(train_cases, spec, labels)),
             "config": config.model_dump(mode="json"),
-            "dataset": spec.model_dump(mode="json"),
-            CARD_KEY: measure_lesions(train_cases, spec, labels).model_dump(mode="json"),
             _LESIONS_KEY: {name: shape.case for name, shape in cut.items()},
-            "training_cases": [case.name for case in train_cases],
-            "training_subjects": sorted({case.subject for case in train_cases}),
             "seed": seed,
         },
         parts={

@@ -18,7 +18,7 @@ from promptlesion.autoencoder.autoencoder import load_autoencoder
 from promptlesion.baselines.config import DiffTumorConfig
 from promptlesion.data.cache import CachedCase, data_fingerprint
 from promptlesion.data.lesion_instances import LesionInstance
-from promptlesion.data.lesion_statistics import CARD_KEY, LesionStatistics, measure_lesions, read_statistics
+from promptlesion.data.lesion_statistics import LesionStatistics, measure_lesions, read_statistics, training_facts
 from promptlesion.data.spec import DatasetSpec
 from promptlesion.data.volume import Volume
 from promptlesion.diffusion.train import train_diffusion
@@ -148,13 +148,8 @@ def _write_card(
     card = {
         "stage": DIFFTUMOR,
         "method": DIFFTUMOR,
-        **spec.facts(),
-        "data_fingerprint": data_fingerprint(train_cases),
+        **training_facts(train_cases, spec, measure_lesions(train_cases, spec, labels)),
         "config": config.model_dump(mode="json"),
-        "dataset": spec.model_dump(mode="json"),
-        CARD_KEY: measure_lesions(train_cases, spec, labels).model_dump(mode="json"),
-        "training_cases": [case.name for case in train_cases],
-        "training_subjects": sorted({case.subject for case in train_cases}),
         "seed": seed,
         "models": hashes,
         "weights_sha256": hashlib.sha256("".join(hashes.values()).encode()).hexdigest(),

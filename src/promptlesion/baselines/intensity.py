@@ -17,7 +17,7 @@ from promptlesion.baselines.config import IntensityConfig
 from promptlesion.baselines.hand_painting import EDGE_VOXELS, finer_noise, largest_extent_mm, soft_share
 from promptlesion.data.cache import CachedCase, data_fingerprint
 from promptlesion.data.lesion_instances import cut_instance, sphere_diameter_mm
-from promptlesion.data.lesion_statistics import CARD_KEY, LesionStatistics, measure_lesions, read_statistics
+from promptlesion.data.lesion_statistics import LesionStatistics, measure_lesions, read_statistics, training_facts
 from promptlesion.data.spec import DatasetSpec
 from promptlesion.data.volume import Volume
 from promptlesion.synthesis.placement import PlacedLesion
@@ -88,13 +88,8 @@ def train_intensity(
         card={
             "stage": INTENSITY,
             "method": INTENSITY,
-            **spec.facts(),
-            "data_fingerprint": data_fingerprint(train_cases),
+            **training_facts(train_cases, spec, statistics),
             "config": config.model_dump(mode="json"),
-            "dataset": spec.model_dump(mode="json"),
-            CARD_KEY: statistics.model_dump(mode="json"),
-            "training_cases": [case.name for case in train_cases],
-            "training_subjects": sorted({case.subject for case in train_cases}),
             "seed": seed,
         },
         parts={

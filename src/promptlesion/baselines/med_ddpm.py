@@ -14,7 +14,7 @@ from promptlesion.baselines.config import MedDDPMConfig
 from promptlesion.baselines.lesion_batches import LesionBatches
 from promptlesion.baselines.voxel_denoiser import VoxelDenoiser, build_voxel_denoiser
 from promptlesion.data.cache import CachedCase, data_fingerprint
-from promptlesion.data.lesion_statistics import CARD_KEY, LesionStatistics, measure_lesions, read_statistics
+from promptlesion.data.lesion_statistics import LesionStatistics, measure_lesions, read_statistics, training_facts
 from promptlesion.data.spec import DatasetSpec
 from promptlesion.training.checkpoint import load_checkpoint, save_checkpoint
 from promptlesion.training.descent import descend
@@ -88,13 +88,8 @@ def train_med_ddpm(
             "method": MED_DDPM,
             "schedule": "cosine",
             **denoiser.schedule.facts(),
-            **spec.facts(),
-            "data_fingerprint": fingerprint,
+            **training_facts(train_cases, spec, measure_lesions(train_cases, spec, labels)),
             "config": config.model_dump(mode="json"),
-            "dataset": spec.model_dump(mode="json"),
-            CARD_KEY: measure_lesions(train_cases, spec, labels).model_dump(mode="json"),
-            "training_cases": [case.name for case in train_cases],
-            "training_subjects": sorted({case.subject for case in train_cases}),
             "seed": seed,
         },
         parts={"denoiser": state.networks["average"].state_dict()},

@@ -11,7 +11,7 @@ import torch
 from promptlesion.autoencoder.autoencoder import TrainedAutoencoder, check_dataset, load_autoencoder
 from promptlesion.autoencoder.lesion_bias import LesionBias
 from promptlesion.data.cache import CachedCase, data_fingerprint
-from promptlesion.data.lesion_statistics import CARD_KEY, LesionStatistics, measure_lesions, read_statistics
+from promptlesion.data.lesion_statistics import LesionStatistics, measure_lesions, read_statistics, training_facts
 from promptlesion.data.spec import DatasetSpec
 from promptlesion.diffusion.config import DiffusionConfig
 from promptlesion.diffusion.denoiser import Denoiser, build_denoiser
@@ -115,14 +115,9 @@ def train_diffusion(
             "method": method,
             "schedule": config.schedule,
             **build_schedule(config).facts(),
-            **spec.facts(),
+            **training_facts(train_cases, spec, measure_lesions(train_cases, spec, labels)),
             "latent_scale": autoencoder.network.latent_scale(),
-            "data_fingerprint": fingerprint,
             "config": config.model_dump(mode="json"),
-            "dataset": spec.model_dump(mode="json"),
-            CARD_KEY: measure_lesions(train_cases, spec, labels).model_dump(mode="json"),
-            "training_cases": [case.name for case in train_cases],
-            "training_subjects": sorted({case.subject for case in train_cases}),
             "seed": seed,
             "autoencoder": os.path.relpath(autoencoder_run, out),
             "autoencoder_sha256": autoencoder_hash,
