@@ -26,7 +26,8 @@ _GAP_INCHES = 0.05
 _GROUP_GAP_INCHES = 0.22
 _LEFT_INCHES = 0.34
 _TOP_INCHES = 0.66
-_BOTTOM_INCHES = 0.42
+_BOTTOM_INCHES = 0.6
+_NOTE_INCHES = 0.2
 _DIMMED = 0.5
 _OPACITY = 0.8
 
@@ -65,7 +66,7 @@ def montage_figure(columns: Sequence[SliceChange], dataset: Dataset) -> Figure:
     _legend(figure, dataset, colors, columns)
     low, high = window_hu
     note = f"window {low:.0f} to {high:.0f} HU"
-    figure.text(1 - _GAP_INCHES / width, 0.16 / height, note, ha="right", fontsize=8, color=MUTED_COLOR)
+    figure.text(1 - _GAP_INCHES / width, 0.06 / height, note, ha="right", fontsize=8, color=MUTED_COLOR)
     return figure
 
 
@@ -181,6 +182,7 @@ def _legend(figure: Figure, dataset: Dataset, colors: dict[int, Color], columns:
     figure.legend(
         handles=handles,
         loc="lower center",
+        bbox_to_anchor=(0.5, _NOTE_INCHES / float(figure.get_figheight())),  # above the note, also where it is narrow
         ncols=len(handles),
         frameon=False,
         fontsize=10,
