@@ -128,6 +128,12 @@ def test_help_and_harm_are_read_off_the_interval(difference: tuple[float, float,
     assert verdict in sentence
 
 
+def test_an_interval_that_the_test_does_not_support_is_not_clear() -> None:
+    unsure = row("copy-paste", "liver_tumor", 0.6, (0.1, 0.01, 0.2)).model_copy(update={"p_value": 0.0625})
+    (sentence,) = summary_sentences(results((row("real", "liver_tumor", 0.5), unsure)))
+    assert "no clear help or harm" in sentence
+
+
 def test_without_real_scans_alone_nothing_is_said() -> None:
     empty = results(HELPS).model_copy(update={"comparisons": ()})
     assert summary_sentences(empty) == [
