@@ -298,8 +298,9 @@ def difference_text(row: MethodRow) -> str:
     """`+0.031 [+0.002, +0.060] (p 0.04)`; a dash for the reference itself."""
     if row.difference is None:
         return "–"
-    p_text = "" if row.p_value is None else f" (p {row.p_value:.3f})"
-    return signed_text(row.difference) + p_text
+    if row.p_value is None:
+        return signed_text(row.difference)
+    return signed_text(row.difference) + (f" (p {row.p_value:.3f})" if row.p_value >= 0.001 else " (p < 0.001)")
 
 
 def _median(values: Sequence[float]) -> str:
