@@ -17,6 +17,7 @@ import pytest
 
 if TYPE_CHECKING:
     from promptlesion.autoencoder.config import AutoencoderConfig
+    from promptlesion.config import Config
     from promptlesion.data.cache import CachedCase
     from promptlesion.data.dataset import Dataset
     from promptlesion.data.spec import DatasetSpec
@@ -180,6 +181,43 @@ def tiny_diffusion_run(
         device="cpu",
     )
     return out
+
+
+@pytest.fixture(scope="session")
+def tiny_config(tiny_autoencoder_config: "AutoencoderConfig", tiny_diffusion_config: "DiffusionConfig") -> "Config":
+    """Every stage, tiny; of the four subjects two train, one validates and one is held out."""
+    from promptlesion.config import Config, DataConfig, EvaluationConfig
+    from promptlesion.segmentation.config import SegmentationConfig
+    from promptlesion.synthesis.config import SynthesisConfig
+
+    return Config(
+        data=DataConfig(validation_fraction=0.25, test_fraction=0.25),
+        autoencoder=tiny_autoencoder_config,
+        diffusion=tiny_diffusion_config,
+        synthesis=SynthesisConfig(sampler="ddim", num_steps=2, lesions_per_case=1, accept_all=True),
+        segmentation=SegmentationConfig(
+            patch_voxels=16,
+            channels=(4, 8),
+            residual_units=0,
+            num_epochs=1,
+            steps_per_epoch=2,
+            batch_size=2,
+            precision="float32",
+        ),
+        evaluation=EvaluationConfig(num_resamples=100, feature_margin_voxels=4),
+    )
+
+
+@pytest.fixture(scope="session")
+def any_hu(tiny_data: "Dataset", tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A `lesions.toml` elsewhere, to which any brightness is plausible: the models are hardly trained."""
+    from promptlesion.data.dataset import write_spec
+
+    spec = tiny_data.spec
+    relaxed = [lesion.model_copy(update={"hu": (-1000.0, 3000.0)}) for lesion in spec.lesions]
+    path = tmp_path_factory.mktemp("spec") / "lesions.toml"
+    write_spec(spec.model_copy(update={"lesions": tuple(relaxed)}), path)
+    return path
 
 
 @pytest.fixture(scope="session")

@@ -5,56 +5,26 @@ from pathlib import Path
 
 import pytest
 
-from promptlesion.autoencoder.config import AutoencoderConfig
-from promptlesion.config import Config, DataConfig, DemoConfig, EvaluationConfig
-from promptlesion.data.dataset import Dataset, open_dataset, write_spec
+from promptlesion.config import Config, DemoConfig
+from promptlesion.data.dataset import Dataset, open_dataset
 from promptlesion.data.provenance import read_provenance
 from promptlesion.demo import run_demo
-from promptlesion.diffusion.config import DiffusionConfig
 from promptlesion.evaluation.results import DemoResults, read_results
-from promptlesion.segmentation.config import SegmentationConfig
-from promptlesion.synthesis.config import SynthesisConfig
 from promptlesion.training.run import RunError
 
 Finished = tuple[DemoResults, Path]
 
 
 @pytest.fixture(scope="module")
-def config(tiny_autoencoder_config: AutoencoderConfig, tiny_diffusion_config: DiffusionConfig) -> Config:
-    return Config(
-        data=DataConfig(validation_fraction=0.25, test_fraction=0.25),
-        autoencoder=tiny_autoencoder_config,
-        diffusion=tiny_diffusion_config,
-        synthesis=SynthesisConfig(sampler="ddim", num_steps=2, lesions_per_case=1, accept_all=True),
-        segmentation=SegmentationConfig(
-            patch_voxels=16,
-            channels=(4, 8),
-            residual_units=0,
-            num_epochs=1,
-            steps_per_epoch=2,
-            batch_size=2,
-            precision="float32",
-        ),
-        evaluation=EvaluationConfig(num_resamples=100, feature_margin_voxels=4),
-        demo=DemoConfig(synthetic_cases=4, prompt_switch_lesions=2),
-    )
+def config(tiny_config: Config) -> Config:
+    return tiny_config.model_copy(update={"demo": DemoConfig(synthetic_cases=4, prompt_switch_lesions=2)})
 
 
 @pytest.fixture(scope="module")
-def lesions(tiny_data: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A `lesions.toml` elsewhere, to which any brightness is plausible: the model is hardly trained."""
-    spec = tiny_data.spec
-    relaxed = [lesion.model_copy(update={"hu": (-1000.0, 3000.0)}) for lesion in spec.lesions]
-    path = tmp_path_factory.mktemp("spec") / "lesions.toml"
-    write_spec(spec.model_copy(update={"lesions": tuple(relaxed)}), path)
-    return path
-
-
-@pytest.fixture(scope="module")
-def finished(tiny_data: Dataset, config: Config, lesions: Path, tmp_path_factory: pytest.TempPathFactory) -> Finished:
+def finished(tiny_data: Dataset, config: Config, any_hu: Path, tmp_path_factory: pytest.TempPathFactory) -> Finished:
     out = tmp_path_factory.mktemp("demo") / "out"
     results, was_work = run_demo(
-        out=out, config=config, seed=1, device="cpu", command="promptlesion demo", data=tiny_data.root, lesions=lesions
+        out=out, config=config, seed=1, device="cpu", command="promptlesion demo", data=tiny_data.root, lesions=any_hu
     )
     assert was_work
     return results, out
@@ -105,22 +75,22 @@ class TestDemo:
         assert sources < {case.name for case in tiny_data.cases}
 
     def test_run_again_there_is_nothing_to_do(
-        self, finished: Finished, tiny_data: Dataset, config: Config, lesions: Path
+        self, finished: Finished, tiny_data: Dataset, config: Config, any_hu: Path
     ) -> None:
         results, out = finished
         before = {path: path.stat().st_mtime_ns for path in out.rglob("*")}
         again, was_work = run_demo(
-            out=out, config=config, seed=1, device="cpu", command="again", data=tiny_data.root, lesions=lesions
+            out=out, config=config, seed=1, device="cpu", command="again", data=tiny_data.root, lesions=any_hu
         )
         assert (again, was_work) == (results, False)
         assert {path: path.stat().st_mtime_ns for path in out.rglob("*")} == before
 
     def test_another_seed_or_setting_is_refused(
-        self, finished: Finished, tiny_data: Dataset, config: Config, lesions: Path
+        self, finished: Finished, tiny_data: Dataset, config: Config, any_hu: Path
     ) -> None:
         other = config.model_copy(update={"demo": DemoConfig(synthetic_cases=5, prompt_switch_lesions=2)})
         for options in ({"seed": 2, "config": config}, {"seed": 1, "config": other}):
             with pytest.raises(RunError, match="expected a run with the asked-for settings"):
                 run_demo(
-                    out=finished[1], device="cpu", command="again", data=tiny_data.root, lesions=lesions, **options
+                    out=finished[1], device="cpu", command="again", data=tiny_data.root, lesions=any_hu, **options
                 )
