@@ -91,6 +91,4 @@ class TestDemo:
         other = config.model_copy(update={"demo": DemoConfig(synthetic_cases=5, prompt_switch_lesions=2)})
         for options in ({"seed": 2, "config": config}, {"seed": 1, "config": other}):
             with pytest.raises(RunError, match="expected a run with the asked-for settings"):
-                run_demo(
-                    out=finished[1], device="cpu", command="again", data=tiny_data.root, lesions=any_hu, **options
-                )
+                run_demo(out=finished[1], device="cpu", command="again", data=tiny_data.root, lesions=any_hu, **options)

@@ -1,6 +1,5 @@
 """Label maps for the scans of a dataset folder, one file a case, resumable."""
 
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,7 +18,7 @@ from promptlesion.segmentation.inference import (
 )
 from promptlesion.segmentation.nnunet_predict import nnunet_predictor
 from promptlesion.segmentation.nnunet_process import METHOD
-from promptlesion.training.atomic import write_json
+from promptlesion.training.atomic import read_json, write_json
 from promptlesion.training.checkpoint import Checkpoint, differences, load_checkpoint
 from promptlesion.training.device import resolve_device
 
@@ -124,7 +123,7 @@ def _take_up(out_folder: Path, maker: Mapping[str, object], cases: Sequence[Case
             )
         _write_record(out_folder, maker, {})
         return {}
-    record = json.loads(record_path.read_text(encoding="utf-8"))
+    record = read_json(record_path)
     if {"is_mirrored": False, **record} == {**maker, "scans": record["scans"]}:
         return dict(record["scans"])
     for name in record["scans"]:

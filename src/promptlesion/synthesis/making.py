@@ -1,6 +1,5 @@
 """One planned case after another: scans that have room for its lesions, the lesions painted, and the record of it."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
@@ -19,7 +18,7 @@ from promptlesion.synthesis.placement import PlacedLesion, PlacementError, place
 from promptlesion.synthesis.plan import PlannedCase
 from promptlesion.synthesis.quality import QualityLimits, limits_of
 from promptlesion.synthesis.synthesizer import Synthesizer
-from promptlesion.training.atomic import write_json
+from promptlesion.training.atomic import read_json, write_json
 from promptlesion.training.checkpoint import file_hash
 from promptlesion.training.run import RunError
 from promptlesion.training.seeding import derive_seed, numpy_generator
@@ -48,8 +47,7 @@ class Recipe:
 
     def read_record(self, planned: PlannedCase) -> dict[str, Any]:
         """Return the record of a planned case that is done."""
-        record: dict[str, Any] = json.loads(self.record_path(planned).read_text(encoding="utf-8"))
-        return record
+        return read_json(self.record_path(planned))
 
 
 def is_painted(line: Mapping[str, Any]) -> bool:
