@@ -62,3 +62,15 @@ def copied(lesion: LesionCrop, how: str, *, seed: int = 0) -> LesionCrop:
         mask=np.ascontiguousarray(mask),
         start_voxel=(50, 60, 70),
     )
+
+
+def worse(ball: LesionCrop, change: str, strength: float, seed: int) -> LesionCrop:
+    """A lesion that is wrong in one way, the more the stronger."""
+    noise = np.random.default_rng(seed).normal(0, 1, ball.hu.shape)
+    changed = {
+        "shift": lambda: ball.hu - 200 * strength,
+        "noise": lambda: ball.hu + 150 * strength * noise,
+        "blur": lambda: ndimage.gaussian_filter(ball.hu, 1.5 * strength),
+        "missing": lambda: ball.hu + strength * 0.5 * np.where(ball.mask, 50 - 600, 0),
+    }[change]()
+    return replace(ball, hu=changed.astype(np.float32))

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from monai.networks.nets.resnet import ResNetFeatures
-from scipy import ndimage
+from tests.evaluation.lesion_makers import worse
 
 from promptlesion.data.intensity import HUWindow
 from promptlesion.evaluation.distances import frechet_distance, kernel_distance
@@ -98,17 +98,6 @@ def test_neither_surroundings_nor_the_scans_edge_matter(medicalnet: FeatureExtra
     np.testing.assert_array_equal(medicalnet([elsewhere]), expected)
 
 
-def _worse(ball: LesionCrop, change: str, strength: float, seed: int) -> LesionCrop:
-    noise = np.random.default_rng(seed).normal(0, 1, ball.hu.shape)
-    changed = {
-        "shift": lambda: ball.hu - 200 * strength,
-        "noise": lambda: ball.hu + 150 * strength * noise,
-        "blur": lambda: ndimage.gaussian_filter(ball.hu, 1.5 * strength),
-        "missing": lambda: ball.hu + strength * 0.5 * np.where(ball.mask, 50 - 600, 0),
-    }[change]()
-    return replace(ball, hu=changed.astype(np.float32))
-
-
 def _check_that_both_grow(
     extractor: FeatureExtractor, make_ball: Ball, changes: tuple[str, ...], *, num_lesions: int
 ) -> None:
@@ -117,7 +106,7 @@ def _check_that_both_grow(
     same = extractor(others)
     for change in changes:
         features = [
-            extractor([_worse(ball, change, strength, index) for index, ball in enumerate(others)])
+            extractor([worse(ball, change, strength, index) for index, ball in enumerate(others)])
             for strength in (1.0, 2.0)
         ]
         for distance in (frechet_distance, kernel_distance):

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from scipy import ndimage
+from tests.evaluation.lesion_makers import worse
 
 from promptlesion.data.intensity import HUWindow
 from promptlesion.evaluation.distances import (
@@ -61,24 +61,13 @@ def test_slices_hold_the_lesion_and_their_number_is_bounded(make_ball: Ball) -> 
     assert len(lesion_slices(masked, single, 0, 5)) == 1
 
 
-def _worse(ball: LesionCrop, change: str, strength: float, seed: int) -> LesionCrop:
-    noise = np.random.default_rng(seed).normal(0, 1, ball.hu.shape)
-    changed = {
-        "shift": lambda: ball.hu - 200 * strength,
-        "noise": lambda: ball.hu + 150 * strength * noise,
-        "blur": lambda: ndimage.gaussian_filter(ball.hu, 1.5 * strength),
-        "missing": lambda: ball.hu + strength * 0.5 * np.where(ball.mask, 50 - 600, 0),
-    }[change]()
-    return replace(ball, hu=changed.astype(np.float32))
-
-
 @pytest.mark.parametrize("change", ["shift", "noise", "blur", "missing"])
 def test_distances_grow_with_what_is_wrong(change: str, extractor: ImageNetSliceFeatures, make_ball: Ball) -> None:
     real = extractor([make_ball(seed) for seed in range(16)])
     others = [make_ball(seed) for seed in range(100, 116)]
     for distance in (frechet_distance, kernel_distance):
         values = [
-            distance(real, extractor([_worse(ball, change, strength, i) for i, ball in enumerate(others)]))
+            distance(real, extractor([worse(ball, change, strength, i) for i, ball in enumerate(others)]))
             for strength in (0.0, 1.0, 2.0)
         ]
         assert values[0] < values[1] < values[2]
