@@ -54,7 +54,7 @@ def test_channels_double_up_to_320() -> None:
 @pytest.mark.parametrize("spacing_mm", [(1.0, 1.0, 1.0), (1.0, 1.0, 3.0)])
 def test_it_computes_what_monais_dynunet_computes(spacing_mm: tuple[float, float, float]) -> None:
     resolutions, channels = plan_resolutions(32, spacing_mm), (4, 6, 8, 8)
-    ours = DeeplySupervisedUNet(num_labels=3, resolutions=resolutions, channels=channels).eval()
+    ours = DeeplySupervisedUNet(num_channels=1, num_labels=3, resolutions=resolutions, channels=channels).eval()
     strides = [resolution.stride for resolution in resolutions]
     monais = DynUNet(
         spatial_dims=3,
@@ -87,7 +87,9 @@ def test_it_computes_what_monais_dynunet_computes(spacing_mm: tuple[float, float
 
 def test_nothing_is_stored_twice() -> None:
     """MONAI's own module names every block two times over."""
-    network = DeeplySupervisedUNet(num_labels=3, resolutions=plan_resolutions(32, (1.0,) * 3), channels=(4, 6, 8, 8))
+    network = DeeplySupervisedUNet(
+        num_channels=1, num_labels=3, resolutions=plan_resolutions(32, (1.0,) * 3), channels=(4, 6, 8, 8)
+    )
     state = network.state_dict()
     assert len({tensor.data_ptr() for tensor in state.values()}) == len(state)
 

@@ -47,3 +47,24 @@ def test_more_channels_than_the_patch_has_resolutions_are_refused() -> None:
     config = SegmentationConfig(network="dynunet", patch_voxels=32, channels=(4, 4, 4, 4, 4))
     with pytest.raises(ValueError, match=r"segmentation.channels: expected at most 4, .* 32 voxels .*; found 5"):
         build_segmentation_network(config, num_labels=2)
+
+
+@pytest.mark.parametrize("name", ["unet", "dynunet"])
+def test_a_further_window_shows_what_the_wide_one_hides(name: str) -> None:
+    """Two soft tissues 3 HU apart: 0.004 in a window of 1500 HU, 0.06 in one of 100."""
+    config = SegmentationConfig(network=name, patch_voxels=32, channels=(4, 6, 8), extra_windows_hu=((0.0, 100.0),))
+    network = build_segmentation_network(config, num_labels=3, window_hu=(-200.0, 1300.0)).eval()
+    seen: list[torch.Tensor] = []
+    network.network.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    hu = torch.full((1, 1, 32, 32, 32), 50.0)
+    hu[..., :16] = 53.0
+    hu[..., 0] = 900.0
+    network((hu + 200) / 750 - 1)
+    torch.testing.assert_close(
+        seen[0][0, :, 0, 0, [0, 1, 31]], torch.tensor([[0.4667, -0.6627, -0.6667], [1, 0.06, 0]]), atol=1e-4, rtol=0
+    )
+
+
+def test_nnu_net_itself_takes_no_further_window() -> None:
+    with pytest.raises(ValueError, match=r"extra_windows_hu: expected none for nnunetv2, .*; found 1"):
+        SegmentationConfig(network="nnunetv2", extra_windows_hu=((0.0, 100.0),))

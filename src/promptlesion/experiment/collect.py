@@ -7,6 +7,7 @@ from statistics import mean
 
 from pydantic import TypeAdapter
 
+from promptlesion.data.phantom import is_phantom
 from promptlesion.data.provenance import read_provenance
 from promptlesion.evaluation.distances import fidelity_rows
 from promptlesion.evaluation.extractors import build_extractors
@@ -47,9 +48,7 @@ def collect_results(
         methods=asked.methods,
         machine=machine_text(experiment.device),
         versions={name: version(name) for name in ("promptlesion", "torch", "monai", "numpy")},
-        dataset=dataset_summary(
-            prepared, name=root.name, num_synthetic_cases=0, is_phantom=(root / "phantom.json").is_file()
-        ),
+        dataset=dataset_summary(prepared, name=root.name, num_synthetic_cases=0, is_phantom=is_phantom(root)),
         main_num_subjects=asked.num_subjects[-1],
         main_ratio=asked.main_ratio,
         comparisons=tuple(_comparisons(experiment, asked)),
@@ -183,6 +182,6 @@ def _limits(experiment: Experiment, asked: Asked) -> tuple[str, ...]:
     ]
     if len({case.subject for case in prepared.test}) < 10:
         limits.append("Few held-out subjects: a bootstrap interval comes out too narrow.")
-    if (prepared.dataset.root / "phantom.json").is_file():
+    if is_phantom(prepared.dataset.root):
         limits.insert(0, "A made-up phantom, not patients: nothing here says how the methods do on real scans.")
     return tuple(limits)

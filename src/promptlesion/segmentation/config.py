@@ -4,6 +4,8 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
+from promptlesion.data.spec import HURange
+
 Positive = Annotated[float, Field(gt=0)]
 
 
@@ -32,6 +34,11 @@ class SegmentationConfig(BaseModel):
         min_length=2,
         description="channels at each resolution; unset: 32, 64, 128, 256 for unet, and for dynunet nnU-Net's: 32 "
         "doubled up to 320, at as many resolutions as the patch has at the dataset's spacing",
+    )
+    extra_windows_hu: tuple[HURange, ...] = Field(
+        (),
+        description="further HU windows, each an input channel beside the dataset's own window, [[-100, 200]] say: in "
+        "a window wide enough for calcium a soft tumour hardly differs from its organ; not for nnunetv2",
     )
     residual_units: int = Field(2, ge=0, description="residual units at each resolution of unet; dynunet has none")
     synthetic_ratio: float = Field(
@@ -89,12 +96,17 @@ class SegmentationConfig(BaseModel):
     )
 
     @model_validator(mode="after")
-    def _patch_halves_evenly(self) -> "SegmentationConfig":
+    def _fits_the_network(self) -> "SegmentationConfig":
         divisor = 2 ** (len(self.unet_channels) - 1)
         if self.network == "unet" and self.patch_voxels % divisor:
             raise ValueError(
                 f"patch_voxels: expected a multiple of {divisor}, which {len(self.unet_channels)} channels "
                 f"halve it to; found {self.patch_voxels}"
+            )
+        if self.network == "nnunetv2" and self.extra_windows_hu:
+            raise ValueError(
+                "extra_windows_hu: expected none for nnunetv2, which normalises by itself; "
+                f"found {len(self.extra_windows_hu)}"
             )
         if self.network == "dynunet" and self.channels is not None and len(self.channels) < 3:
             raise ValueError(f"channels: expected three or more for dynunet; found {len(self.channels)}")

@@ -55,10 +55,13 @@ class DeeplySupervisedUNet(nn.Module):
     the last ones in memory; here each stays at its resolution, as in nnU-Net.
     """
 
-    def __init__(self, *, num_labels: int, resolutions: Sequence[Resolution], channels: Sequence[int]) -> None:
+    def __init__(
+        self, *, num_channels: int, num_labels: int, resolutions: Sequence[Resolution], channels: Sequence[int]
+    ) -> None:
         """Build the blocks.
 
         Args:
+            num_channels: of the patch.
             num_labels: scores at each voxel, background included.
             resolutions: from fine to coarse, three or more.
             channels: at each of them.
@@ -68,7 +71,7 @@ class DeeplySupervisedUNet(nn.Module):
         strides = [resolution.stride for resolution in resolutions]
         built = DynUNet(
             spatial_dims=3,
-            in_channels=1,
+            in_channels=num_channels,
             out_channels=num_labels,
             kernel_size=[resolution.kernel for resolution in resolutions],
             strides=strides,
@@ -82,7 +85,7 @@ class DeeplySupervisedUNet(nn.Module):
         self.scoring = nn.ModuleList([built.output_block, *(built.deep_supervision_heads if num_coarser > 0 else ())])
 
     def forward(
-        self, image: Float[Tensor, "batch 1 x y z"]
+        self, image: Float[Tensor, "batch channel x y z"]
     ) -> Float[Tensor, "batch label x y z"] | list[Float[Tensor, "batch label _ _ _"]]:
         """Score every voxel; in training return the scores of each resolution, the finest first."""
         features, skips = image, []

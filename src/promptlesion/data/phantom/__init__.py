@@ -5,11 +5,12 @@ a scanner would (`scanner`). Nothing here is learnt or read from a file: a seed 
 """
 
 from promptlesion.data.phantom.cases import Kind, PhantomCase, phantom_case, phantom_labels, phantom_spec
-from promptlesion.data.phantom.writer import write_phantom_dataset
+from promptlesion.data.phantom.writer import is_phantom, write_phantom_dataset
 
 __all__ = [
     "Kind",
     "PhantomCase",
+    "is_phantom",
     "phantom_case",
     "phantom_labels",
     "phantom_spec",

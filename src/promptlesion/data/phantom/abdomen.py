@@ -29,10 +29,14 @@ LABELS = {
 SPEC = DatasetSpec(
     window_hu=(-175.0, 250.0),
     spacing_mm=GRID.spacing_mm,
-    lesions=(
-        LesionType(name="liver_tumor", label=5, host=("liver",), diameter_mm=(10.0, 45.0), hu=(15.0, 115.0)),
-        LesionType(name="kidney_tumor", label=6, host=("kidney",), diameter_mm=(14.0, 46.0), hu=(10.0, 130.0)),
-        LesionType(name="pancreas_tumor", label=7, host=("pancreas",), diameter_mm=(10.0, 30.0), hu=(10.0, 95.0)),
+    # into drawn ellipsoids tumours were painted that differ more from real ones (docs/results/experiment.md)
+    lesions=tuple(
+        LesionType(name=name, label=label, host=(host,), diameter_mm=diameter_mm, hu=hu, shape="real")
+        for name, label, host, diameter_mm, hu in (
+            ("liver_tumor", 5, "liver", (10.0, 45.0), (15.0, 115.0)),
+            ("kidney_tumor", 6, "kidney", (14.0, 46.0), (10.0, 130.0)),
+            ("pancreas_tumor", 7, "pancreas", (10.0, 30.0), (10.0, 95.0)),
+        )
     ),
 )
 _KIND_ID = 2

@@ -57,6 +57,11 @@ def _write_one(kind: Kind, seed: int, is_noisy: bool, out: Path, index: int) -> 
     write_case(out, _case_name(kind, index), case.image, case.labels)
 
 
+def is_phantom(dataset: Path) -> bool:
+    """Return whether a dataset folder is one that `write_phantom_dataset` wrote."""
+    return (dataset / _MARKER).is_file()
+
+
 def _case_name(kind: Kind, index: int) -> str:
     return f"{kind}_{index:04d}"
 
