@@ -8,6 +8,7 @@ from tests.check.conftest import LABELS
 
 from promptlesion.check.facts import CaseFacts, LesionFacts
 from promptlesion.check.finding import Finding
+from promptlesion.check.intensity import HU_OF_BIN
 from promptlesion.check.lesions import NetworkGrid, lesion_findings, type_facts
 from promptlesion.data.spec import DatasetSpec, LesionType
 
@@ -92,4 +93,7 @@ def test_facts_of_a_type_are_those_of_its_cases(examined: list[CaseFacts]) -> No
     (facts,) = type_facts(examined, spec(), LABELS, GRID)
     assert (facts.num_lesions, facts.num_cases, facts.num_host_cases) == (6, 6, 6)
     assert facts.host_ml == pytest.approx(np.median([case.labels[1].volume_ml for case in examined]))
-    assert facts.hu_counts.sum() == sum(case.labels[3].num_voxels for case in examined)
+    own = [case.labels[3] for case in examined]
+    assert facts.hu_counts.sum() == sum(one.num_voxels for one in own)
+    assert facts.hu_counts @ HU_OF_BIN == pytest.approx(sum(one.num_voxels * one.mean_hu for one in own))
+    assert sum(one.hu_counts.nbytes for one in own) < 6 * 8 * 400  # a thousand cases with a hundred labels fit

@@ -34,8 +34,9 @@ class LabelFacts:
     num_voxels: int
     volume_ml: float
     mean_hu: float
+    lowest_hu: int
     hu_counts: Int64[np.ndarray, " hu"]
-    """How often each HU from -1100 to 3200 occurs inside."""
+    """How often each HU from the lowest to the highest inside occurs there, between -1100 and 3200."""
     place: tuple[float, float, float]
     """Centre within the body's bounding box, RAS+: -0.5 is left, back and foot end, 0.5 right, front and head."""
 

@@ -8,7 +8,7 @@ from jaxtyping import Int64
 
 from promptlesion.check.facts import CaseFacts, LesionFacts
 from promptlesion.check.finding import Finding, Severity, listed
-from promptlesion.check.intensity import HU_OF_BIN, NUM_BINS
+from promptlesion.check.intensity import HU_OF_BIN, LOWEST_HU, NUM_BINS
 from promptlesion.data.spec import DatasetSpec, LesionType
 
 _CRUMB_VOXELS = 3
@@ -104,7 +104,9 @@ def summed_hu(cases: Sequence[CaseFacts], labels: Sequence[int]) -> Int64[np.nda
     for case in cases:
         for label in labels if case.hu is not None else ():
             if label in case.labels:
-                total += case.labels[label].hu_counts
+                facts = case.labels[label]
+                first = facts.lowest_hu - LOWEST_HU
+                total[first : first + len(facts.hu_counts)] += facts.hu_counts
     return total
 
 

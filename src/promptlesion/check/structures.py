@@ -5,7 +5,7 @@ from jaxtyping import Int64, UInt8
 from scipy import ndimage
 
 from promptlesion.check.facts import LabelFacts, LesionFacts
-from promptlesion.check.intensity import HU_OF_BIN
+from promptlesion.check.intensity import HU_OF_BIN, LOWEST_HU
 from promptlesion.data.lesion_instances import LesionInstance, cut_instance, find_lesions
 from promptlesion.data.spec import LesionType
 from promptlesion.data.volume import Volume
@@ -30,7 +30,9 @@ def label_facts(
         number = int(histogram.sum())
         x, y, z = (float(place) for place in (center + 0.5 - start) / (stop - start) - 0.5)
         mean = float((histogram * HU_OF_BIN).sum() / max(number, 1))
-        found[value] = LabelFacts(number, number * voxel_ml, mean, histogram, (x, y, z))
+        first, last = np.flatnonzero(histogram)[[0, -1]]
+        own = histogram[first : last + 1].copy()  # of all there are, most HU do not occur
+        found[value] = LabelFacts(number, number * voxel_ml, mean, LOWEST_HU + int(first), own, (x, y, z))
     return found
 
 
