@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from promptlesion.data import cache as cache_module
 from promptlesion.data.cache import CachedCase, build_cache
 from promptlesion.data.dataset import Dataset, open_dataset, read_case, write_case, write_spec
 from promptlesion.data.lesion_instances import find_lesions
@@ -55,13 +56,22 @@ def test_the_voxels_of_a_label_are_all_of_them_or_many(make_dataset: MakeDataset
     write_case(dataset.root, "case_000", make_volume(hu, affine), make_volume(big, affine))
     (case,) = build_cache(dataset, tmp_path / "cache")
     assert case.num_label_voxels == {2: int((big == 2).sum()), 3: 12}
-    assert set(case.label_voxels) == {2, 3}
-    np.testing.assert_array_equal(case.label_voxels[3], np.argwhere(big == 3))
-    drawn = case.label_voxels[2]
+    np.testing.assert_array_equal(case.label_voxels(3), np.argwhere(big == 3))
+    drawn = case.label_voxels(2)
     assert drawn.shape == (4096, 3)
     assert len(np.unique(drawn, axis=0)) == 4096
     assert (big[tuple(drawn.T)] == 2).all()
     np.testing.assert_allclose(drawn.mean(axis=0), np.argwhere(big == 2).mean(axis=0), rtol=0.05)
+
+
+def test_a_hundred_labels_are_found_as_one_by_one() -> None:
+    labels = np.random.default_rng(0).integers(100, 230, (17, 19, 23)).astype(np.uint8)
+    labels[:4], labels[4:12, :, 3:21] = 0, 7
+    voxels, counts = cache_module._draw_label_voxels(labels, "case")
+    assert set(counts) == set(voxels) == set(np.unique(labels)) - {0}
+    for label, found in voxels.items():
+        np.testing.assert_array_equal(found, np.argwhere(labels == label))
+        assert counts[label] == len(found)
 
 
 def make_volume(array: np.ndarray, affine: np.ndarray) -> Volume:
@@ -125,7 +135,7 @@ def test_changed_files_and_settings_are_noticed(make_dataset: MakeDataset, tmp_p
 
 def test_a_pickled_case_is_small_and_opens_again(make_dataset: MakeDataset, tmp_path: Path) -> None:
     (case,) = build_cache(make_dataset(1), tmp_path / "cache")
-    _ = case.image, case.labels, case.affine, case.lesions, case.label_voxels
+    _ = case.image, case.labels, case.affine, case.lesions, case.label_voxels(2)
     content = pickle.dumps(case)
     assert len(content) < 1000
     again = pickle.loads(content)

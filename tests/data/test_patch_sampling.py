@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from promptlesion.data import patch_sampling
 from promptlesion.data.cache import CachedCase, build_cache
 from promptlesion.data.crops import crop
 from promptlesion.data.dataset import Dataset
@@ -77,6 +78,20 @@ def test_the_generator_decides(cases: list[CachedCase]) -> None:
     first, second = (PatchSampler(cases, PATCH, (0, 3)).draw(np.random.default_rng([7, 11])) for _ in range(2))
     assert (first.case, first.start) == (second.case, second.start)
     np.testing.assert_array_equal(first.image, second.image)
+
+
+def test_few_tables_of_voxels_are_kept_however_many_cases(
+    cases: list[CachedCase], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def draws() -> tuple[list[tuple[int, int, int]], int]:
+        sampler, generator = PatchSampler(cases, PATCH, (2, 3, 4)), np.random.default_rng(5)
+        starts = [sampler.draw(generator).start for _ in range(60)]
+        return starts, sampler._label_voxels.cache_info().currsize
+
+    every, num_kept = draws()
+    assert num_kept == 10  # labels 2 and 3 in all four cases, 4 in two
+    monkeypatch.setattr(patch_sampling, "_TABLES_KEPT", 2)
+    assert draws() == (every, 2)
 
 
 def test_classes_that_do_not_occur_are_left_out(cases: list[CachedCase]) -> None:

@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from promptlesion.data.cache import CachedCase
 from promptlesion.data.dataset import DatasetSpec
 from promptlesion.data.intensity import HUWindow
-from promptlesion.data.resampling import resample_to_spacing
+from promptlesion.data.resampling import resample_array, resample_to_spacing
 from promptlesion.data.volume import Volume, read_volume, write_volume
+from promptlesion.segmentation import inference as inference_module
 from promptlesion.segmentation.config import SegmentationConfig
 from promptlesion.segmentation.inference import (
     TrainedSegmentation,
@@ -109,6 +110,22 @@ def test_labels_come_back_on_the_scans_own_grid(orientation: str, spec: DatasetS
     for value in (2, 9):
         overlap = 2 * ((found == value) & (expected == value)).sum()
         assert overlap / ((found == value).sum() + (expected == value).sum()) > 0.85
+
+
+def test_probabilities_take_the_scores_place_and_stay_the_same(spec: DatasetSpec) -> None:
+    """Bit-equal to a softmax of all scores at once; 19 slices are no multiple of a slab's."""
+    prepared = smooth_scan((19, 12, 15), np.diag([*spec.spacing_mm, 1.0]))
+    scan = smooth_scan((23, 14, 12), np.diag([*(0.8 * length for length in spec.spacing_mm), 1.0]))
+    scores = torch.randn((3, *prepared.shape), generator=torch.Generator().manual_seed(0))
+    probabilities = scores.softmax(dim=0)
+    resampled = [
+        resample_array(each.numpy(), prepared.affine, scan.affine, scan.shape, order=1, fill=None)
+        for each in probabilities
+    ]
+    found = inference_module._classes_on_grid(scores, prepared, scan)
+    assert found.dtype == np.uint8
+    np.testing.assert_array_equal(found, np.argmax(resampled, axis=0))
+    assert torch.equal(scores, probabilities)
 
 
 def test_scan_at_the_models_spacing_is_not_resampled(spec: DatasetSpec) -> None:

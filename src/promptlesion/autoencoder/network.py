@@ -69,3 +69,7 @@ def build_decoder(*, widths: Sequence[int], blocks_per_level: int, latent_channe
             layers.append(Upsample(in_channels=widths[level], out_channels=widths[level - 1]))
     layers += [nn.SiLU(), nn.Conv3d(widths[0], 1, 3, padding=1)]
     return nn.Sequential(*layers)
+
+
+BLOCKS = (ResidualBlock, Upsample)
+"""Whose activations may be computed again in the backward pass."""

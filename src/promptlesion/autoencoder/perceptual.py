@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from promptlesion.autoencoder.config import AutoencoderConfig
 from promptlesion.training.checkpoint import file_hash
+from promptlesion.training.device import place
 from promptlesion.training.imagenet import load_efficientnet_lite0
 from promptlesion.training.medicalnet import load_medicalnet
 
@@ -58,8 +59,8 @@ def build_perceptual_loss(config: AutoencoderConfig, device: torch.device) -> Pe
     if config.perceptual_weight == 0:
         return None
     if config.medicalnet_weights is not None:
-        return PerceptualLoss(load_medicalnet(Path(config.medicalnet_weights)), is_standardized=True).to(device)
-    return PerceptualLoss(load_efficientnet_lite0(_IMAGENET_STAGES)).to(device)
+        return place(PerceptualLoss(load_medicalnet(Path(config.medicalnet_weights)), is_standardized=True), device)
+    return place(PerceptualLoss(load_efficientnet_lite0(_IMAGENET_STAGES)), device)
 
 
 def perceptual_identity(config: AutoencoderConfig) -> dict[str, str]:

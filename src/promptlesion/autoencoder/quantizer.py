@@ -4,6 +4,8 @@ van den Oord et al. 2017, appendix A.1; initialisation from data and restart of 
 Williams et al. 2020. Several processes keep one codebook, that of all their tokens together.
 """
 
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import torch
@@ -13,7 +15,11 @@ from torch import Tensor, nn
 
 from promptlesion.training.launch import all_reduced_sum, num_processes, process_rank
 
-_CHUNK_DISTANCES = 16 * 2**20
+_CHUNK_DISTANCES = {"cpu": 2**18}
+"""How many distances are held at once: on a CPU as many as stay in a core's cache."""
+_CHUNK_DISTANCES_ELSEWHERE = 2**24
+_BLOCK = 128
+_PARTS_WORTH_THREADS = 32
 _KMEANS_ROUNDS = 4
 
 
@@ -92,8 +98,9 @@ class VectorQuantizer(nn.Module):
         self.token_sum.lerp_(total, 1 - self.decay)
         threshold = self.dead_code_usage * len(tokens) * num_processes() / len(self.codebook)
         is_dead = self.usage < threshold
-        if bool(is_dead.any()):
-            new = _draw(tokens, int(is_dead.sum()), generator)
+        num_dead = int(is_dead.sum())
+        if num_dead > 0:
+            new = _draw(tokens, num_dead, generator)
             # little usage: the code soon follows the tokens it wins, and soon dies again where it wins none
             self.usage[is_dead] = 2 * threshold
             self.token_sum[is_dead] = new * 2 * threshold
@@ -110,15 +117,39 @@ def unquantized(latent: Float[Tensor, "batch channel x y z"]) -> Quantized:
 def nearest_code(
     tokens: Float[Tensor, "token channel"], codebook: Float[Tensor, "code channel"]
 ) -> Int[Tensor, " token"]:
-    """Return the index of the nearest code of every token, a chunk of tokens at a time.
+    """Return the index of the nearest code of every token, the first of equally near ones.
 
-    |t - c|^2 = |t|^2 - 2 t.c + |c|^2, and |t|^2 does not matter for the order.
+    |t - c|^2 = |t|^2 - 2 t.c + |c|^2, and |t|^2 does not matter for the order. A chunk of tokens at a time, so that no
+    distance leaves the cache; first the nearest block of codes, then the code in it, as a minimum is vectorised on a
+    CPU and its place is not.
     """
-    half_square = 0.5 * codebook.square().sum(dim=1)
-    chunk = max(1, _CHUNK_DISTANCES // len(codebook))
-    return torch.cat(
-        [torch.addmm(half_square, part, codebook.t(), alpha=-1.0).argmin(dim=1) for part in torch.split(tokens, chunk)]
-    )
+    # whole blocks: copies of the last code lose to the last code itself
+    codebook = torch.cat([codebook, codebook[-1:].expand(-len(codebook) % _BLOCK, -1)])
+    # |c|^2 / 2 goes through the product as one more channel, instead of being written under it first
+    factors = torch.cat([-codebook, 0.5 * codebook.square().sum(dim=1, keepdim=True)], dim=1).t()
+    chunk = max(1, _CHUNK_DISTANCES.get(tokens.device.type, _CHUNK_DISTANCES_ELSEWHERE) // len(codebook))
+    codes = torch.empty(len(tokens), dtype=torch.int64, device=tokens.device)
+    parts = list(zip(torch.split(tokens.detach(), chunk), torch.split(codes, chunk), strict=True))
+
+    def find(own: Sequence[tuple[Tensor, Tensor]]) -> None:
+        product = factors.new_empty(min(chunk, len(tokens)), len(codebook))
+        row = torch.arange(len(product), device=tokens.device)
+        for part, found in own:
+            distances = torch.mm(F.pad(part, (0, 1), value=1.0), factors, out=product[: len(part)])
+            blocks = distances.view(len(part), -1, _BLOCK)
+            nearest_block = blocks.amin(dim=2).argmin(dim=1)
+            within = blocks[row[: len(part)], nearest_block].argmin(dim=1)
+            torch.add(within, nearest_block, alpha=_BLOCK, out=found)
+
+    num_threads = torch.get_num_threads() if tokens.device.type == "cpu" else 1
+    if num_threads == 1 or len(parts) < _PARTS_WORTH_THREADS:
+        find(parts)
+    else:
+        # every thread its own chunks: they are too small to wait for each other in each operation
+        with ThreadPoolExecutor(num_threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+            list(pool.map(find, [parts[first::num_threads] for first in range(num_threads)]))
+        torch.set_num_threads(num_threads)  # of threads that start later; this one's is as it was
+    return codes
 
 
 def perplexity(codes: Int[Tensor, "*shape"], codebook_size: int) -> float:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from promptlesion.autoencoder.autoencoder import Autoencoder, build_autoencoder
 from promptlesion.autoencoder.config import AutoencoderConfig
@@ -19,16 +20,20 @@ from promptlesion.autoencoder.discriminator import (
 )
 from promptlesion.autoencoder.lesion_bias import measure_lesion_bias
 from promptlesion.autoencoder.loss import weighted_l1
+from promptlesion.autoencoder.network import BLOCKS
 from promptlesion.autoencoder.perceptual import build_perceptual_loss, perceptual_identity
 from promptlesion.autoencoder.quantizer import perplexity
 from promptlesion.data.cache import CachedCase, data_fingerprint
 from promptlesion.data.patch_batches import PatchBatches
 from promptlesion.data.spec import DatasetSpec
+from promptlesion.training.activation_checkpointing import checkpoint_activations
 from promptlesion.training.checkpoint import save_checkpoint
-from promptlesion.training.descent import descend
-from promptlesion.training.device import autocast, place, resolve_device
+from promptlesion.training.descent import build_adam, descend
+from promptlesion.training.device import autocast, place, resolve_device, send
+from promptlesion.training.hardware import DEFAULT_HARDWARE, HardwareConfig
 from promptlesion.training.launch import share_of_batch
 from promptlesion.training.learning_rate import set_learning_rate
+from promptlesion.training.prefetch import prefetched
 from promptlesion.training.run import Report, Run
 from promptlesion.training.seeding import derive_seed, numpy_generator, torch_generator
 from promptlesion.training.state import TrainState
@@ -45,6 +50,7 @@ def train_autoencoder(
     out: Path,
     seed: int,
     device: str = "auto",
+    hardware: HardwareConfig = DEFAULT_HARDWARE,
 ) -> Run:
     """Train the VQGAN on patches of the training cases, or go on with an interrupted run.
 
@@ -56,6 +62,7 @@ def train_autoencoder(
         out: the run's folder.
         seed: of the weights and of every draw.
         device: `auto` or a device's name.
+        hardware: how the machine is used; it changes no result.
 
     Returns:
         The finished run; its `checkpoint/` holds the networks and the card.
@@ -93,10 +100,8 @@ def train_autoencoder(
     state = TrainState(
         networks={"autoencoder": autoencoder, "discriminators": discriminators},
         optimizers={
-            "autoencoder": torch.optim.Adam(autoencoder.parameters(), lr=config.learning_rate, betas=config.adam_betas),
-            "discriminators": torch.optim.Adam(
-                discriminators.parameters(), lr=config.learning_rate, betas=config.adam_betas
-            ),
+            name: build_adam(network, learning_rate=config.learning_rate, betas=config.adam_betas)
+            for name, network in (("autoencoder", autoencoder), ("discriminators", discriminators))
         },
     )
     run.resume(state)
@@ -111,6 +116,7 @@ def train_autoencoder(
         quantizer_start_step=config.quantizer_start_epoch * steps_per_epoch,
         seed=seed,
         device=torch_device,
+        hardware=hardware,
     )
     run.train(state, reports, num_steps=num_steps, checkpoint_every_steps=config.checkpoint_every_steps)
     autoencoder.eval()
@@ -156,15 +162,22 @@ def _steps(
     quantizer_start_step: int,
     seed: int,
     device: torch.device,
+    hardware: HardwareConfig,
 ) -> Iterator[Report]:
     """Train step by step on this process's share of each batch, yielding the losses of each."""
     autoencoder, discriminators = state.networks["autoencoder"], state.networks["discriminators"]
     assert isinstance(autoencoder, Autoencoder)
     autoencoder.train()
     perceptual = build_perceptual_loss(config, device)
-    while state.step < num_steps:
-        patches = batches.draw(state.step, share)
-        image, lesion_mask = patches.image.to(device), patches.lesion_mask.to(device)
+
+    def draw(step: int) -> tuple[Tensor, Tensor]:
+        patches = batches.draw(step, share)
+        return send(patches.image, device), send(patches.lesion_mask, device)
+
+    if hardware.activation_checkpointing == "on":
+        checkpoint_activations(autoencoder, blocks=BLOCKS)
+    steps = range(state.step, num_steps)
+    for image, lesion_mask in prefetched(draw, steps, num_batches=hardware.prefetch_batches):
         is_adversarial = config.adversarial_weight > 0 and state.step >= adversarial_start_step
         is_quantized = state.step >= quantizer_start_step
         for optimizer in state.optimizers.values():
@@ -182,23 +195,23 @@ def _steps(
             l1 = weighted_l1(reconstruction, image, lesion_mask, lesion_weight=config.lesion_weight)
             image_slices, slices = axis_slices(image, positions), axis_slices(reconstruction, positions)
             faithful = l1
-            report = {"l1": l1.item(), "commitment": quantized.commitment.item()}
+            report: dict[str, float | Tensor] = {"l1": l1.detach(), "commitment": quantized.commitment.detach()}
             if perceptual is not None:
                 sees_patches = config.perceptual_network == "medicalnet"
                 compared = (reconstruction, image) if sees_patches else (slices, image_slices)
                 distance = perceptual(*compared)
                 faithful = faithful + config.perceptual_weight * distance
-                report["perceptual"] = distance.item()
+                report["perceptual"] = distance.detach()
             loss = faithful + config.commitment_weight * quantized.commitment
             if is_adversarial:
                 real = discriminators(image, image_slices)
                 generated = discriminators(reconstruction, slices)
                 fooling, matching = generator_loss(generated), feature_matching_loss(real, generated)
-                report |= {"generator": fooling.item(), "feature_matching": matching.item()}
+                report |= {"generator": fooling.detach(), "feature_matching": matching.detach()}
                 if config.adversarial_weighting == "adaptive":
                     weight = adaptive_weight(faithful, fooling, autoencoder.last_weight)
                     fooling = weight * fooling
-                    report["adaptive_weight"] = weight.item()
+                    report["adaptive_weight"] = weight.detach()
                 loss = loss + config.adversarial_weight * fooling + config.feature_matching_weight * matching
         descend(loss, autoencoder, state.optimizers["autoencoder"], max_gradient_norm=config.max_gradient_norm)
         if is_adversarial:
@@ -210,7 +223,7 @@ def _steps(
                 state.optimizers["discriminators"],
                 max_gradient_norm=config.max_gradient_norm,
             )
-            report["discriminator"] = judged.item()
+            report["discriminator"] = judged.detach()
         if is_quantized:
             report["codebook_perplexity"] = perplexity(quantized.codes, config.codebook_size)
         state.step += 1

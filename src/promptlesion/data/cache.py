@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Float64, Int16, Int32, Shaped, UInt8
+from scipy import ndimage
 
 from promptlesion.data.dataset import Case, Dataset, read_case
 from promptlesion.data.lesion_instances import LesionInstance, find_lesions
@@ -53,11 +54,11 @@ class CachedCase:
         """How many voxels each label that occurs has, background left out."""
         return {int(label): count for label, count in self._card["num_label_voxels"].items()}
 
-    @cached_property
-    def label_voxels(self) -> dict[int, Int32[np.ndarray, "_ 3"]]:
-        """For each label that occurs, up to 4096 of its voxels, drawn evenly once; background left out."""
+    def label_voxels(self, label: int) -> Int32[np.ndarray, "_ 3"]:
+        """Return up to 4096 voxels of a label that occurs (not background), drawn evenly once; read each time."""
         with np.load(self.folder / f"{self.name}.voxels.npz") as stored:
-            return {int(label): stored[label] for label in stored.files}
+            voxels: np.ndarray = stored[str(label)]
+        return voxels
 
     @property
     def key(self) -> str:
@@ -145,10 +146,15 @@ def _draw_label_voxels(
     labels: UInt8[np.ndarray, "x y z"], name: str
 ) -> tuple[dict[int, Int32[np.ndarray, "_ 3"]], dict[int, int]]:
     seed = list(name.encode())
-    present = [int(label) for label in np.flatnonzero(np.bincount(labels.ravel(), minlength=256)) if label]
     voxels, counts = {}, {}
-    for label in present:
-        positions = np.flatnonzero(labels == label)
+    for label, box in enumerate(ndimage.find_objects(labels), start=1):
+        if box is None:
+            continue
+        # each label in its own box: a hundred labels do not take a hundred passes over the scan
+        inside = np.nonzero(labels[box] == label)
+        positions = np.ravel_multi_index(
+            tuple(along + side.start for along, side in zip(inside, box, strict=True)), labels.shape
+        )
         counts[label] = len(positions)
         if len(positions) > _VOXELS_PER_LABEL:
             generator = np.random.default_rng([*seed, label])

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from jaxtyping import Int16, UInt8
@@ -13,6 +14,8 @@ AIR_HU = -1024
 """What lies outside a scan."""
 ANYWHERE = 0
 """The class label that stands for any place in any case."""
+_TABLES_KEPT = 256
+"""Of voxels, each of one class in one case and at most 48 KB: however many cases there are."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,6 +41,7 @@ class PatchSampler:
     ) -> None:
         """Look up which case has which class; opens no image."""
         self._patch_voxels = patch_voxels
+        self._label_voxels = lru_cache(_TABLES_KEPT)(CachedCase.label_voxels)
         with_label = {
             label: [case for case in cases if label == ANYWHERE or label in case.num_label_voxels]
             for label in class_labels
@@ -68,7 +72,7 @@ class PatchSampler:
         case = candidates[generator.integers(len(candidates))]
         if label == ANYWHERE:
             return case, self._start_inside(case.image.shape, generator)
-        return case, self._start_around(case.label_voxels[label], generator)
+        return case, self._start_around(self._label_voxels(case, label), generator)
 
     def _start_inside(self, shape: tuple[int, ...], generator: np.random.Generator) -> tuple[int, int, int]:
         room = [length - extent for length, extent in zip(shape, self._patch_voxels, strict=True)]
