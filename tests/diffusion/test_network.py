@@ -160,17 +160,19 @@ def test_without_prompt_nothing_is_injected_and_the_rest_is_the_same() -> None:
     assert output.shape == (2, 2, 6, 4, 5)
 
 
-@pytest.mark.parametrize(("size", "expected"), [((2, 5, 4), torch.float32), ((3, 5, 4), torch.bfloat16)])
-def test_a_level_of_two_voxels_is_computed_in_float32(size: tuple[int, int, int], expected: torch.dtype) -> None:
+@pytest.mark.parametrize("is_trained", [True, False])
+@pytest.mark.parametrize("size", [(2, 5, 4), (3, 5, 4)])
+def test_a_level_of_two_voxels_is_trained_in_float32(size: tuple[int, int, int], is_trained: bool) -> None:
     torch.manual_seed(0)
     level = Level(in_channels=8, out_channels=16, num_blocks=1, time_dimension=4, head_channels=8)
-    features, time, seen = torch.randn(2, 8, *size), torch.randn(2, 4), []
+    features, modulation, seen = torch.randn(2, 8, *size), torch.randn(2, 32), []
     level.blocks[0].convolution_in.register_forward_hook(lambda _, __, output: seen.append(output.dtype))
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        output = level(features, time)
-    assert seen == [expected]
-    exact = level(features, time)
-    if expected == torch.float32:
+    with torch.set_grad_enabled(is_trained), torch.autocast("cpu", dtype=torch.bfloat16):
+        output = level(features, [modulation])
+    is_exact = is_trained and min(size) == 2
+    assert seen == [torch.float32 if is_exact else torch.bfloat16]
+    exact = level(features, [modulation])
+    if is_exact:
         assert torch.equal(output, exact)
     else:
         torch.testing.assert_close(output.float(), exact, rtol=0.05, atol=0.05)

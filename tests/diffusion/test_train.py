@@ -15,6 +15,7 @@ from promptlesion.data.spec import DatasetSpec
 from promptlesion.diffusion.config import DiffusionConfig
 from promptlesion.diffusion.train import load_diffusion, train_diffusion
 from promptlesion.training.checkpoint import CheckpointError
+from promptlesion.training.hardware import HardwareConfig
 from promptlesion.training.run import RunError, read_metrics
 
 CPU = torch.device("cpu")
@@ -184,3 +185,14 @@ def test_an_autoencoder_that_cannot_show_a_lesion_is_warned_of(
     with caplog.at_level(logging.WARNING):
         train(out=unbroken)
     assert "the autoencoder shows bright at" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "settings", [{"prefetch_batches": 0}, {"prefetch_batches": 5}, {"activation_checkpointing": "on"}]
+)
+def test_how_the_machine_is_used_changes_no_bit(
+    train: partial[object], unbroken: Path, tmp_path: Path, settings: dict[str, object]
+) -> None:
+    train(out=tmp_path / "run", hardware=HardwareConfig(**settings))
+    for name in ("checkpoint/weights.safetensors", "metrics.jsonl"):
+        assert (tmp_path / "run" / name).read_bytes() == (unbroken / name).read_bytes(), name

@@ -1,15 +1,19 @@
 """The network, the prompt and the schedule together: what is under the noise?"""
 
+import math
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from promptlesion.diffusion.bound_network import bind_network
 from promptlesion.diffusion.conditioning import Conditioning
 from promptlesion.diffusion.config import DiffusionConfig
 from promptlesion.diffusion.network import PromptUNet
-from promptlesion.diffusion.schedule import Estimate, NoiseSchedule, build_schedule
+from promptlesion.diffusion.recorded_network import StepRecorder
+from promptlesion.diffusion.schedule import Denoise, Estimate, NoiseSchedule, build_schedule
 from promptlesion.prompt.encoders import PromptEncoder, build_prompt_encoder, drop_prompts
 
 
@@ -62,25 +66,50 @@ class Denoiser(nn.Module):
         signal, sigma = self.schedule.signal_and_noise(level, clean)
         return signal * noise - sigma * clean
 
-    def estimate(
+    @torch.no_grad()
+    def bound(
         self,
-        noisy: Float[Tensor, "batch channel x y z"],
-        level: int,
         conditioning: Conditioning,
+        levels: Sequence[int],
         *,
         guidance_scale: float = 1.0,
-    ) -> Estimate:
-        """Split a noisy latent into its clean part and its noise.
+        recorder: StepRecorder | None = None,
+    ) -> Denoise:
+        """Return what splits a noisy latent into its clean part and its noise, for sampling.
 
-        Classifier-free guidance (Ho and Salimans 2022, eq. 6): without + scale * (with - without prompt).
+        All that does not depend on the noisy latent is computed here, once for all levels: time embeddings, prompts,
+        and the surroundings' share of the first convolution. To be called, as what it returns, with autocast or
+        without.
+
+        Args:
+            conditioning: of the batch to sample.
+            levels: that will be visited.
+            guidance_scale: of classifier-free guidance (Ho and Salimans 2022, eq. 6): without + scale * (with -
+                without prompt). Both are computed as one batch, and the encoder, which sees no prompt, only once.
         """
-        levels = torch.full((len(noisy),), level, device=noisy.device)
-        keep = torch.zeros(len(noisy), dtype=torch.bool, device=noisy.device)
-        predicted = self(noisy, levels, conditioning, keep)
-        if guidance_scale != 1.0:
-            without = self(noisy, levels, conditioning, ~keep)
-            predicted = without + guidance_scale * (predicted - without)
-        signal, sigma = self.schedule.signal_and_noise(levels, noisy)
+        embedding, is_guided = None, False
+        if self.prompt_encoder is not None:
+            embedding = self.prompt_encoder(conditioning.lesion_type, conditioning.lesion_mask)
+            is_guided = guidance_scale != 1.0
+            if is_guided:
+                embedding = torch.cat([embedding, torch.zeros_like(embedding)])
+        known = torch.cat([conditioning.surroundings, conditioning.lesion_mask], dim=1)
+        network = bind_network(self.network, known, levels, embedding)
+        predict = network if recorder is None else recorder(network, conditioning.surroundings)
+
+        @torch.no_grad()
+        def denoise(noisy: Tensor, level: int) -> Estimate:
+            predicted = predict(noisy, level)
+            if is_guided:
+                with_prompt, without = predicted.chunk(2)
+                predicted = without + guidance_scale * (with_prompt - without)
+            return self._split(noisy, predicted, level)
+
+        return denoise
+
+    def _split(self, noisy: Tensor, predicted: Tensor, level: int) -> Estimate:
+        alpha_bar = float(self.schedule.alpha_bar[level])
+        signal, sigma = math.sqrt(alpha_bar), math.sqrt(1 - alpha_bar)
         if self.prediction == "noise":
             return Estimate(clean=(noisy - sigma * predicted) / signal, noise=predicted)
         return Estimate(clean=signal * noisy - sigma * predicted, noise=sigma * noisy + signal * predicted)

@@ -18,7 +18,7 @@ from promptlesion.data.lesion_patch import draw_lesion_patch
 from promptlesion.data.spec import DatasetSpec
 from promptlesion.diffusion.conditioning import Conditioning, blank_lesion, mask_on_latent_grid
 from promptlesion.training.atomic import written_whole
-from promptlesion.training.device import autocast
+from promptlesion.training.device import autocast, send
 from promptlesion.training.progress import progress_bar
 from promptlesion.training.seeding import numpy_generator
 
@@ -40,13 +40,23 @@ class LesionLatents:
 
     def batch(self, index: Sequence[int], device: torch.device) -> tuple[Tensor, Conditioning]:
         """Return the clean latents of some patches and their conditioning."""
-        chosen = torch.tensor(list(index))
+        chosen = send(torch.tensor(list(index)), self.clean.device)
         conditioning = Conditioning(
-            surroundings=self.surroundings[chosen].float().to(device),
-            lesion_mask=self.lesion_mask[chosen].float().to(device),
-            lesion_type=self.lesion_type[chosen].to(device),
+            surroundings=send(self.surroundings[chosen], device).float(),
+            lesion_mask=send(self.lesion_mask[chosen], device).float(),
+            lesion_type=send(self.lesion_type[chosen], device),
         )
-        return self.clean[chosen].float().to(device), conditioning
+        return send(self.clean[chosen], device).float(), conditioning
+
+    def kept_on(self, device: torch.device) -> "LesionLatents":
+        """Return them on a GPU, where they take no more than a quarter of its free memory; else as they are."""
+        if device.type != "cuda":
+            return self
+        parts = {f.name: getattr(self, f.name) for f in fields(self)}
+        free_bytes, _ = torch.cuda.mem_get_info(device)
+        if sum(part.nbytes for part in parts.values()) > free_bytes // 4:
+            return self
+        return LesionLatents(**{name: part.to(device) for name, part in parts.items()})
 
 
 def encode_lesions(

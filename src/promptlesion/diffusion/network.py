@@ -37,11 +37,13 @@ class TimeResidualBlock(nn.Module):
         self.shortcut = nn.Identity() if in_channels == out_channels else nn.Conv3d(in_channels, out_channels, 1)
 
     def forward(
-        self, features: Float[Tensor, "batch in_channels x y z"], time: Float[Tensor, "batch time"]
+        self,
+        features: Float[Tensor, "batch in_channels x y z"],
+        modulation: Float[Tensor, "#batch doubled_out_channels"],
     ) -> Float[Tensor, "batch out_channels x y z"]:
-        """Return features of the same resolution."""
+        """Return features of the same resolution; `modulation` is what `time` makes of the time embedding."""
         hidden = self.convolution_in(F.silu(self.norm_in(features)))
-        scale, shift = self.time(F.silu(time))[:, :, None, None, None].chunk(2, dim=1)
+        scale, shift = modulation[:, :, None, None, None].chunk(2, dim=1)
         residual: Tensor = self.convolution_out(F.silu(self.norm_out(hidden) * (1 + scale) + shift))
         shortcut: Tensor = self.shortcut(features)
         return shortcut + residual
@@ -101,20 +103,24 @@ class Level(nn.Module):
         )
 
     def forward(
-        self, features: Float[Tensor, "batch in_channels x y z"], time: Float[Tensor, "batch time"]
+        self, features: Float[Tensor, "batch in_channels x y z"], modulations: Sequence[Tensor]
     ) -> Float[Tensor, "batch out_channels x y z"]:
-        """Return features of the same resolution; a bottleneck of two voxels is computed in float32.
+        """Return features of the same resolution; a bottleneck of two voxels is trained in float32.
 
         There oneDNN's bfloat16 weight gradient of a 3x3x3 convolution reads memory nobody wrote (torch 2.13, CPU).
-        """
-        if min(features.shape[2:]) <= _TINY_VOXELS:
-            with torch.autocast(features.device.type, enabled=False):
-                return self._run(features.float(), time.float())
-        return self._run(features, time)
 
-    def _run(self, features: Tensor, time: Tensor) -> Tensor:
-        for block, attention in zip(self.blocks, self.attentions, strict=True):
-            features = attention(block(features, time))
+        Args:
+            features: of this resolution.
+            modulations: one for each block.
+        """
+        if min(features.shape[2:]) <= _TINY_VOXELS and torch.is_grad_enabled():
+            with torch.autocast(features.device.type, enabled=False):
+                return self._run(features.float(), [modulation.float() for modulation in modulations])
+        return self._run(features, modulations)
+
+    def _run(self, features: Tensor, modulations: Sequence[Tensor]) -> Tensor:
+        for block, attention, modulation in zip(self.blocks, self.attentions, modulations, strict=True):
+            features = attention(block(features, modulation))
         return features
 
 
@@ -136,13 +142,13 @@ class PromptInjection(nn.Module):
     def forward(
         self,
         features: Float[Tensor, "batch channel x y z"],
-        time: Float[Tensor, "batch time"],
+        modulations: Sequence[Tensor],
         embedding: Float[Tensor, "batch embedding 1 1 1"],
     ) -> Float[Tensor, "batch channel x y z"]:
         """Return the features with the prompt in them."""
         joined = torch.cat([features, self.prompt(features, embedding).to(features.dtype)], dim=1)
-        for block in self.blocks:
-            joined = block(joined, time)
+        for block, modulation in zip(self.blocks, modulations, strict=True):
+            joined = block(joined, modulation)
         merged: Tensor = self.merge(joined)
         return merged
 
@@ -225,11 +231,32 @@ class PromptUNet(nn.Module):
         embedding: Float[Tensor, "batch embedding 1 1 1"] | None,
     ) -> Float[Tensor, "batch out_channels x y z"]:
         """Return the prediction for latents at the given noise levels under the given prompts, if it takes any."""
-        time = self.time(sinusoidal_embedding(level, self.time_channels))
-        features = self.inlet(latents)
+        return self.predict(self.inlet(latents), self.modulate(level), embedding)
+
+    def modulate(self, level: Int[Tensor, " level"]) -> Float[Tensor, "level modulation"]:
+        """Return what every residual block makes of the noise levels, side by side."""
+        time = F.silu(self.time(sinusoidal_embedding(level, self.time_channels)))
+        return torch.cat([block.time(time) for blocks in self._blocks for block in blocks], dim=1)
+
+    def predict(
+        self,
+        features: Float[Tensor, "batch channel x y z"],
+        modulation: Float[Tensor, "#batch modulation"],
+        embedding: Float[Tensor, "prompt embedding 1 1 1"] | None,
+    ) -> Float[Tensor, "prompt_or_batch out_channels x y z"]:
+        """Return the prediction for what the inlet made of the latents.
+
+        Args:
+            features: of the inlet.
+            modulation: from `modulate`, one for each sample or one for all.
+            embedding: one prompt per sample or several: the first of each, then the second of each and so on. The
+                encoder, which sees no prompt, runs once for all of them.
+        """
+        shares = iter(torch.split(modulation, [block.time.out_features for part in self._blocks for block in part], 1))
+        modulations = iter([[next(shares) for _ in part] for part in self._blocks])
         skips: list[Tensor] = []
         for index, encode in enumerate(self.encoder):
-            features = encode(features, time)
+            features = encode(features, next(modulations))
             if index < len(self.downsamples):
                 skips.append(features)
                 features = self.downsamples[index](features)
@@ -237,10 +264,29 @@ class PromptUNet(nn.Module):
             skip = skips.pop()
             features = upsample(F.interpolate(features, size=skip.shape[2:], mode="nearest"))
             if self.injections:
-                features = self.injections[index](features, time, embedding)
-            features = decode(torch.cat([features, skip], dim=1), time)
+                assert embedding is not None
+                features = _for_each_prompt(features, len(embedding))
+                skip = _for_each_prompt(skip, len(embedding))
+                features = self.injections[index](features, next(modulations), embedding)
+            features = decode(torch.cat([features, skip], dim=1), next(modulations))
         prediction: Tensor = self.outlet(features)
         return prediction.float()
+
+    @property
+    def _blocks(self) -> list[list[TimeResidualBlock]]:
+        """The residual blocks of every part that has some, in the order in which they compute."""
+        decoded: list[nn.Module] = list(self.decoder)
+        if self.injections:
+            decoded = [part for pair in zip(self.injections, self.decoder, strict=True) for part in pair]
+        return [
+            [module for module in part.modules() if isinstance(module, TimeResidualBlock)]
+            for part in [*self.encoder, *decoded]
+        ]
+
+
+def _for_each_prompt(features: Tensor, num_prompts: int) -> Tensor:
+    copies = num_prompts // len(features)
+    return features.repeat(copies, 1, 1, 1, 1) if copies > 1 else features
 
 
 def sinusoidal_embedding(level: Int[Tensor, " batch"], dimension: int) -> Float[Tensor, "batch dimension"]:
@@ -249,3 +295,7 @@ def sinusoidal_embedding(level: Int[Tensor, " batch"], dimension: int) -> Float[
     frequency = torch.exp(-math.log(10_000.0) * torch.arange(half, device=level.device) / half)
     angle = level[:, None].float() * frequency
     return torch.cat([angle.sin(), angle.cos()], dim=1)
+
+
+BLOCKS = (TimeResidualBlock, SelfAttention)
+"""Whose activations may be computed again in the backward pass."""

@@ -43,6 +43,8 @@ class PromptGenBlock(nn.Module):
         direction = F.normalize(embedding.flatten(1).to(pooled.dtype), dim=1)
         weights = self.weigh(torch.cat([direction, pooled], dim=1)).softmax(dim=1)
         mixed = torch.einsum("bn,ncxyz->bcxyz", weights, self.components.to(weights.dtype))
+        # a tenth of the time, and the order in which the convolution wants it
+        mixed = mixed.contiguous(memory_format=torch.channels_last_3d)
         resized = F.interpolate(mixed, size=features.shape[2:], mode="trilinear", align_corners=False)
         prompt: Tensor = self.convolution(resized)
         return prompt

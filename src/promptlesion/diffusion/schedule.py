@@ -1,6 +1,7 @@
 """The noise schedule: how much of the latent is left at each level. Knows no network and no sampler."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -78,6 +79,10 @@ class Estimate:
 
     clean: Float[Tensor, "batch channel x y z"]
     noise: Float[Tensor, "batch channel x y z"]
+
+
+Denoise = Callable[[Float[Tensor, "batch channel x y z"], int], Estimate]
+"""Splits a noisy latent at a level into its clean part and its noise."""
 
 
 def linear_schedule(*, num_levels: int, beta_start: float, beta_end: float) -> NoiseSchedule:

@@ -7,23 +7,31 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
 from promptlesion.autoencoder.autoencoder import TrainedAutoencoder, check_dataset, load_autoencoder
 from promptlesion.autoencoder.lesion_bias import LesionBias
 from promptlesion.data.cache import CachedCase, data_fingerprint
 from promptlesion.data.lesion_statistics import LesionStatistics, measure_lesions, read_statistics, training_facts
 from promptlesion.data.spec import DatasetSpec
+from promptlesion.diffusion.conditioning import Conditioning
 from promptlesion.diffusion.config import DiffusionConfig
 from promptlesion.diffusion.denoiser import Denoiser, build_denoiser
 from promptlesion.diffusion.latents import LesionLatents, encode_lesions
 from promptlesion.diffusion.loss import denoising_loss
+from promptlesion.diffusion.network import BLOCKS
 from promptlesion.diffusion.schedule import build_schedule
+from promptlesion.training.activation_checkpointing import checkpoint_activations
 from promptlesion.training.checkpoint import differences, load_checkpoint, save_checkpoint
-from promptlesion.training.descent import descend
-from promptlesion.training.device import autocast, place, resolve_device
+from promptlesion.training.compiling import compile_network
+from promptlesion.training.descent import build_adam, descend
+from promptlesion.training.device import autocast, place, resolve_device, send
 from promptlesion.training.ema import averaged_copy, update_average
+from promptlesion.training.hardware import DEFAULT_HARDWARE, HardwareConfig
 from promptlesion.training.launch import main_process_first, share_of_batch
 from promptlesion.training.learning_rate import set_learning_rate
+from promptlesion.training.prefetch import prefetched
 from promptlesion.training.run import Report, Run
 from promptlesion.training.seeding import derive_seed, numpy_generator, torch_generator
 from promptlesion.training.state import TrainState
@@ -42,6 +50,7 @@ def train_diffusion(
     seed: int,
     device: str = "auto",
     method: str = "promptlesion",
+    hardware: HardwareConfig = DEFAULT_HARDWARE,
 ) -> Run:
     """Train the denoiser on the lesions of the training cases, or go on with an interrupted run.
 
@@ -55,6 +64,7 @@ def train_diffusion(
         seed: of the weights and of every draw.
         device: `auto` or a device's name.
         method: name of the method, for the card and the provenance of what it paints.
+        hardware: how the machine is used; it changes no result.
 
     Returns:
         The finished run; its checkpoint names the autoencoder.
@@ -101,12 +111,18 @@ def train_diffusion(
     denoiser = place(_build(config, autoencoder, spec), torch_device)
     state = TrainState(
         networks={"denoiser": denoiser, "average": averaged_copy(denoiser)},
-        optimizers={
-            "denoiser": torch.optim.Adam(denoiser.parameters(), lr=config.learning_rate, betas=config.adam_betas)
-        },
+        optimizers={"denoiser": build_adam(denoiser, learning_rate=config.learning_rate, betas=config.adam_betas)},
     )
     run.resume(state)
-    reports = _steps(state, latents, share, config=config, seed=seed, device=torch_device)
+    reports = _steps(
+        state,
+        latents.kept_on(torch_device),
+        share,
+        config=config,
+        seed=seed,
+        device=torch_device,
+        hardware=hardware,
+    )
     run.train(state, reports, num_steps=config.num_steps, checkpoint_every_steps=config.checkpoint_every_steps)
     save_checkpoint(
         run.checkpoint_folder,
@@ -136,6 +152,7 @@ def _steps(
     config: DiffusionConfig,
     seed: int,
     device: torch.device,
+    hardware: HardwareConfig,
 ) -> Iterator[Report]:
     """Train step by step, yielding the loss of each; of what is drawn for a batch, this process takes its share."""
     denoiser, average = state.networks["denoiser"], state.networks["average"]
@@ -145,25 +162,44 @@ def _steps(
         torch.nonzero(latents.lesion_type == index).flatten().tolist()
         for index in sorted(set(latents.lesion_type.tolist()))
     ]
-    while state.step < config.num_steps:
-        chooser = numpy_generator(seed, "diffusion", "choice", state.step)
-        generator = torch_generator(seed, "diffusion", "noise", state.step)
+
+    def draw(step: int) -> tuple[Tensor, Conditioning, Tensor, Tensor, Tensor]:
+        chooser = numpy_generator(seed, "diffusion", "choice", step)
+        generator = torch_generator(seed, "diffusion", "noise", step)
         kinds = chooser.integers(len(patches_of_type), size=config.batch_size)
         chosen = [patches_of_type[kind][chooser.integers(len(patches_of_type[kind]))] for kind in kinds]
         clean, conditioning = latents.batch([chosen[item] for item in share], device)
-        level = torch.randint(config.num_levels, (config.batch_size,), generator=generator)[share].to(device)
-        noise = torch.randn(config.batch_size, *clean.shape[1:], generator=generator)[share].to(device)
-        is_dropped = (torch.rand(config.batch_size, generator=generator)[share] < config.prompt_dropout).to(device)
+        level = torch.randint(config.num_levels, (config.batch_size,), generator=generator)[share]
+        noise = torch.randn(config.batch_size, *clean.shape[1:], generator=generator)[share]
+        is_dropped = torch.rand(config.batch_size, generator=generator)[share] < config.prompt_dropout
+        return clean, conditioning, send(level, device), send(noise, device), send(is_dropped, device)
+
+    def loss_of(
+        clean: Tensor, conditioning: Conditioning, level: Tensor, noise: Tensor, is_dropped: Tensor
+    ) -> Float[Tensor, ""]:
         noisy = denoiser.schedule.add_noise(clean, noise, level)
         with autocast(device, config.precision):
             predicted = denoiser(noisy, level, conditioning, is_dropped)
-            loss = denoising_loss(
+            return denoising_loss(
                 predicted,
                 denoiser.target(clean, noise, level),
                 conditioning.lesion_mask,
                 lesion_weight=config.lesion_weight,
                 kind=config.loss,
             )
+
+    if hardware.activation_checkpointing == "on":
+        checkpoint_activations(denoiser, blocks=BLOCKS)
+    weights = list(denoiser.network.parameters())
+    compile_network(
+        denoiser.network,
+        choice=hardware.compile,
+        device=device,
+        trial=lambda: torch.autograd.grad(loss_of(*draw(state.step)), weights),
+    )
+    steps = range(state.step, config.num_steps)
+    for batch in prefetched(draw, steps, num_batches=hardware.prefetch_batches):
+        loss = loss_of(*batch)
         optimizer = state.optimizers["denoiser"]
         set_learning_rate(
             optimizer,
@@ -175,7 +211,7 @@ def _steps(
         descend(loss, denoiser, optimizer, max_gradient_norm=config.max_gradient_norm)
         update_average(average, denoiser, decay=config.ema_decay, step=state.step)
         state.step += 1
-        yield {"loss": loss.item()}
+        yield {"loss": loss.detach()}
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,10 @@
 from typing import Literal, TypeVar
 
 import torch
-from torch import nn
+from jaxtyping import Shaped
+from torch import Tensor, nn
+
+from promptlesion.training.onednn import prefer_onednn
 
 Network = TypeVar("Network", bound=nn.Module)
 Precision = Literal["auto", "float32", "bfloat16"]
@@ -54,9 +57,21 @@ def autocast(device: torch.device, precision: Precision) -> torch.autocast:
 
 
 def place(network: Network, device: torch.device) -> Network:
-    """Move a network to the device, its 3-D convolutions in channels-last order: up to twice as fast."""
+    """Move a network to the device, its 3-D convolutions in channels-last order: up to twice as fast.
+
+    On a CPU none of them takes PyTorch's slow path for small float32 maps of batch 1.
+    """
     moved: Network = network.to(device)
     for module in moved.modules():
         if isinstance(module, nn.Conv3d):
             module.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+    if device.type == "cpu":
+        prefer_onednn(moved)
     return moved
+
+
+def send(values: Shaped[Tensor, "*shape"], device: torch.device) -> Shaped[Tensor, "*shape"]:
+    """Copy to the device; to a GPU from pinned memory, so that nothing waits for the copy but what computes with it."""
+    if device.type != "cuda" or values.device.type != "cpu":
+        return values.to(device)
+    return values.pin_memory().to(device, non_blocking=True)
