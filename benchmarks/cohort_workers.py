@@ -86,9 +86,18 @@ def _num_done(out: Path) -> int:
 
 
 def _workers_of(pid: int) -> list[int]:
-    """Return the worker processes among a process's children; the others keep its resources."""
-    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    return [int(child) for child in children if "spawn_main" in Path(f"/proc/{child}/cmdline").read_text()]
+    """Return the worker processes of a process, which are children of the one that imported for them."""
+    return [worker for child in _children(pid) if "forkserver" in _command(child) for worker in _children(child)]
+
+
+def _children(pid: int) -> list[int]:
+    path = Path(f"/proc/{pid}/task/{pid}/children")
+    return [int(child) for child in path.read_text().split()] if path.is_file() else []
+
+
+def _command(pid: int) -> str:
+    path = Path(f"/proc/{pid}/cmdline")
+    return path.read_text() if path.is_file() else ""
 
 
 def _is_running(pid: int) -> bool:

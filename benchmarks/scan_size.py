@@ -23,7 +23,7 @@ import typer
 
 SMALL, LARGE = (128, 128, 128), (512, 512, 400)
 _INPUT_AND_OUTPUT = ("read_case", "write_case", "file_hash")
-_WORK = ("place_lesion", "paint_lesions")
+_WORK = ("place_lesion", "paint_together")
 _MEBIBYTE = 1024
 
 
@@ -193,7 +193,7 @@ def paint_one(root: Path, model: Path, preset: str, device: str, seed: int) -> d
         recipe = making.Recipe(dataset, drawing, config, root / "made" / f"{turn}_{seed}", seed)
         recipe.record_path(PlannedCase("synthetic", 0, (kind,))).unlink(missing_ok=True)
         start, cpu_start = time.perf_counter(), time.process_time()
-        making.CaseMaker(recipe, synthesizer).make(PlannedCase("synthetic", 0, (kind,)))
+        making.CaseMaker(recipe, synthesizer).make([PlannedCase("synthetic", 0, (kind,))])
         work, cpu = time.perf_counter() - start, time.process_time() - cpu_start
         work -= sum(meter.seconds.get(name, 0.0) for name in _INPUT_AND_OUTPUT)
         cpu -= sum(meter.cpu_seconds.get(name, 0.0) for name in _INPUT_AND_OUTPUT)
@@ -208,7 +208,7 @@ def paint_one(root: Path, model: Path, preset: str, device: str, seed: int) -> d
             figures |= {
                 "read_seconds": meter.seconds["read_case"] + meter.seconds.get("file_hash", 0.0),
                 "place_seconds": meter.seconds["place_lesion"],
-                "paint_seconds": meter.seconds["paint_lesions"],
+                "paint_seconds": 2 * meter.seconds["paint_together"] - sum(meter.seconds.values()),  # all lies in it
                 "work_seconds": work,
                 "work_cpu_seconds": cpu,
                 "write_seconds": meter.seconds["write_case"],

@@ -67,10 +67,10 @@ def test_the_asked_types_model_paints(
     """Whatever the mask's own type: the box is the one the type's model paints by itself."""
     image, lesions = scene
     together = load_difftumor(difftumor_run, sampling, device="cpu")
-    both = together.paint(image, [lesions[0]] * 2, types=[1, 0], seeds=[3, 3])
+    both = together.paint([image] * 2, [lesions[0]] * 2, types=[1, 0], seeds=[3, 3])
     for box, name in zip(both, ("dark", "bright"), strict=True):
         alone = load_synthesizer(difftumor_run / name, sampling, device="cpu")
-        np.testing.assert_array_equal(box, alone.paint(image, lesions[:1], types=[0], seeds=[3])[0])
+        np.testing.assert_array_equal(box, alone.paint([image], lesions[:1], types=[0], seeds=[3])[0])
     assert np.abs(both[0] - both[1]).max() > 1
 
 
@@ -80,7 +80,7 @@ def test_swapped_weights_swap_what_is_painted(
     image, lesions = scene
     plain = load_difftumor(difftumor_run, sampling, device="cpu")
     swapped = replace(plain, models={0: plain.models[1], 1: plain.models[0]})
-    first, second = (s.paint(image, lesions[:1], types=[t], seeds=[3])[0] for s, t in ((plain, 0), (swapped, 1)))
+    first, second = (s.paint([image], lesions[:1], types=[t], seeds=[3])[0] for s, t in ((plain, 0), (swapped, 1)))
     np.testing.assert_array_equal(first, second)
 
 
@@ -93,9 +93,9 @@ def test_types_may_be_trained_one_by_one(
     assert not (out / "bright").exists()
     partial_model = load_difftumor(out, sampling, device="cpu")
     image, lesions = scene
-    assert len(partial_model.paint(image, lesions, types=[1, 1], seeds=[1, 2])) == 2
+    assert len(partial_model.paint([image] * 2, lesions, types=[1, 1], seeds=[1, 2])) == 2
     with pytest.raises(ValueError, match="bright: expected a DiffTumor model of this lesion type; found those of dark"):
-        partial_model.paint(image, lesions, types=[0, 1], seeds=[1, 2])
+        partial_model.paint([image] * 2, lesions, types=[0, 1], seeds=[1, 2])
     assert difftumor(out=out).is_finished
     for name in ("checkpoint/card.json", f"bright/{WEIGHTS}", f"dark/{WEIGHTS}"):
         assert (out / name).read_bytes() == (difftumor_run / name).read_bytes(), name

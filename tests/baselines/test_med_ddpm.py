@@ -21,6 +21,7 @@ from promptlesion.data.volume import Volume
 from promptlesion.prompt.encoders import masks_by_type
 from promptlesion.synthesis.config import SynthesisConfig
 from promptlesion.synthesis.placement import PlacedLesion
+from promptlesion.training.device import autocast
 from promptlesion.training.run import RunError, read_metrics
 
 CPU = torch.device("cpu")
@@ -78,7 +79,7 @@ def test_the_estimate_is_clipped_and_its_parts_add_up(tiny_med_ddpm_config: MedD
     denoiser = build_voxel_denoiser(config, num_types=2).requires_grad_(requires_grad=False)
     noisy, labels = 3 * torch.randn(2, 1, 8, 10, 12), torch.zeros(2, 2, 8, 10, 12)
     for level in (0, 10, 19):
-        estimate = denoiser.estimate(noisy, level, labels)
+        estimate = denoiser.bound(labels, [level])(noisy, level)
         alpha_bar = float(denoiser.schedule.alpha_bar[level])
         assert -1 <= float(estimate.clean.min()) <= float(estimate.clean.max()) <= 1
         together = alpha_bar**0.5 * estimate.clean + (1 - alpha_bar) ** 0.5 * estimate.noise
@@ -95,11 +96,29 @@ def test_a_perfect_prediction_gives_the_patch_back(
     for level in (0, 10, 18):
         levels = torch.full((2,), level)
         perfect = denoiser.target(clean, noise, levels)
-        monkeypatch.setattr(denoiser, "forward", lambda *_, perfect=perfect: perfect)
+        monkeypatch.setattr(denoiser.network, "predict", lambda *_, perfect=perfect: perfect)
         noisy = denoiser.schedule.add_noise(clean, noise, levels)
-        estimate = denoiser.estimate(noisy, level, torch.zeros(2, 2, 4, 5, 6))
+        estimate = denoiser.bound(torch.zeros(2, 2, 4, 5, 6), [level])(noisy, level)
         torch.testing.assert_close(estimate.clean, clean, rtol=0, atol=1e-4)
         torch.testing.assert_close(estimate.noise, noise, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@torch.no_grad()
+def test_the_bound_denoiser_predicts_as_the_plain_one(tiny_med_ddpm_config: MedDDPMConfig, precision: str) -> None:
+    torch.manual_seed(0)
+    denoiser = build_voxel_denoiser(tiny_med_ddpm_config.model_copy(update={"prediction": "v"}), num_types=2).eval()
+    for parameter in denoiser.parameters():
+        parameter.normal_(std=0.1)
+    noisy, labels = torch.randn(2, 1, 8, 10, 12), (torch.rand(2, 2, 8, 10, 12) > 0.8).float()
+    with autocast(torch.device("cpu"), precision):
+        denoise = denoiser.bound(labels, [15, 3])
+        for level in (15, 3):
+            predicted = denoiser(noisy, torch.full((2,), level), labels)
+            alpha_bar = float(denoiser.schedule.alpha_bar[level])
+            clean = (alpha_bar**0.5 * noisy - (1 - alpha_bar) ** 0.5 * predicted).clamp(-1, 1)
+            tolerance = 1e-4 if precision == "float32" else 0.02
+            torch.testing.assert_close(denoise(noisy, level).clean, clean, rtol=tolerance, atol=tolerance)
 
 
 def test_the_schedule_is_the_cosine(tiny_med_ddpm_config: MedDDPMConfig) -> None:
@@ -186,13 +205,13 @@ def test_the_scan_is_not_seen_and_the_labels_are(
     generator = torch.Generator().manual_seed(0)
     for parameter in synthesizer.model.denoiser.parameters():
         parameter += 0.1 * torch.randn(parameter.shape, generator=generator)
-    plain = synthesizer.paint(image, lesions[:1], types=[0], seeds=[3])[0]
-    elsewhere = synthesizer.paint(image.with_array(image.array + 100), lesions[:1], types=[0], seeds=[3])[0]
+    plain = synthesizer.paint([image], lesions[:1], types=[0], seeds=[3])[0]
+    elsewhere = synthesizer.paint([image.with_array(image.array + 100)], lesions[:1], types=[0], seeds=[3])[0]
     np.testing.assert_array_equal(plain, elsewhere)
-    as_dark = synthesizer.paint(image, lesions[:1], types=[1], seeds=[3])[0]
+    as_dark = synthesizer.paint([image], lesions[:1], types=[1], seeds=[3])[0]
     assert np.abs(plain - as_dark).max() > 1
     grown = replace(lesions[0], mask=lesions[0].mask | np.roll(lesions[0].mask, 1, axis=0))
-    moved = synthesizer.paint(image, [grown], types=[0], seeds=[3])[0]
+    moved = synthesizer.paint([image], [grown], types=[0], seeds=[3])[0]
     assert np.abs(plain - moved).max() > 1
 
 

@@ -32,7 +32,7 @@ def synthesizer(request: pytest.FixtureRequest, runs: dict[str, Path], sampling:
 def test_a_box_of_hu_within_the_window_comes_back_for_every_lesion(scene: Scene, synthesizer: Synthesizer) -> None:
     image, lesions = scene
     before = image.array.copy()
-    painted = synthesizer.paint(image, lesions, types=[0, 1], seeds=[1, 2])
+    painted = synthesizer.paint([image] * 2, lesions, types=[0, 1], seeds=[1, 2])
     assert np.array_equal(image.array, before)
     low, high = synthesizer.spec.window_hu
     for hu, lesion in zip(painted, lesions, strict=True):
@@ -47,14 +47,14 @@ def test_a_seed_gives_the_same_voxels_whatever_the_batch(
 ) -> None:
     synthesizer = load_method(runs[method], sampling.model_copy(update={"sampler": sampler}), "cpu")
     image, lesions = scene
-    together = synthesizer.paint(image, [*lesions, lesions[0]], types=[0, 1, 1], seeds=[3, 4, 5])
-    turned = synthesizer.paint(image, [lesions[0], *lesions[::-1]], types=[1, 1, 0], seeds=[5, 4, 3])
+    together = synthesizer.paint([image] * 3, [*lesions, lesions[0]], types=[0, 1, 1], seeds=[3, 4, 5])
+    turned = synthesizer.paint([image] * 3, [lesions[0], *lesions[::-1]], types=[1, 1, 0], seeds=[5, 4, 3])
     for index, (lesion, kind) in enumerate(zip([*lesions, lesions[0]], [0, 1, 1], strict=True)):
-        alone = synthesizer.paint(image, [lesion], types=[kind], seeds=[3 + index])[0]
+        alone = synthesizer.paint([image], [lesion], types=[kind], seeds=[3 + index])[0]
         # in HU of a window 1000 wide; batches of other sizes take other float32 kernels
         np.testing.assert_allclose(alone, together[index], atol=0.1)
         np.testing.assert_allclose(turned[2 - index], together[index], atol=0.1)
-    other = synthesizer.paint(image, lesions[:1], types=[0], seeds=[9])[0]
+    other = synthesizer.paint([image], lesions[:1], types=[0], seeds=[9])[0]
     assert np.abs(other - together[0]).max() > 1
 
 

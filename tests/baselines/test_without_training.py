@@ -153,13 +153,13 @@ def test_a_cohort_keeps_the_contract_and_is_the_same_again(
 def test_a_seed_gives_the_same_voxels_whatever_the_batch(scene: Scene, synthesizer: Synthesizer) -> None:
     image, lesions = scene
     before = image.array.copy()
-    together = synthesizer.paint(image, lesions, types=[0, 1], seeds=[3, 4])
+    together = synthesizer.paint([image] * 2, lesions, types=[0, 1], seeds=[3, 4])
     for index, lesion in enumerate(lesions):
-        alone = synthesizer.paint(image, [lesion], types=[index], seeds=[3 + index])[0]
+        alone = synthesizer.paint([image], [lesion], types=[index], seeds=[3 + index])[0]
         assert np.array_equal(alone, together[index])
         assert alone.shape == lesion.mask.shape
     assert np.array_equal(image.array, before)
-    other = synthesizer.paint(image, lesions[:1], types=[0], seeds=[9])[0]
+    other = synthesizer.paint([image], lesions[:1], types=[0], seeds=[9])[0]
     assert np.abs(other - together[0])[lesions[0].mask].max() > 1
 
 
@@ -182,7 +182,7 @@ def test_a_hand_made_lesion_has_the_level_it_was_given(
         loaded.model_hash,
         loaded.device,
     )
-    painted = synthesizer.paint(image, lesions[:1], types=[0], seeds=[1])[0]
+    painted = synthesizer.paint([image], lesions[:1], types=[0], seeds=[1])[0]
     np.testing.assert_allclose(painted[lesions[0].mask].mean(), mean_hu, atol=2.0)
 
 

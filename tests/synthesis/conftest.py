@@ -132,16 +132,20 @@ class NoisePainter:
     max_extent_mm: float = 30.0
     finest_mm: float = 1.0
     own_lesions: dict[str, ShapeBank] = field(default_factory=dict)
+    batch_size: int = 1
+    is_batch_seen: bool = False
+    """Whether a lesion's last bits depend on those it is painted with, as a network's do."""
 
     def paint(
-        self, image: Volume, lesions: Sequence[PlacedLesion], *, types: Sequence[int], seeds: Sequence[int]
+        self, images: Sequence[Volume], lesions: Sequence[PlacedLesion], *, types: Sequence[int], seeds: Sequence[int]
     ) -> list[np.ndarray]:
         if len(self.calls) >= self.stop_after:
             raise KeyboardInterrupt
         self.calls.append(tuple(seeds))
         painted = []
-        for lesion, kind, seed in zip(lesions, types, seeds, strict=True):
-            noise = np.random.default_rng(seed).normal(self.mean_hu[kind], 30, lesion.mask.shape)
+        for image, lesion, kind, seed in zip(images, lesions, types, seeds, strict=True):
+            others = len(lesions) + sum(seeds) % 7 if self.is_batch_seen else 0
+            noise = np.random.default_rng(seed).normal(self.mean_hu[kind] + others, 30, lesion.mask.shape)
             painted.append(np.where(lesion.mask, noise, image.array[lesion.box]).astype(np.float32))
         return painted
 

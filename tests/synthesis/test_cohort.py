@@ -5,9 +5,11 @@ import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pytest
+import torch
 from scipy import ndimage
 from tests.synthesis.conftest import numbers_alone
 from tests.synthesis.contract import check_contract, contents, pairs, raw
@@ -19,6 +21,9 @@ from promptlesion.data.spec import DatasetError
 from promptlesion.segmentation.mixing import check_subjects_apart
 from promptlesion.synthesis.cohort import CohortError, synthesize_cohort
 from promptlesion.synthesis.config import SynthesisConfig
+from promptlesion.synthesis.drawing import LesionDrawing
+from promptlesion.synthesis.making import CaseMaker, Recipe
+from promptlesion.synthesis.plan import plan_cohort
 from promptlesion.synthesis.share import Share, lock_if_free
 from promptlesion.synthesis.synthesizer import PromptLesionSynthesizer, Synthesizer
 from promptlesion.training.run import RunError
@@ -142,6 +147,73 @@ def test_interrupted_and_gone_on_with_it_is_that_of_an_unbroken_run(
     assert contents(out) == contents(tmp_path / "unbroken")
     seeds = [seed for call in painter.calls for seed in call]
     assert len(set(seeds)) == len(seeds) == sum(COUNTS.values())
+
+
+class TestGroups:
+    """Lesions of several scans are painted together."""
+
+    COUNTS: ClassVar = {"bright": 7, "dark": 6}
+
+    @pytest.fixture
+    def grouped(self, synthesizer: PromptLesionSynthesizer) -> PromptLesionSynthesizer:
+        """In float32 the tiny patch of 24 voxels makes batches of eight lesions."""
+        assert synthesizer.batch_size == 8
+        return replace(synthesizer, config=synthesizer.config.model_copy(update={"max_attempts": 2}))
+
+    @pytest.mark.parametrize("device", ["cpu", "mps"])
+    def test_whoever_works_and_stops_it_is_the_same_bit_for_bit(
+        self,
+        noise_painter: Callable[..., Synthesizer],
+        scans: Dataset,
+        filtering: SynthesisConfig,
+        tmp_path: Path,
+        device: str,
+    ) -> None:
+        """A painter whose voxels depend on the batch they are painted in; on an accelerator two threads share it."""
+        asked = with_plausible(scans, (400.0, 700.0), (60.0, 90.0))
+        options = {"counts": self.COUNTS, "config": filtering, "seed": SEED}
+
+        def painter(**changes: int) -> Synthesizer:
+            device_of = torch.device(device)
+            return noise_painter(asked.spec, batch_size=4, is_batch_seen=True, device=device_of, **changes)
+
+        alone = painter()
+        synthesize_cohort(asked, alone, out=tmp_path / "one", **options)
+        assert max(len(seeds) for seeds in alone.calls) == 4
+        assert len(alone.calls) < 0.7 * sum(len(seeds) for seeds in alone.calls)
+        painters = [painter() for _ in range(2)]
+        for index, other in enumerate(painters):
+            synthesize_cohort(asked, other, out=tmp_path / "two", share=Share(index, 2), **options)
+        assert contents(tmp_path / "two") == contents(tmp_path / "one")
+        for stop_after in (1, 2, 3):
+            with pytest.raises(KeyboardInterrupt):
+                synthesize_cohort(asked, painter(stop_after=stop_after), out=tmp_path / "broken", **options)
+            for path in list((tmp_path / "broken" / "provenance").glob("*_0000.json")):
+                path.unlink()  # one case of a group is done, the other is not
+        assert synthesize_cohort(asked, painter(), out=tmp_path / "broken", **options).is_finished
+        assert contents(tmp_path / "broken") == contents(tmp_path / "one")
+
+    def test_together_or_one_by_one_differs_by_rounding_alone(
+        self, grouped: PromptLesionSynthesizer, scans: Dataset, config: SynthesisConfig, tmp_path: Path
+    ) -> None:
+        for name, cases_together in (("together", 4), ("alone", 1)):
+            planned = plan_cohort(
+                scans,
+                self.COUNTS,
+                statistics=grouped.statistics,
+                lesions_per_case=2,
+                max_extent_mm=grouped.max_extent_mm,
+                seed=SEED,
+            )[:4]
+            drawing = LesionDrawing(grouped.statistics, deformation=0.2)
+            maker = CaseMaker(Recipe(scans, drawing, config, tmp_path / name, SEED), grouped)
+            for first in range(0, 4, cases_together):
+                maker.make(planned[first : first + cases_together])
+        together, alone = (sorted((tmp_path / name).rglob("*.nii.gz")) for name in ("together", "alone"))
+        assert [path.name for path in together] == [path.name for path in alone]
+        assert len(together) == 8
+        for first, second in zip(together, alone, strict=True):
+            np.testing.assert_allclose(raw(first)[1].astype(float), raw(second)[1].astype(float), atol=1)  # rounded HU
 
 
 def test_a_second_run_does_nothing(
@@ -349,7 +421,7 @@ class TestShares:
         assert (tmp_path / "provenance" / "synthetic_0002.json").exists()
         before = len(painter.calls)
         assert synthesize_cohort(scans, painter, out=tmp_path, **options).is_finished
-        assert len(painter.calls) == before + 1
+        assert len(painter.calls) == before + 2  # its two lesions
         assert not (tmp_path / ".locks").exists()
 
     def test_what_killed_processes_left_is_gone_at_the_end(

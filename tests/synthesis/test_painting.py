@@ -10,7 +10,7 @@ import pytest
 from promptlesion.data.dataset import Dataset, read_case
 from promptlesion.data.volume import Volume
 from promptlesion.synthesis.drawing import LesionDrawing
-from promptlesion.synthesis.painting import paint_lesions
+from promptlesion.synthesis.painting import paint_lesions, paint_together
 from promptlesion.synthesis.placement import PlacedLesion, place_lesion
 from promptlesion.synthesis.quality import QualityLimits
 from promptlesion.synthesis.synthesizer import PromptLesionSynthesizer, Synthesizer
@@ -35,8 +35,9 @@ def test_what_passes_is_in_scan_and_label_map_and_what_does_not_is_in_neither(
 ) -> None:
     image, labels, lesions = scene
     before, labels_before = image.array.copy(), labels.array.copy()
-    painter = noise_painter(scans.spec, mean_hu=(500.0, 300.0))
-    painted = paint_lesions(image, labels, lesions, scans, painter, limits=BOTH, max_attempts=3, seed=1)
+    painter = noise_painter(scans.spec, mean_hu=(500.0, 300.0), batch_size=4)
+    work = paint_lesions(image, labels, lesions, scans, edge_mm=3.0, limits=BOTH, max_attempts=3, seed=1)
+    (painted,) = paint_together([work], painter)
     assert [(entry.is_accepted, entry.attempts, len(entry.rejections)) for entry in painted] == [
         (True, 1, 0),
         (False, 3, 3),
@@ -56,9 +57,11 @@ def test_many_lesions_go_through_the_network_a_few_at_a_time(
     scene: tuple[Volume, Volume, list[PlacedLesion]], scans: Dataset, noise_painter: Callable[..., Synthesizer]
 ) -> None:
     image, labels, lesions = scene
-    painter = noise_painter(scans.spec)
-    paint_lesions(image, labels, lesions * 5, scans, painter, limits=None, max_attempts=3, seed=1)
-    assert [len(call) for call in painter.calls] == [4, 4, 2]
+    for batch_size, calls in ((16, [4, 4, 2]), (3, [3, 1, 3, 1, 2])):
+        painter = noise_painter(scans.spec, batch_size=batch_size)
+        work = paint_lesions(image, labels, lesions * 5, scans, edge_mm=3.0, limits=None, max_attempts=3, seed=1)
+        paint_together([work], painter)
+        assert [len(call) for call in painter.calls] == calls
 
 
 def test_memory_follows_the_lesion_not_the_scan(
@@ -74,8 +77,9 @@ def test_memory_follows_the_lesion_not_the_scan(
         x, y, z = lesions[0].box
         moved = (slice(x.start + padding, x.stop + padding), slice(y.start + padding, y.stop + padding), z)
         tracemalloc.start()
-        options = {"limits": None, "max_attempts": 1, "seed": 1}
-        paint_lesions(*large, [replace(lesions[0], box=moved)], scans, synthesizer, **options)
+        options = {"edge_mm": synthesizer.edge_mm, "limits": None, "max_attempts": 1, "seed": 1}
+        work = paint_lesions(*large, [replace(lesions[0], box=moved)], scans, **options)
+        paint_together([work], synthesizer)
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
     assert large[0].array.nbytes > 50 * image.array.nbytes

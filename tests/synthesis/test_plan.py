@@ -4,13 +4,21 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+import torch
 from tests.synthesis.conftest import numbers_alone
 
 from promptlesion.data.dataset import Dataset
 from promptlesion.data.lesion_statistics import LesionStatistics
 from promptlesion.data.spec import DatasetSpec
 from promptlesion.data.splits import Split, write_splits
-from promptlesion.synthesis.plan import PlannedCase, mean_lesions_per_case, parse_counts, plan_cohort, source_scans
+from promptlesion.synthesis.plan import (
+    PlannedCase,
+    group_cases,
+    mean_lesions_per_case,
+    parse_counts,
+    plan_cohort,
+    source_scans,
+)
 from promptlesion.synthesis.synthesizer import Synthesizer
 
 TRAINING = numbers_alone(bright=(3, 0, 1, 2), dark=(0, 1, 1, 2))
@@ -137,3 +145,22 @@ class TestSources:
         )
         with pytest.raises(ValueError, match=f"the one the model was trained on; found one with other {differing}"):
             source_scans(scans, noise_painter(other), **SPLIT_OPTIONS)
+
+
+class TestGroups:
+    @staticmethod
+    def of_lesions(numbers: list[int], *, batch_size: int, device: str = "cpu") -> list[list[int]]:
+        planned = [PlannedCase(f"case_{index}", index, (0,) * number) for index, number in enumerate(numbers)]
+        groups = group_cases(planned, batch_size=batch_size, device=torch.device(device))
+        assert [case for group in groups for case in group] == planned
+        return [[len(case.types) for case in group] for group in groups]
+
+    def test_cases_that_follow_each_other_make_a_batch(self) -> None:
+        assert self.of_lesions([1, 2, 1, 3, 1, 1], batch_size=4) == [[1, 2, 1], [3, 1], [1]]
+        assert self.of_lesions([9, 9], batch_size=6) == [[9, 9]]  # of one scan there are never more than four together
+        assert self.of_lesions([1, 1, 1], batch_size=1) == [[1], [1], [1]]
+        assert self.of_lesions([], batch_size=3) == []
+
+    def test_not_too_many_scans_are_in_memory_together(self) -> None:
+        assert self.of_lesions([1] * 10, batch_size=64) == [[1] * 4, [1] * 4, [1] * 2]
+        assert self.of_lesions([1] * 20, batch_size=64, device="cuda") == [[1] * 16, [1] * 4]

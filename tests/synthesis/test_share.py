@@ -24,6 +24,11 @@ def test_shares_and_their_parts_cover_every_case_once(count: int, parts: int) ->
         assert all(Share(index, count).has(number) == any(s.has(number) for s in own) for number in range(50))
 
 
+def test_what_is_in_a_share() -> None:
+    assert Share(1, 3).of("abcdefgh") == ["b", "e", "h"]
+    assert Share(2, 3).of("ab") == []
+
+
 @pytest.mark.parametrize(
     ("environment", "expected"),
     [

@@ -46,7 +46,7 @@ def test_a_box_of_hu_comes_back_for_every_lesion(
 ) -> None:
     image, lesions = scene
     before = image.array.copy()
-    painted = synthesizer.paint(image, lesions, types=[0, 1], seeds=[1, 2])
+    painted = synthesizer.paint([image] * 2, lesions, types=[0, 1], seeds=[1, 2])
     assert np.array_equal(image.array, before)
     low, high = synthesizer.spec.window_hu
     for hu, lesion in zip(painted, lesions, strict=True):
@@ -58,7 +58,7 @@ def test_a_seed_gives_the_same_voxels_and_another_others(
     scene: tuple[Volume, list[PlacedLesion]], synthesizer: PromptLesionSynthesizer
 ) -> None:
     image, lesions = scene
-    first, again, other = (synthesizer.paint(image, lesions, types=[0, 0], seeds=[seed, 5]) for seed in (3, 3, 4))
+    first, again, other = (synthesizer.paint([image] * 2, lesions, types=[0, 0], seeds=[seed, 5]) for seed in (3, 3, 4))
     assert all(np.array_equal(a, b) for a, b in zip(first, again, strict=True))
     assert not np.array_equal(first[0], other[0])
 
@@ -76,20 +76,55 @@ def test_a_lesion_does_not_depend_on_the_others_of_its_batch(
 ) -> None:
     image, lesions = scene
     synthesizer = replace(synthesizer, config=synthesizer.config.model_copy(update=change))
-    together = synthesizer.paint(image, lesions, types=[0, 1], seeds=[3, 4])
-    turned = synthesizer.paint(image, lesions[::-1], types=[1, 0], seeds=[4, 3])
+    together = synthesizer.paint([image] * 2, lesions, types=[0, 1], seeds=[3, 4])
+    turned = synthesizer.paint([image] * 2, lesions[::-1], types=[1, 0], seeds=[4, 3])
     for index, hu in enumerate(together):
-        alone = synthesizer.paint(image, [lesions[index]], types=[index], seeds=[3 + index])[0]
+        alone = synthesizer.paint([image], [lesions[index]], types=[index], seeds=[3 + index])[0]
         # in HU of a window 1000 wide; batches of other sizes take other float32 kernels
         np.testing.assert_allclose(alone, hu, atol=0.1)
         np.testing.assert_allclose(turned[1 - index], hu, atol=0.1)
+
+
+def test_a_second_attempt_encodes_nothing_anew_and_paints_as_if_it_had(
+    scene: tuple[Volume, list[PlacedLesion]], synthesizer: PromptLesionSynthesizer
+) -> None:
+    image, lesions = scene
+    encoded: list[int] = []
+    hook = synthesizer.model.autoencoder.network.encoder.register_forward_hook(
+        lambda _, inputs, __: encoded.append(len(inputs[0]))
+    )
+    try:
+        used, fresh = replace(synthesizer), replace(synthesizer)
+        used.paint([image] * 2, lesions, types=[0, 1], seeds=[1, 2])
+        again = used.paint([image], lesions[:1], types=[1], seeds=[3])[0]
+        assert encoded == [4]  # both lesions, with what is there and blanked
+        np.testing.assert_allclose(again, fresh.paint([image], lesions[:1], types=[1], seeds=[3])[0], atol=0.1)
+        changed = image.with_array(image.array + np.asarray(5, image.array.dtype))
+        other = used.paint([changed], lesions[:1], types=[1], seeds=[3])[0]
+        np.testing.assert_allclose(other, fresh.paint([changed], lesions[:1], types=[1], seeds=[3])[0], atol=0.1)
+        assert encoded == [4, 2, 2, 2]
+        assert fresh.paint([image] * 3, [lesions[0]] * 3, types=[0, 1, 0], seeds=[1, 2, 3])
+        assert encoded == [4, 2, 2, 2]
+    finally:
+        hook.remove()
+
+
+def test_memory_of_patches_is_bounded(
+    scene: tuple[Volume, list[PlacedLesion]], synthesizer: PromptLesionSynthesizer
+) -> None:
+    image, lesions = scene
+    used = replace(synthesizer, config=synthesizer.config.model_copy(update={"num_steps": 1}))
+    for first in range(0, 60, 20):
+        images = [image.with_array(image.array + np.asarray(first + n, image.array.dtype)) for n in range(20)]
+        used.paint(images, lesions[:1] * 20, types=[0] * 20, seeds=[1] * 20)
+    assert len(used._looks) == 4 * used.batch_size + 16
 
 
 def test_the_prompt_changes_what_is_painted(
     scene: tuple[Volume, list[PlacedLesion]], synthesizer: PromptLesionSynthesizer
 ) -> None:
     image, lesions = scene
-    bright, dark = synthesizer.paint(image, [lesions[0]] * 2, types=[0, 1], seeds=[3, 3])
+    bright, dark = synthesizer.paint([image] * 2, [lesions[0]] * 2, types=[0, 1], seeds=[3, 3])
     assert np.abs(bright - dark).max() > 1
 
 
@@ -112,7 +147,7 @@ def test_every_setting_changes_what_is_painted(
 ) -> None:
     image, lesions = scene
     changed = replace(synthesizer, config=config.model_copy(update=change))
-    plain, other = (s.paint(image, lesions[:1], types=[0], seeds=[3])[0] for s in (synthesizer, changed))
+    plain, other = (s.paint([image], lesions[:1], types=[0], seeds=[3])[0] for s in (synthesizer, changed))
     assert np.abs(plain - other).max() > 1
 
 
@@ -135,7 +170,7 @@ def test_reinjection_leaves_the_healthy_latent_where_nothing_is_painted(
         for reinject_background in (True, False):
             update = {"sampler": sampler, "reinject_background": reinject_background}
             variant = replace(synthesizer, config=config.model_copy(update=update))
-            variant._sample(image, encoded, mask, torch.tensor([0]), [5])
+            variant._sample(encoded, encoded, mask, torch.tensor([0]), [5])
         network.decode(encoded)
     finally:
         hook.remove()
@@ -155,7 +190,7 @@ def test_what_the_window_cuts_off_beside_the_lesion_stays(
     air[lesion.box][~lesion.mask] = low - 800
     clipped[lesion.box][~lesion.mask] = low
     below, at_low = (
-        synthesizer.paint(image.with_array(array), [lesion], types=[0], seeds=[3])[0] for array in (air, clipped)
+        synthesizer.paint([image.with_array(array)], [lesion], types=[0], seeds=[3])[0] for array in (air, clipped)
     )
     if image.spacing_mm == pytest.approx(synthesizer.spec.spacing_mm):
         np.testing.assert_allclose(below[~lesion.mask], at_low[~lesion.mask] - 800, atol=0.1)
@@ -202,7 +237,7 @@ def test_a_model_without_prompt_paints_and_cannot_be_guided(
     )
     image, lesions = scene
     synthesizer = load_synthesizer(out, config, device="cpu")
-    first, second = synthesizer.paint(image, [lesions[0]] * 2, types=[0, 1], seeds=[3, 3])
+    first, second = synthesizer.paint([image] * 2, [lesions[0]] * 2, types=[0, 1], seeds=[3, 3])
     assert np.array_equal(first, second)
     with pytest.raises(ValueError, match=r"without-prompt: expected guidance_scale 1, as the model has no prompt"):
         load_synthesizer(out, config.model_copy(update={"guidance_scale": 1.5}), device="cpu")

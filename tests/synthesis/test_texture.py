@@ -90,9 +90,9 @@ def test_a_painted_lesion_has_noise_like_the_scans_where_asked_for(
     generator = np.random.default_rng(0)
     lesion = place_lesion(labels, scans, 0, drawing=drawing, generator=generator, **options)
     without = replace(synthesizer, config=synthesizer.config.model_copy(update={"keep_noise": False}))
-    noisy, smooth = (painter.paint(image, [lesion], types=[0], seeds=[3])[0] for painter in (synthesizer, without))
+    noisy, smooth = (painter.paint([image], [lesion], types=[0], seeds=[3])[0] for painter in (synthesizer, without))
     added = noisy - smooth
     assert 10 < added[lesion.mask].std() < 30  # of the scan's 20 HU
-    other, same = (synthesizer.paint(image, [lesion], types=[0], seeds=[seed])[0] for seed in (4, 3))
+    other, same = (synthesizer.paint([image], [lesion], types=[0], seeds=[seed])[0] for seed in (4, 3))
     assert np.array_equal(same, noisy)
     assert not np.array_equal(other, noisy)

@@ -152,8 +152,13 @@ class CopyPasteSynthesizer:
         """Diameter of the sphere that has the volume of a voxel at the spacing lesions are kept at."""
         return sphere_diameter_mm(float(np.prod(self.spec.spacing_mm)))
 
+    @property
+    def batch_size(self) -> int:
+        """One after another: without a network there is nothing to share."""
+        return 1
+
     def paint(
-        self, image: Volume, lesions: Sequence[PlacedLesion], *, types: Sequence[int], seeds: Sequence[int]
+        self, images: Sequence[Volume], lesions: Sequence[PlacedLesion], *, types: Sequence[int], seeds: Sequence[int]
     ) -> list[Float32[np.ndarray, "x y z"]]:
         """Return the HU of every lesion's box; see `Synthesizer.paint`.
 
@@ -162,7 +167,7 @@ class CopyPasteSynthesizer:
         """
         return [
             self._paint(image, lesion, type_index, numpy_generator(seed, COPY_PASTE))
-            for lesion, type_index, seed in zip(lesions, types, seeds, strict=True)
+            for image, lesion, type_index, seed in zip(images, lesions, types, seeds, strict=True)
         ]
 
     def _paint(

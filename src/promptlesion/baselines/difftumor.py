@@ -29,6 +29,7 @@ from promptlesion.synthesis.synthesizer import PromptLesionSynthesizer, load_syn
 from promptlesion.training.atomic import read_json, write_json
 from promptlesion.training.checkpoint import CheckpointError
 from promptlesion.training.device import resolve_device
+from promptlesion.training.hardware import DEFAULT_HARDWARE, HardwareConfig
 from promptlesion.training.launch import is_main_process
 from promptlesion.training.run import Run
 
@@ -65,6 +66,7 @@ def train_difftumor(
     seed: int,
     device: str = "auto",
     types: Sequence[str] = (),
+    hardware: HardwareConfig = DEFAULT_HARDWARE,
 ) -> Run:
     """Train one model for every lesion type, or go on with an interrupted run.
 
@@ -78,6 +80,7 @@ def train_difftumor(
         seed: of the weights and of every draw.
         device: `auto` or a device's name.
         types: names of the types to train now; none means all.
+        hardware: how the machine is used; it changes no result.
 
     Returns:
         The run; it is finished when the models of all types are.
@@ -124,6 +127,7 @@ def train_difftumor(
             seed=seed,
             device=device,
             method=DIFFTUMOR,
+            hardware=hardware,
         )
         trained = _write_card(out, train_cases, spec, labels, config, seed)
         if trained == names:
@@ -191,8 +195,13 @@ class DiffTumorSynthesizer:
         """Diameter of the sphere that has the volume of a latent voxel, that of every model."""
         return max(model.finest_mm for model in self.models.values())
 
+    @property
+    def batch_size(self) -> int:
+        """How many lesions are painted together, for every type those of its own."""
+        return min(model.batch_size for model in self.models.values())
+
     def paint(
-        self, image: Volume, lesions: Sequence[PlacedLesion], *, types: Sequence[int], seeds: Sequence[int]
+        self, images: Sequence[Volume], lesions: Sequence[PlacedLesion], *, types: Sequence[int], seeds: Sequence[int]
     ) -> list[Float32[np.ndarray, "x y z"]]:
         """Return the HU of every lesion's box; see `Synthesizer.paint`.
 
@@ -203,7 +212,7 @@ class DiffTumorSynthesizer:
         for type_index in sorted(set(types)):
             chosen = [index for index, asked in enumerate(types) if asked == type_index]
             boxes = self._model(type_index).paint(
-                image,
+                [images[index] for index in chosen],
                 [lesions[index] for index in chosen],
                 types=[0] * len(chosen),
                 seeds=[seeds[index] for index in chosen],
@@ -222,7 +231,13 @@ class DiffTumorSynthesizer:
         return self.models[type_index]
 
 
-def load_difftumor(run_folder: Path, config: SynthesisConfig, *, device: str = "auto") -> DiffTumorSynthesizer:
+def load_difftumor(
+    run_folder: Path,
+    config: SynthesisConfig,
+    *,
+    device: str = "auto",
+    hardware: HardwareConfig = DEFAULT_HARDWARE,
+) -> DiffTumorSynthesizer:
     """Read the models of all types that are trained, and the autoencoder they share.
 
     Raises:
@@ -234,7 +249,7 @@ def load_difftumor(run_folder: Path, config: SynthesisConfig, *, device: str = "
     for index, lesion in enumerate(spec.lesions):
         if lesion.name not in card["models"]:
             continue
-        model = load_synthesizer(run_folder / lesion.name, config, device=device)
+        model = load_synthesizer(run_folder / lesion.name, config, device=device, hardware=hardware)
         if model.model_hash != card["models"][lesion.name]:
             raise CheckpointError(
                 f"{run_folder / lesion.name}: expected the model {run_folder / CARD} names; found another one"

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from promptlesion.baselines.config import MedDDPMConfig
@@ -16,12 +17,17 @@ from promptlesion.baselines.voxel_denoiser import VoxelDenoiser, build_voxel_den
 from promptlesion.data.cache import CachedCase, data_fingerprint
 from promptlesion.data.lesion_statistics import LesionStatistics, measure_lesions, read_statistics, training_facts
 from promptlesion.data.spec import DatasetSpec
+from promptlesion.diffusion.network import BLOCKS
+from promptlesion.training.activation_checkpointing import checkpoint_activations
 from promptlesion.training.checkpoint import load_checkpoint, save_checkpoint
-from promptlesion.training.descent import descend
-from promptlesion.training.device import autocast, place, resolve_device
+from promptlesion.training.compiling import compile_network
+from promptlesion.training.descent import build_adam, descend
+from promptlesion.training.device import autocast, place, resolve_device, send
 from promptlesion.training.ema import averaged_copy, update_average
+from promptlesion.training.hardware import DEFAULT_HARDWARE, HardwareConfig
 from promptlesion.training.launch import share_of_batch
 from promptlesion.training.learning_rate import set_learning_rate
+from promptlesion.training.prefetch import prefetched
 from promptlesion.training.run import Report, Run
 from promptlesion.training.seeding import derive_seed, torch_generator
 from promptlesion.training.state import TrainState
@@ -38,6 +44,7 @@ def train_med_ddpm(
     out: Path,
     seed: int,
     device: str = "auto",
+    hardware: HardwareConfig = DEFAULT_HARDWARE,
 ) -> Run:
     """Train on patches around the lesions of the training cases, or go on with an interrupted run.
 
@@ -49,6 +56,7 @@ def train_med_ddpm(
         out: the run's folder.
         seed: of the weights and of every draw.
         device: `auto` or a device's name.
+        hardware: how the machine is used; it changes no result.
 
     Returns:
         The finished run.
@@ -74,12 +82,18 @@ def train_med_ddpm(
     denoiser = place(build_voxel_denoiser(config, num_types=len(spec.lesions)), torch_device)
     state = TrainState(
         networks={"denoiser": denoiser, "average": averaged_copy(denoiser)},
-        optimizers={
-            "denoiser": torch.optim.Adam(denoiser.parameters(), lr=config.learning_rate, betas=config.adam_betas)
-        },
+        optimizers={"denoiser": build_adam(denoiser, learning_rate=config.learning_rate, betas=config.adam_betas)},
     )
     run.resume(state)
-    reports = _steps(state, batches, share, config=config, seed=seed, device=torch_device)
+    reports = _steps(
+        state,
+        batches,
+        share,
+        config=config,
+        seed=seed,
+        device=torch_device,
+        hardware=hardware,
+    )
     run.train(state, reports, num_steps=config.num_steps, checkpoint_every_steps=config.checkpoint_every_steps)
     save_checkpoint(
         run.checkpoint_folder,
@@ -99,20 +113,43 @@ def train_med_ddpm(
 
 
 def _steps(
-    state: TrainState, batches: LesionBatches, share: range, *, config: MedDDPMConfig, seed: int, device: torch.device
+    state: TrainState,
+    batches: LesionBatches,
+    share: range,
+    *,
+    config: MedDDPMConfig,
+    seed: int,
+    device: torch.device,
+    hardware: HardwareConfig,
 ) -> Iterator[Report]:
     """Train step by step on this process's share of every batch, yielding the loss of each."""
     denoiser, average = state.networks["denoiser"], state.networks["average"]
     assert isinstance(denoiser, VoxelDenoiser)
     denoiser.train()
-    while state.step < config.num_steps:
-        batch = batches.draw(state.step, share)
-        clean, labels = batch.image.to(device), batch.labels.to(device)
-        level, noise = (part.to(device) for part in _draw_noise(clean.shape[1:], share, state.step, config, seed))
+
+    def draw(step: int) -> tuple[Tensor, ...]:
+        batch = batches.draw(step, share)
+        level, noise = _draw_noise(batch.image.shape[1:], share, step, config, seed)
+        return tuple(send(part, device) for part in (batch.image, batch.labels, level, noise))
+
+    def loss_of(clean: Tensor, labels: Tensor, level: Tensor, noise: Tensor) -> Float[Tensor, ""]:
         noisy = denoiser.schedule.add_noise(clean, noise, level)
         with autocast(device, config.precision):
             difference = denoiser(noisy, level, labels) - denoiser.target(clean, noise, level)
-        loss = difference.abs().mean() if config.loss == "l1" else difference.square().mean()
+        error: Tensor = difference.abs() if config.loss == "l1" else difference.square()
+        return error.mean()
+
+    if hardware.activation_checkpointing == "on":
+        checkpoint_activations(denoiser, blocks=BLOCKS)
+    compile_network(
+        denoiser.network,
+        choice=hardware.compile,
+        device=device,
+        trial=lambda: torch.autograd.grad(loss_of(*draw(state.step)), list(denoiser.network.parameters())),
+    )
+    steps = range(state.step, config.num_steps)
+    for batch in prefetched(draw, steps, num_batches=hardware.prefetch_batches):
+        loss = loss_of(*batch)
         optimizer = state.optimizers["denoiser"]
         set_learning_rate(
             optimizer,
@@ -124,7 +161,7 @@ def _steps(
         descend(loss, denoiser, optimizer, max_gradient_norm=config.max_gradient_norm)
         update_average(average, denoiser, decay=config.ema_decay, step=state.step)
         state.step += 1
-        yield {"loss": loss.item()}
+        yield {"loss": loss.detach()}
 
 
 def _draw_noise(shape: torch.Size, items: range, step: int, config: MedDDPMConfig, seed: int) -> tuple[Tensor, Tensor]:

@@ -17,13 +17,16 @@ from promptlesion.data.lesion_statistics import LesionStatistics
 from promptlesion.data.spec import DatasetSpec
 from promptlesion.data.volume import Volume
 from promptlesion.diffusion.sampler import NoiseSource, sample_ancestral, sample_ddim, sample_dpm_solver
-from promptlesion.diffusion.schedule import Estimate
 from promptlesion.prompt.encoders import masks_by_type
+from promptlesion.synthesis.batch import lesions_at_once
 from promptlesion.synthesis.config import SynthesisConfig
 from promptlesion.synthesis.patch_grid import patch_grid, pull_mask
 from promptlesion.synthesis.placement import PlacedLesion
 from promptlesion.synthesis.shape_bank import ShapeBank
 from promptlesion.training.device import autocast, resolve_device
+
+_LATENT_DOWNSAMPLING = 4
+"""A network on voxels works as hard as one on the latents of a patch so many times as wide."""
 
 
 @dataclass(frozen=True)
@@ -66,9 +69,14 @@ class MedDDPMSynthesizer:
         """Diameter of the sphere that has the volume of one of the model's voxels."""
         return sphere_diameter_mm(math.prod(self.spec.spacing_mm))
 
+    @property
+    def batch_size(self) -> int:
+        """How many lesions are sampled together."""
+        return lesions_at_once(self.device, patch_voxels=_LATENT_DOWNSAMPLING * self.model.config.patch_voxels)
+
     @torch.no_grad()
     def paint(
-        self, image: Volume, lesions: Sequence[PlacedLesion], *, types: Sequence[int], seeds: Sequence[int]
+        self, images: Sequence[Volume], lesions: Sequence[PlacedLesion], *, types: Sequence[int], seeds: Sequence[int]
     ) -> list[Float32[np.ndarray, "x y z"]]:
         """Return the HU of every lesion's box; see `Synthesizer.paint`."""
         grids = [
@@ -78,7 +86,7 @@ class MedDDPMSynthesizer:
                 spacing_mm=self.spec.spacing_mm,
                 patch_voxels=self.model.config.patch_voxels,
             )
-            for lesion in lesions
+            for image, lesion in zip(images, lesions, strict=True)
         ]
         masks = np.stack([pull_mask(grid, lesion) for grid, lesion in zip(grids, lesions, strict=True)])
         labels = masks_by_type(
@@ -92,19 +100,15 @@ class MedDDPMSynthesizer:
 
     def _sample(self, labels: Tensor, seeds: Sequence[int]) -> Tensor:
         """Return the patches, normalised."""
-        denoiser = self.model.denoiser
-
-        def denoise(noisy: Tensor, level: int) -> Estimate:
-            with autocast(self.device, self.model.config.precision):
-                return denoiser.estimate(noisy, level, labels)
-
         noise = NoiseSource(seeds, (1, *labels.shape[2:]), self.device)
-        schedule = denoiser.schedule
+        schedule = self.model.denoiser.schedule
         start, levels = noise.draw(), schedule.spaced_levels(self.config.num_steps)
-        if self.config.sampler == "ancestral":
-            return sample_ancestral(start, schedule=schedule, levels=levels, denoise=denoise, noise=noise)
-        sample = sample_ddim if self.config.sampler == "ddim" else sample_dpm_solver
-        return sample(start, schedule=schedule, levels=levels, denoise=denoise)
+        with autocast(self.device, self.model.config.precision):
+            denoise = self.model.denoiser.bound(labels, levels)
+            if self.config.sampler == "ancestral":
+                return sample_ancestral(start, schedule=schedule, levels=levels, denoise=denoise, noise=noise)
+            sample = sample_ddim if self.config.sampler == "ddim" else sample_dpm_solver
+            return sample(start, schedule=schedule, levels=levels, denoise=denoise)
 
 
 def load_med_ddpm_synthesizer(run_folder: Path, config: SynthesisConfig, *, device: str = "auto") -> MedDDPMSynthesizer:

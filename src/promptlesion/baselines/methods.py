@@ -11,10 +11,16 @@ from promptlesion.synthesis.config import SynthesisConfig
 from promptlesion.synthesis.synthesizer import Synthesizer, load_synthesizer
 from promptlesion.training.atomic import read_json
 from promptlesion.training.checkpoint import CheckpointError
+from promptlesion.training.hardware import DEFAULT_HARDWARE, HardwareConfig
 
 
 def load_method(
-    run_folder: Path, config: SynthesisConfig, device: str = "auto", *, asked: str | None = None
+    run_folder: Path,
+    config: SynthesisConfig,
+    device: str = "auto",
+    *,
+    asked: str | None = None,
+    hardware: HardwareConfig = DEFAULT_HARDWARE,
 ) -> Synthesizer:
     """Read a finished run of any method.
 
@@ -23,6 +29,7 @@ def load_method(
         config: how lesions are sampled.
         device: `auto` or a device's name.
         asked: the method it should be; by default any.
+        hardware: whether the steps of the latent methods become CUDA graphs.
 
     Raises:
         CheckpointError: the run is not finished.
@@ -32,14 +39,14 @@ def load_method(
     if asked is not None and asked != method:
         raise ValueError(f"{run_folder}: expected a run of the method {asked!r}; found one of {method!r}")
     if method == DIFFTUMOR:
-        return load_difftumor(run_folder, config, device=device)
+        return load_difftumor(run_folder, config, device=device, hardware=hardware)
     if method == MED_DDPM:
         return load_med_ddpm_synthesizer(run_folder, config, device=device)
     if method == COPY_PASTE:
         return load_copy_paste(run_folder, device=device)
     if method == INTENSITY:
         return load_intensity(run_folder, device=device)
-    return load_synthesizer(run_folder, config, device=device)
+    return load_synthesizer(run_folder, config, device=device, hardware=hardware)
 
 
 def _method_of(run_folder: Path) -> str:

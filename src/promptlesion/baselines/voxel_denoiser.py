@@ -1,5 +1,7 @@
 """The denoiser of Med-DDPM: a U-Net over voxels that sees the noisy patch and, beside it, the label channels."""
 
+import math
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
@@ -7,8 +9,9 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from promptlesion.baselines.config import MedDDPMConfig
+from promptlesion.diffusion.bound_network import bind_network
 from promptlesion.diffusion.network import PromptUNet
-from promptlesion.diffusion.schedule import Estimate, NoiseSchedule, cosine_schedule
+from promptlesion.diffusion.schedule import Denoise, Estimate, NoiseSchedule, cosine_schedule
 
 
 class VoxelDenoiser(nn.Module):
@@ -43,23 +46,28 @@ class VoxelDenoiser(nn.Module):
         signal, sigma = self.schedule.signal_and_noise(level, clean)
         return signal * noise - sigma * clean
 
-    def estimate(
-        self, noisy: Float[Tensor, "batch 1 x y z"], level: int, labels: Float[Tensor, "batch type x y z"]
-    ) -> Estimate:
-        """Split a noisy patch into its clean part and its noise.
+    @torch.no_grad()
+    def bound(self, labels: Float[Tensor, "batch type x y z"], levels: Sequence[int]) -> Denoise:
+        """Return what splits a noisy patch into its clean part and its noise, for sampling; see `Denoiser.bound`.
 
         The clean part is clipped to [-1, 1], what intensities can be: at the noisiest levels of the cosine schedule
         the least error of the predicted noise would else be thousands of them. The noise is what then remains.
         """
-        levels = torch.full((len(noisy),), level, device=noisy.device)
-        signal, sigma = self.schedule.signal_and_noise(levels, noisy)
-        predicted = self(noisy, levels, labels)
-        if self.prediction == "noise":
-            clean = (noisy - sigma * predicted) / signal
-        else:
-            clean = signal * noisy - sigma * predicted
-        clean = clean.clamp(-1, 1)
-        return Estimate(clean=clean, noise=(noisy - signal * clean) / sigma)
+        predict = bind_network(self.network, labels, levels, None)
+
+        @torch.no_grad()
+        def denoise(noisy: Tensor, level: int) -> Estimate:
+            alpha_bar = float(self.schedule.alpha_bar[level])
+            signal, sigma = math.sqrt(alpha_bar), math.sqrt(1 - alpha_bar)
+            predicted = predict(noisy, level)
+            if self.prediction == "noise":
+                clean = (noisy - sigma * predicted) / signal
+            else:
+                clean = signal * noisy - sigma * predicted
+            clean = clean.clamp(-1, 1)
+            return Estimate(clean=clean, noise=(noisy - signal * clean) / sigma)
+
+        return denoise
 
 
 def build_voxel_denoiser(config: MedDDPMConfig, *, num_types: int) -> VoxelDenoiser:

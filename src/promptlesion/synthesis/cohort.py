@@ -1,18 +1,22 @@
 """Many synthetic cases, written as a dataset folder that is an input like any other.
 
 Any number of processes may work on one cohort, on one machine or on several that share the folder: what a case becomes
-depends on the seed and its own number alone, every process takes its share of the cases, and the last one to end writes
-what belongs to all of them. `provenance/` holds the record of every case; a case with a record is never made again.
+depends on the seed and the plan alone, every process takes its share of it, and the last one to end writes what belongs
+to all. Cases that follow each other make a group, whose lesions go through the network together. `provenance/` holds
+the record of every case; a case with a record is never written again.
 """
 
 import hashlib
 import json
 import logging
 import shutil
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager, nullcontext
 from functools import partial
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +27,7 @@ from promptlesion.data.provenance import PROVENANCE_FILE
 from promptlesion.synthesis.config import SynthesisConfig
 from promptlesion.synthesis.drawing import build_drawing
 from promptlesion.synthesis.making import CaseMaker, Recipe, is_painted, missing_dicom
-from promptlesion.synthesis.plan import PlannedCase, plan_cohort
+from promptlesion.synthesis.plan import Group, PlannedCase, group_cases, plan_cohort
 from promptlesion.synthesis.shape_bank import ShapeSource
 from promptlesion.synthesis.share import Share, lock_if_free, locked
 from promptlesion.synthesis.synthesizer import Synthesizer
@@ -35,6 +39,7 @@ from promptlesion.training.run import Run, RunError, is_finished_run
 logger = logging.getLogger(__name__)
 
 _LOCKS_FOLDER = ".locks"
+_GROUPS_ON_ACCELERATOR = 2
 _MOST_NAMED = 3
 
 
@@ -102,6 +107,7 @@ def synthesize_cohort(
         own_lesions=synthesizer.own_lesions,
     )
     recipe = Recipe(dataset, drawing, config, out, seed, is_dicom)
+    groups = group_cases(planned, batch_size=synthesizer.batch_size, device=synthesizer.device)
     is_dataset = any((out / name).exists() for name in ("dataset.json", "imagesTr"))
     if is_dataset and not (out / "run.json").is_file():
         raise RunError(f"{out}: expected a new folder, or one that synthesis wrote; found another dataset")
@@ -111,11 +117,12 @@ def synthesize_cohort(
     if was_finished and not any(missing_dicom(recipe, case) for case in planned):
         return run
     own = share or Share()
-    num_left = sum(own.has(case.index) and not _is_done(recipe, case) for case in planned)
-    wanted = num_workers or default_num_workers(synthesizer.device, num_left)
-    _work(recipe, synthesizer, planned, own, load, max(1, min(wanted, num_left)))
+    waiting = [sum(not _is_done(recipe, case) for case in group) for group in own.of(groups)]
+    wanted = num_workers or default_num_workers(synthesizer.device, sum(waiting))
+    num_groups = sum(number > 0 for number in waiting)
+    _work(recipe, synthesizer, groups, own, load, max(1, min(wanted, num_groups)))
     with locked(_lock(out, "cohort")):
-        num_left = sum(not recipe.record_path(case).is_file() for case in planned)
+        num_left = len(_not_done(recipe, planned))
         if num_left:
             logger.info("%s: this share is done; others have %d of %d cases left", out, num_left, len(planned))
             return run
@@ -166,60 +173,102 @@ def _open_run(recipe: Recipe, synthesizer: Synthesizer, counts: Mapping[str, int
 def _work(
     recipe: Recipe,
     synthesizer: Synthesizer,
-    planned: Sequence[PlannedCase],
+    groups: Sequence[Group],
     share: Share,
     load: Callable[[str], Synthesizer] | None,
     num_workers: int,
 ) -> None:
     """Make the cases of a share, here or in worker processes, and show how far the whole cohort is."""
-
-    def num_done() -> int:
-        return sum(recipe.record_path(case).is_file() for case in planned)
-
-    shown = progress_bar("synthesis", len(planned), done=num_done()) if share.index == 0 else nullcontext()
+    planned = [case for group in groups for case in group]
+    count = _count_done(recipe, planned)
+    shown = progress_bar("synthesis", len(planned), done=count()) if share.index == 0 else nullcontext()
     with shown as bar:
 
         def show() -> None:
             if bar is not None:
-                bar.update(num_done())
+                bar.update(count())
 
         if load is None or num_workers == 1:
-            _make_share(CaseMaker(recipe, synthesizer), recipe, planned, share, on_case=show)
+            _make_share(CaseMaker(recipe, synthesizer), recipe, groups, share, Share(), on_group=show)
         else:
             devices = [worker_device(synthesizer.device, index) for index in range(num_workers)]
-            work = partial(_work_as_one_of, recipe, planned, share, load, devices)
+            work = partial(_work_as_one_of, recipe, groups, share, load, devices)
             run_workers(work, num_workers=num_workers, on_poll=show)
-        show()
+        if bar is not None:
+            bar.update(len(planned) - len(_not_done(recipe, planned)))
+
+
+def _not_done(recipe: Recipe, planned: Sequence[PlannedCase]) -> list[PlannedCase]:
+    return [case for case in planned if not recipe.record_path(case).is_file()]
+
+
+def _count_done(recipe: Recipe, planned: Sequence[PlannedCase]) -> Callable[[], int]:
+    """Return what counts the cases that are done, whoever made them.
+
+    It looks for as many files as cases are left, so only as often as that takes a hundredth of the time.
+    """
+    left, next_look = list(planned), 0.0
+
+    def count() -> int:
+        nonlocal left, next_look
+        started = time.monotonic()
+        if started >= next_look:
+            left = _not_done(recipe, left)
+            ended = time.monotonic()
+            next_look = ended + 100 * (ended - started)
+        return len(planned) - len(left)
+
+    return count
 
 
 def _work_as_one_of(
     recipe: Recipe,
-    planned: Sequence[PlannedCase],
+    groups: Sequence[Group],
     share: Share,
     load: Callable[[str], Synthesizer],
     devices: Sequence[str],
     index: int,
 ) -> None:
-    """Do one worker's part of a share, in a process of its own."""
+    """Do one worker's part of a share, in a process of its own, and then what the others have not come to."""
     maker = CaseMaker(recipe, load(devices[index]))
-    _make_share(maker, recipe, planned, share.part(index, len(devices)), on_case=lambda: None)
+    _make_share(maker, recipe, groups, share, Share(index, len(devices)), on_group=lambda: None)
 
 
 def _make_share(
-    maker: CaseMaker, recipe: Recipe, planned: Sequence[PlannedCase], share: Share, *, on_case: Callable[[], None]
+    maker: CaseMaker,
+    recipe: Recipe,
+    groups: Sequence[Group],
+    share: Share,
+    part: Share,
+    *,
+    on_group: Callable[[], None],
 ) -> None:
-    """Make the cases of a share that are not there yet; one that another process is making is left to it."""
-    was_there = {case.name for case in planned if recipe.record_path(case).is_file()}
-    with _one_thread():
-        for case in planned:
-            if not share.has(case.index):
-                continue
+    """Make the cases of a share that are not there yet, those of a part of it first.
+
+    What another process is making is left to it. On an accelerator one group is read and written while another is
+    sampled.
+    """
+    mine = share.of(groups)
+    order = sorted(range(len(mine)), key=lambda number: not part.has(number))
+    first = part.of(mine)
+    was_there = {case.name for group in first for case in group if recipe.record_path(case).is_file()}
+
+    def make(group: Group) -> None:
+        for case in group:
             if case.name in was_there:
                 maker.check_source(case)
-            with lock_if_free(_lock(recipe.out, case.name)) as is_free:
-                if is_free:
-                    maker.make(case)
-            on_case()
+        with ExitStack() as locks:
+            own = list(takewhile(lambda case: locks.enter_context(lock_if_free(_lock(recipe.out, case.name))), group))
+            maker.make(group, own=own)
+
+    with _one_thread(), ThreadPoolExecutor(_GROUPS_ON_ACCELERATOR) as threads:
+        made = (map if maker.device.type == "cpu" else threads.map)(make, [mine[number] for number in order])
+        try:
+            for _ in made:
+                on_group()
+        except BaseException:
+            threads.shutdown(cancel_futures=True)
+            raise
 
 
 @contextmanager

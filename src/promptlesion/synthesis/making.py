@@ -1,19 +1,21 @@
-"""One planned case after another: scans that have room for its lesions, the lesions painted, and the record of it."""
+"""Planned cases made: scans that have room for their lesions, the lesions painted, and the record of each."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import numpy as np
+import torch
 
 from promptlesion.data.dataset import Case, Dataset, image_path, label_path, read_case, write_case
 from promptlesion.data.volume import Volume, read_volume
 from promptlesion.synthesis.config import SynthesisConfig
 from promptlesion.synthesis.dicom_export import export_dicom
 from promptlesion.synthesis.drawing import LesionDrawing
-from promptlesion.synthesis.painting import PaintedLesion, paint_lesions
+from promptlesion.synthesis.painting import PaintedLesion, Painting, paint_lesions, paint_together
 from promptlesion.synthesis.placement import PlacedLesion, PlacementError, place_lesion
 from promptlesion.synthesis.plan import PlannedCase
 from promptlesion.synthesis.quality import QualityLimits, limits_of
@@ -74,12 +76,18 @@ class CaseMaker:
         """Look at nothing yet."""
         self._recipe = recipe
         self._synthesizer = synthesizer
+        self._turn = Lock()
         self._hostless: set[tuple[str, int]] = set()
         self._hashes: dict[str, dict[str, str]] = {}
         types, known = recipe.dataset.spec.lesions, synthesizer.statistics.types
         self._limits: list[QualityLimits] | None = None
         if not recipe.config.accept_all:
             self._limits = [limits_of(lesion_type, known.get(lesion_type.name)) for lesion_type in types]
+
+    @property
+    def device(self) -> torch.device:
+        """What the method computes on."""
+        return self._synthesizer.device
 
     def check_source(self, planned: PlannedCase) -> None:
         """Make sure that what a finished case was made from is still there.
@@ -94,15 +102,29 @@ class CaseMaker:
                     "other files of these names. Choose another --out, or remove the folder"
                 )
 
-    def make(self, planned: PlannedCase) -> None:
-        """Make a case, or the DICOM series of one that is there; its record comes last.
+    def make(self, group: Sequence[PlannedCase], *, own: Sequence[PlannedCase] | None = None) -> None:
+        """Make cases whose lesions go through the network together, or the DICOM series of those that are there.
 
-        What finds no room in the case's own scan becomes a case of its own in another one.
+        The record of a case comes last. A case that has one, or is another process's, is painted once more where one
+        of the group is still to be made, and not written: a lesion's last bits depend on its batch. Several threads may
+        call this; one paints while another reads and writes.
+
+        Args:
+            group: the cases.
+            own: those of them to write, by default all.
         """
+        own = group if own is None else own
+        missing = {case.name for case in own if not self._recipe.record_path(case).is_file()}
+        for case in own:
+            if case.name not in missing:
+                self._add_dicom(case)
+        if missing:
+            works = [self._make(case, is_written=case.name in missing) for case in group]
+            paint_together(works, self._synthesizer, turn=self._turn)
+
+    def _make(self, planned: PlannedCase, *, is_written: bool) -> Painting[None]:
+        """Make a case; what finds no room in its own scan becomes a case of its own in another one."""
         recipe = self._recipe
-        if recipe.record_path(planned).is_file():
-            self._add_dicom(planned)
-            return
         progress = _Progress(list(enumerate(planned.types)))
         cases = recipe.dataset.cases
         num_tried = 0
@@ -112,22 +134,30 @@ class CaseMaker:
                 break
             if all((source.name, kind) in self._hostless for _, kind in progress.waiting):
                 continue
-            num_tried += self._use_scan(planned, source, progress)
+            num_tried += yield from self._use_scan(planned, source, progress, is_written=is_written)
+        if not is_written:
+            return
         names = [lesion_type.name for lesion_type in recipe.dataset.spec.lesions]
         unplaced = [{"type": names[kind], "reason": self._reason(kind, progress)} for _, kind in progress.waiting]
         record = {"cases": progress.lines, "unplaced": unplaced, "remarks": progress.remarks}
         write_json(recipe.record_path(planned), record)
 
-    def _use_scan(self, planned: PlannedCase, source: Case, progress: _Progress) -> bool:
+    def _use_scan(self, planned: PlannedCase, source: Case, progress: _Progress, *, is_written: bool) -> Painting[bool]:
         """Paint what a scan has room for, and return whether it has the host of any lesion that waited."""
-        image, labels = read_case(self._recipe.dataset, source)
-        seed = derive_seed(self._recipe.seed, "case", planned.name, source.name)
+        recipe = self._recipe
+        image, labels = read_case(recipe.dataset, source)
+        seed = derive_seed(recipe.seed, "case", planned.name, source.name)
         kinds = {kind for _, kind in progress.waiting}
         lesions = self._place(source, labels, progress, seed)
         if lesions:
             number = len(progress.lines) + 1
             name = planned.name if number == 1 else f"{planned.name}_{number}"
-            progress.lines.append(self._paint(name, source, image, labels, lesions, seed))
+            line = yield from self._paint(name, source, image, labels, lesions, seed)
+            if is_written and is_painted(line):
+                write_case(recipe.out, name, image, labels, description=self._description)
+                if recipe.is_dicom:
+                    self._export(line, image, labels)
+            progress.lines.append(line)
             progress.remarks += self._remarks(source, image)
         return any((source.name, kind) not in self._hostless for kind in kinds)
 
@@ -173,20 +203,20 @@ class CaseMaker:
 
     def _paint(
         self, name: str, source: Case, image: Volume, labels: Volume, lesions: Sequence[PlacedLesion], seed: int
-    ) -> dict[str, Any]:
-        """Paint a case into its scan, write it unless no lesion passed, and return its line of provenance."""
+    ) -> Painting[dict[str, Any]]:
+        """Paint a case into its scan, and return its line of provenance."""
         recipe, synthesizer = self._recipe, self._synthesizer
-        painted = paint_lesions(
+        painted = yield from paint_lesions(
             image,
             labels,
             lesions,
             recipe.dataset,
-            synthesizer,
+            edge_mm=synthesizer.edge_mm,
             limits=self._limits,
             max_attempts=recipe.config.max_attempts,
             seed=seed,
         )
-        line = {
+        return {
             "case": name,
             "source": source.name,
             "subject": source.subject,
@@ -199,11 +229,6 @@ class CaseMaker:
             "source_sha256": self._hashes_of(source),
             "lesions": [self._entry(lesion, image) for lesion in painted],
         }
-        if is_painted(line):
-            write_case(recipe.out, name, image, labels, description=self._description)
-            if recipe.is_dicom:
-                self._export(line, image, labels)
-        return line
 
     def _entry(self, painted: PaintedLesion, image: Volume) -> dict[str, Any]:
         """Return a lesion's part of the provenance; the centre is in world millimetres, RAS+."""

@@ -1,8 +1,14 @@
-"""One scan and the lesions placed in it: painted in place, judged, and painted anew where they do not pass."""
+"""Lesions placed in scans: painted in place, judged, and painted anew where they do not pass.
+
+What paints a scan is a generator that says what it wants painted next and is given it, so that lesions of several scans
+go through the network together.
+"""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import numpy as np
 
@@ -15,8 +21,23 @@ from promptlesion.synthesis.quality import QualityLimits, reasons_against, seam_
 from promptlesion.synthesis.synthesizer import Synthesizer
 from promptlesion.training.seeding import derive_seed
 
-_BATCH = 4
-"""Lesions that go through the network together: what that takes must not grow with their number."""
+LESIONS_OF_A_SCAN = 4
+"""Lesions of one scan that go through the network together: what that takes must not grow with their number."""
+
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True, eq=False)
+class Wanted:
+    """Lesions of a scan that are to be painted next, and their seeds."""
+
+    image: Volume
+    lesions: Sequence[PlacedLesion]
+    seeds: Sequence[int]
+
+
+Painting = Generator[Wanted, list[np.ndarray], Result]
+"""Work on one scan or several, one after another: is sent the HU of the boxes it wants, and returns a result."""
 
 
 @dataclass
@@ -36,12 +57,12 @@ def paint_lesions(
     labels: Volume,
     lesions: Sequence[PlacedLesion],
     dataset: Dataset,
-    synthesizer: Synthesizer,
     *,
+    edge_mm: float,
     limits: Sequence[QualityLimits] | None,
     max_attempts: int,
     seed: int,
-) -> list[PaintedLesion]:
+) -> Painting[list[PaintedLesion]]:
     """Paint lesions into a scan and its label map, both in place; what never passes is in neither.
 
     Nothing but the boxes around the lesions is looked at, and no copy of the scan is made. A lesion that is painted
@@ -52,7 +73,7 @@ def paint_lesions(
         labels: its label map; likewise.
         lesions: where to paint, far enough apart that no edge reaches another lesion.
         dataset: lesion types, hosts and label values.
-        synthesizer: the method.
+        edge_mm: width of the blended edge.
         limits: what each type has to keep, in prompt order; without them every lesion is kept.
         max_attempts: times a lesion is painted until it passes.
         seed: of the noise; a lesion's place in the list and the number of the attempt make it its own.
@@ -60,17 +81,66 @@ def paint_lesions(
     painted = [PaintedLesion(lesion) for lesion in lesions]
     for attempt in range(1, max_attempts + 1):
         waiting = [index for index, entry in enumerate(painted) if not entry.is_accepted]
-        for first in range(0, len(waiting), _BATCH):
-            batch = waiting[first : first + _BATCH]
-            boxes = synthesizer.paint(
-                image,
-                [lesions[index] for index in batch],
-                types=[lesions[index].type_index for index in batch],
-                seeds=[derive_seed(seed, "lesion", index, attempt) for index in batch],
-            )
+        for first in range(0, len(waiting), LESIONS_OF_A_SCAN):
+            batch = waiting[first : first + LESIONS_OF_A_SCAN]
+            seeds = [derive_seed(seed, "lesion", index, attempt) for index in batch]
+            boxes = yield Wanted(image, [lesions[index] for index in batch], seeds)
             for index, box_hu in zip(batch, boxes, strict=True):
                 painted[index].attempts = attempt
-                _blend_and_judge(painted[index], box_hu, image, labels, dataset, synthesizer.edge_mm, limits)
+                _blend_and_judge(painted[index], box_hu, image, labels, dataset, edge_mm, limits)
+    return painted
+
+
+def paint_together(
+    works: Sequence[Painting[Result]],
+    synthesizer: Synthesizer,
+    *,
+    turn: AbstractContextManager[object] | None = None,
+) -> list[Result]:
+    """Do several works side by side, and return their results.
+
+    In turns: what all of them want next is painted, `batch_size` lesions of the method at a time, and each goes on
+    until it wants more. Which lesions meet in a batch depends on the works alone.
+
+    Args:
+        works: what is to be done.
+        synthesizer: the method.
+        turn: held while the method paints, a lock where several threads share it.
+    """
+    turn = turn or nullcontext()
+    results: dict[int, Result] = {}
+    wanted = {index: _go_on(work, None, index, results) for index, work in enumerate(works)}
+    while waiting := {index: want for index, want in wanted.items() if want is not None}:
+        with turn:
+            boxes = iter(_paint(list(waiting.values()), synthesizer))
+        wanted = {
+            index: _go_on(works[index], [next(boxes) for _ in want.lesions], index, results)
+            for index, want in waiting.items()
+        }
+    return [results[index] for index in range(len(works))]
+
+
+def _go_on(
+    work: Painting[Result], boxes: list[np.ndarray] | None, index: int, results: dict[int, Result]
+) -> Wanted | None:
+    """Return what a work wants next; where it is done, note its result."""
+    try:
+        return next(work) if boxes is None else work.send(boxes)
+    except StopIteration as end:
+        results[index] = end.value
+        return None
+
+
+def _paint(wanted: Sequence[Wanted], synthesizer: Synthesizer) -> list[np.ndarray]:
+    """Return the boxes of all lesions that are wanted, in order."""
+    flat = [
+        (want.image, lesion, seed) for want in wanted for lesion, seed in zip(want.lesions, want.seeds, strict=True)
+    ]
+    painted: list[np.ndarray] = []
+    for first in range(0, len(flat), synthesizer.batch_size):
+        images, lesions, seeds = zip(*flat[first : first + synthesizer.batch_size], strict=True)
+        types = [lesion.type_index for lesion in lesions]
+        painted += synthesizer.paint(images, lesions, types=types, seeds=seeds)
     return painted
 
 

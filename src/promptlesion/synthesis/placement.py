@@ -135,8 +135,9 @@ def _host_voxels(
     """
     block, num_drawn, is_found = _FIRST_BLOCK, 0, False
     while is_found or num_drawn < _MOST_DRAWN:
-        drawn = np.stack(np.unravel_index(generator.integers(labels.size, size=block), labels.shape), axis=1)
-        for x, y, z in drawn[is_host[labels[tuple(drawn.T)]]].tolist():
+        drawn = np.unravel_index(generator.integers(labels.size, size=block), labels.shape)
+        (inside,) = np.nonzero(is_host[labels[drawn]])
+        for x, y, z in zip(*(axis[inside].tolist() for axis in drawn), strict=True):
             is_found = True
             yield x, y, z
         num_drawn += block

@@ -4,9 +4,13 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import torch
+
 from promptlesion.data.dataset import Dataset
 from promptlesion.data.lesion_statistics import LesionStatistics
 from promptlesion.data.splits import SPLITS_FILE, dataset_split
+from promptlesion.synthesis.batch import scans_at_once
+from promptlesion.synthesis.painting import LESIONS_OF_A_SCAN
 from promptlesion.synthesis.synthesizer import Synthesizer
 from promptlesion.training.checkpoint import differences
 from promptlesion.training.seeding import numpy_generator
@@ -23,6 +27,10 @@ class PlannedCase:
     name: str
     index: int
     types: tuple[int, ...]
+
+
+Group = tuple[PlannedCase, ...]
+"""Cases whose lesions go through the network together."""
 
 
 def parse_counts(texts: Sequence[str]) -> dict[str, int]:
@@ -110,12 +118,13 @@ def plan_cohort(
     generator = numpy_generator(seed, "plan")
     examples = _examples(names, statistics)
     planned: list[PlannedCase] = []
+    most = [max(numbers) for numbers in zip(*examples, strict=True)]
+    possible: list[list[int]] = []
+    known_for: tuple[int, ...] = ()
     while any(remaining):
-        possible = [
-            drawn
-            for example in examples
-            if (drawn := [k for k, n in enumerate(example) for _ in range(min(n, remaining[k]))])
-        ]
+        left = tuple(min(pair) for pair in zip(remaining, most, strict=True))
+        if left != known_for:  # while there are enough of every type, it stays as it is
+            possible, known_for = _possible(examples, left), left
         chosen = generator.permutation(possible[generator.integers(len(possible))])[:lesions_per_case]
         types = tuple(sorted(int(kind) for kind in chosen))
         for kind in types:
@@ -124,10 +133,34 @@ def plan_cohort(
     return planned
 
 
+def group_cases(planned: Sequence[PlannedCase], *, batch_size: int, device: torch.device) -> list[Group]:
+    """Join cases that follow each other until their lesions make a batch.
+
+    A lesion's last bits depend on what else is in its batch. So groups depend on the plan alone, never on who works on
+    it nor on what is done already.
+    """
+    most_cases = scans_at_once(device)
+    groups: list[Group] = []
+    group: list[PlannedCase] = []
+    for case in planned:
+        group.append(case)
+        num_lesions = sum(min(len(member.types), LESIONS_OF_A_SCAN) for member in group)
+        if num_lesions >= batch_size or len(group) == most_cases:
+            groups.append(tuple(group))
+            group = []
+    return [*groups, tuple(group)] if group else groups
+
+
 def mean_lesions_per_case(names: Sequence[str], statistics: LesionStatistics, *, lesions_per_case: int) -> float:
     """Return how many lesions a planned case has on average while there are enough of every type to paint."""
     numbers = [min(total, lesions_per_case) for example in _examples(names, statistics) if (total := sum(example))]
     return sum(numbers) / len(numbers)
+
+
+def _possible(examples: Sequence[tuple[int, ...]], left: tuple[int, ...]) -> list[list[int]]:
+    """Return the types of each example's lesions as far as they are left to be painted; examples with none go."""
+    drawn = ([k for k, n in enumerate(example) for _ in range(min(n, left[k]))] for example in examples)
+    return [types for types in drawn if types]
 
 
 def _examples(names: Sequence[str], statistics: LesionStatistics) -> list[tuple[int, ...]]:

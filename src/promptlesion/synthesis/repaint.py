@@ -159,7 +159,9 @@ def paint_masks(
     painted = []
     for first in range(0, len(scan.lesions), batch_size):
         part = slice(first, first + batch_size)
-        painted += synthesizer.paint(scan.image, scan.lesions[part], types=asked[part], seeds=scan.seeds[part])
+        lesions = scan.lesions[part]
+        images = [scan.image] * len(lesions)
+        painted += synthesizer.paint(images, lesions, types=asked[part], seeds=scan.seeds[part])
     return painted
 
 

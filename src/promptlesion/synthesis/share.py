@@ -1,16 +1,19 @@
-"""Which cases of a cohort are this process's, and the locks that keep two processes off one case.
+"""Which part of a cohort is this process's, and the locks that keep two processes off one case.
 
-Several processes never talk to each other: each takes every so-manieth case, and what is done stands in the cohort's
-folder. A lock belongs to the process that holds it and goes with it, however it ends.
+Several processes never talk to each other: each takes every so-manieth group of cases, and what is done stands in the
+cohort's folder. A lock belongs to the process that holds it and goes with it, however it ends.
 """
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from filelock import BaseFileLock, FileLock, Timeout
+
+Item = TypeVar("Item")
 
 _TORCHRUN = ("RANK", "WORLD_SIZE")
 _SLURM_ARRAY = ("SLURM_ARRAY_TASK_ID", "SLURM_ARRAY_TASK_MIN", "SLURM_ARRAY_TASK_STEP", "SLURM_ARRAY_TASK_COUNT")
@@ -20,14 +23,18 @@ _SLURM_STEP = "SLURM_STEP_ID"
 
 @dataclass(frozen=True)
 class Share:
-    """The cases whose number leaves `index` when divided by `count`."""
+    """What has a number that leaves `index` when divided by `count`."""
 
     index: int = 0
     count: int = 1
 
     def has(self, number: int) -> bool:
-        """Return whether a case is in this share."""
+        """Return whether what has this number is in this share."""
         return number % self.count == self.index
+
+    def of(self, items: Sequence[Item]) -> list[Item]:
+        """Return those of the items that are in this share."""
+        return list(items[self.index :: self.count])
 
     def part(self, index: int, count: int) -> "Share":
         """Return one of `count` parts of this share."""

@@ -1,5 +1,6 @@
 """The interface all methods share, and PromptLesion behind it."""
 
+import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -8,7 +9,7 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Float32
+from jaxtyping import Bool, Float, Float32, Int
 from scipy import ndimage
 from torch import Tensor
 
@@ -19,26 +20,30 @@ from promptlesion.data.lesion_statistics import LesionStatistics
 from promptlesion.data.spec import DatasetSpec
 from promptlesion.data.volume import Volume
 from promptlesion.diffusion.conditioning import Conditioning, blank_lesion, dilate, mask_on_latent_grid
+from promptlesion.diffusion.recorded_network import StepRecorder
 from promptlesion.diffusion.sampler import (
-    Denoise,
     NoiseSource,
     Reinject,
     sample_ancestral,
     sample_ddim,
     sample_dpm_solver,
 )
-from promptlesion.diffusion.schedule import Estimate
+from promptlesion.diffusion.schedule import Denoise
 from promptlesion.diffusion.train import TrainedDiffusion, load_diffusion
+from promptlesion.synthesis.batch import lesions_at_once
 from promptlesion.synthesis.config import SynthesisConfig
 from promptlesion.synthesis.patch_grid import PatchGrid, patch_grid, pull_image, pull_mask
-from promptlesion.synthesis.placement import PlacedLesion
+from promptlesion.synthesis.placement import Box, PlacedLesion
 from promptlesion.synthesis.shape_bank import ShapeBank
 from promptlesion.synthesis.texture import draw_noise, lost_noise
-from promptlesion.training.device import autocast, resolve_device
+from promptlesion.training.device import autocast, resolve_device, send
+from promptlesion.training.hardware import DEFAULT_HARDWARE, HardwareConfig
 from promptlesion.training.seeding import numpy_generator
 
 _NOISE_MARGIN_VOXELS = 4
 """Around a lesion, so that a tiny one too has enough voxels to tell how strong the noise is."""
+_BATCHES_REMEMBERED, _LOOKS_REMEMBERED = 4, 16
+"""So many lesions may be painted until one that was refused is painted again; each takes some megabytes."""
 
 
 @runtime_checkable
@@ -90,18 +95,34 @@ class Synthesizer(Protocol):
         """Whole lesions by type name that it pastes, so that masks are to be theirs; empty where any mask will do."""
         ...
 
+    @property
+    def batch_size(self) -> int:
+        """How many lesions it paints together where there are so many; they may lie in different scans."""
+        ...
+
     def paint(
-        self, image: Volume, lesions: Sequence[PlacedLesion], *, types: Sequence[int], seeds: Sequence[int]
+        self, images: Sequence[Volume], lesions: Sequence[PlacedLesion], *, types: Sequence[int], seeds: Sequence[int]
     ) -> list[Float32[np.ndarray, "x y z"]]:
-        """Return the HU of every lesion's box as the method paints it; the scan is not changed.
+        """Return the HU of every lesion's box as the method paints it; the scans are not changed.
 
         Args:
-            image: the scan.
+            images: the scan of each lesion; often the same one for several.
             lesions: masks and where they lie.
             types: the lesion type to paint into each mask, in prompt order; usually the mask's own.
             seeds: of each lesion; an equal seed gives equal voxels.
         """
         ...
+
+
+@dataclass(frozen=True)
+class _Look:
+    """What the autoencoder makes of the patch around a lesion: the same at every attempt and for every type."""
+
+    healthy: Float[Tensor, "channel u v w"]
+    surroundings: Float[Tensor, "channel u v w"]
+    """The patch with the lesion and a margin blanked."""
+    lost_noise: Float32[np.ndarray, "x y z"] | None
+    """What is lost of the scan where the patch covers it; nothing where the noise is not to be kept."""
 
 
 @dataclass(frozen=True)
@@ -113,6 +134,10 @@ class PromptLesionSynthesizer:
     device: torch.device
     method: str = "promptlesion"
     own_lesions: Mapping[str, ShapeBank] = field(default_factory=dict)
+    recorder: StepRecorder | None = None
+    """Turns the denoiser's step into a CUDA graph where that can be had."""
+    _looks: dict[bytes, _Look] = field(init=False, default_factory=dict, repr=False, compare=False)
+    """By the hash of patch and mask, the latest last."""
 
     @property
     def model_hash(self) -> str:
@@ -144,77 +169,90 @@ class PromptLesionSynthesizer:
         """Diameter of the sphere that has the volume of a latent voxel."""
         return sphere_diameter_mm(math.prod(self.spec.spacing_mm) * self.model.autoencoder.network.downsampling**3)
 
+    @property
+    def batch_size(self) -> int:
+        """How many lesions are sampled together."""
+        return lesions_at_once(self.device, patch_voxels=self.model.config.patch_voxels)
+
     @torch.no_grad()
     def paint(
-        self, image: Volume, lesions: Sequence[PlacedLesion], *, types: Sequence[int], seeds: Sequence[int]
+        self, images: Sequence[Volume], lesions: Sequence[PlacedLesion], *, types: Sequence[int], seeds: Sequence[int]
     ) -> list[Float32[np.ndarray, "x y z"]]:
         """Return the HU of every lesion's box; see `Synthesizer.paint`."""
         window = HUWindow(*self.spec.window_hu)
         patch_voxels = self.model.config.patch_voxels
         grids = [
             patch_grid(image, lesion.center_voxel, spacing_mm=self.spec.spacing_mm, patch_voxels=patch_voxels)
-            for lesion in lesions
+            for image, lesion in zip(images, lesions, strict=True)
         ]
-        patches = np.stack([window.normalize(pull_image(grid, image)) for grid in grids])
-        masks = np.stack([pull_mask(grid, lesion) for grid, lesion in zip(grids, lesions, strict=True)])
-        images = torch.from_numpy(patches)[:, None].to(self.device)
-        with autocast(self.device, self.model.config.precision):
-            healthy = self.model.autoencoder.network.encode(images)
+        patches = [pull_image(grid, image) for grid, image in zip(grids, images, strict=True)]
+        masks = [pull_mask(grid, lesion) for grid, lesion in zip(grids, lesions, strict=True)]
+        looks = self._look(images, grids, patches, masks)
         decoded = self._sample(
-            images,
-            healthy,
-            torch.from_numpy(masks)[:, None].to(self.device),
-            torch.tensor(types, device=self.device),
+            torch.stack([look.healthy for look in looks]),
+            torch.stack([look.surroundings for look in looks]),
+            send(torch.from_numpy(np.stack(masks))[:, None], self.device),
+            send(torch.tensor(types), self.device),
             seeds,
         )
-        decoded_hu = window.to_hu(decoded[:, 0].cpu().numpy())
-        noise_hu = self._noise(image, lesions, grids, healthy, seeds) if self.config.keep_noise else None
         painted = []
-        for index, (grid, lesion) in enumerate(zip(grids, lesions, strict=True)):
-            box_hu = grid.push(decoded_hu[index], lesion.box)
+        for image, lesion, grid, look, patch_hu, seed in zip(
+            images, lesions, grids, looks, window.to_hu(decoded[:, 0].cpu().numpy()), seeds, strict=True
+        ):
+            box_hu = grid.push(patch_hu, lesion.box)
             scan = image.array[lesion.box].astype(np.float32)
             shown = scan.clip(window.low, window.high)
-            if noise_hu is not None:
-                box_hu += noise_hu[index]
+            if look.lost_noise is not None:
+                box_hu += _noise(look.lost_noise, lesion, grid.footprint(image.shape), seed)
             # what the window cuts off beside the lesion (lung, say) is not the lesion's to change
             painted.append(box_hu + np.where(lesion.mask, np.float32(0), scan - shown))
         return painted
 
-    def _noise(
+    def _look(
         self,
-        image: Volume,
-        lesions: Sequence[PlacedLesion],
+        images: Sequence[Volume],
         grids: Sequence[PatchGrid],
-        healthy: Float[Tensor, "batch channel x y z"],
-        seeds: Sequence[int],
-    ) -> list[Float32[np.ndarray, "_ _ _"]]:
-        """Return noise for every lesion's box like that which the autoencoder drops of the scan there."""
+        patches: Sequence[Float32[np.ndarray, "i j k"]],
+        masks: Sequence[Bool[np.ndarray, "i j k"]],
+    ) -> list[_Look]:
+        """Return what the autoencoder makes of every patch, those that were looked at lately from memory."""
         window, network = HUWindow(*self.spec.window_hu), self.model.autoencoder.network
-        with autocast(self.device, self.model.config.precision):
-            kept_hu = window.to_hu(network.decode(healthy)[:, 0].float().cpu().numpy())
-        found = []
-        for lesion, grid, kept, seed in zip(lesions, grids, kept_hu, seeds, strict=True):
-            covered = grid.footprint(image.shape)
-            scan = image.array[covered].astype(np.float32).clip(window.low, window.high)
-            lost = lost_noise(scan, grid.push(kept, covered), sigma_voxels=grid.step_voxels)
-            x, y, z = (a.start - b.start for a, b in zip(lesion.box, covered, strict=True))
-            occupied = ndimage.find_objects(lesion.mask.astype(np.uint8))[0]
-            i, j, k = (
-                slice(max(0, first + side.start - _NOISE_MARGIN_VOXELS), first + side.stop + _NOISE_MARGIN_VOXELS)
-                for first, side in zip((x, y, z), occupied, strict=True)
-            )
-            noise = draw_noise(lost, (i, j, k), generator=numpy_generator(seed, "noise"))
-            found.append(crop(noise, (x, y, z), lesion.mask.shape, fill=0))
-        return found
+        keys = [
+            hashlib.sha256(patch.tobytes() + mask.tobytes()).digest()
+            for patch, mask in zip(patches, masks, strict=True)
+        ]
+        new = [index for index, key in enumerate(keys) if key not in self._looks and keys.index(key) == index]
+        if new:
+            shown = send(torch.from_numpy(window.normalize(np.stack([patches[i] for i in new])))[:, None], self.device)
+            mask = send(torch.from_numpy(np.stack([masks[i] for i in new]))[:, None], self.device)
+            blanked = blank_lesion(shown, mask, margin_voxels=self.model.config.blank_margin_voxels)
+            with autocast(self.device, self.model.config.precision):
+                healthy, surroundings = network.encode(torch.cat([shown, blanked])).chunk(2)
+                kept = network.decode(healthy)[:, 0].float().cpu().numpy() if self.config.keep_noise else None
+            for number, index in enumerate(new):
+                lost = None
+                if kept is not None:
+                    grid, covered = grids[index], grids[index].footprint(images[index].shape)
+                    scan = images[index].array[covered].astype(np.float32).clip(window.low, window.high)
+                    pushed = grid.push(window.to_hu(kept[number]), covered)
+                    lost = lost_noise(scan, pushed, sigma_voxels=grid.step_voxels)
+                self._looks[keys[index]] = _Look(healthy[number].clone(), surroundings[number].clone(), lost)
+        looks = [self._looks[key] for key in keys]
+        for key in list(self._looks)[: -_BATCHES_REMEMBERED * self.batch_size - _LOOKS_REMEMBERED]:
+            del self._looks[key]
+        return looks
 
     def _sample(
-        self, image: Tensor, healthy: Tensor, mask: Tensor, lesion_type: Tensor, seeds: Sequence[int]
-    ) -> Tensor:
+        self,
+        healthy: Float[Tensor, "batch channel u v w"],
+        surroundings: Float[Tensor, "batch channel u v w"],
+        mask: Bool[Tensor, "batch 1 x y z"],
+        lesion_type: Int[Tensor, " batch"],
+        seeds: Sequence[int],
+    ) -> Float[Tensor, "batch 1 x y z"]:
         """Return the decoded patches, normalised."""
         network, denoiser = self.model.autoencoder.network, self.model.denoiser
-        margin_voxels = self.model.config.blank_margin_voxels
         with autocast(self.device, self.model.config.precision):
-            surroundings = network.encode(blank_lesion(image, mask, margin_voxels=margin_voxels))
             conditioning = Conditioning(
                 surroundings=surroundings,
                 lesion_mask=mask_on_latent_grid(mask, downsampling=network.downsampling),
@@ -225,20 +263,16 @@ class PromptLesionSynthesizer:
             start = noise.draw()
             reinject = None
             if self.config.init == "healthy":
-                first = torch.full((len(image),), levels[0], device=self.device)
+                first = torch.full((len(healthy),), levels[0], device=self.device)
                 start = denoiser.schedule.add_noise(healthy, start, first)
             if self.config.reinject_background:
-                region = dilate(mask, margin_voxels=margin_voxels)
+                region = dilate(mask, margin_voxels=self.model.config.blank_margin_voxels)
                 is_painted = mask_on_latent_grid(region, downsampling=network.downsampling) > 0
                 reinject = _background(healthy, is_painted, noise)
-            latent = self._walk(start, levels, noise, self._denoise(conditioning), reinject)
-            return network.decode(latent)
-
-    def _denoise(self, conditioning: Conditioning) -> Denoise:
-        def denoise(noisy: Tensor, level: int) -> Estimate:
-            return self.model.denoiser.estimate(noisy, level, conditioning, guidance_scale=self.config.guidance_scale)
-
-        return denoise
+            denoise = denoiser.bound(
+                conditioning, levels, guidance_scale=self.config.guidance_scale, recorder=self.recorder
+            )
+            return network.decode(self._walk(start, levels, noise, denoise, reinject))
 
     def _walk(
         self, start: Tensor, levels: list[int], noise: NoiseSource, denoise: Denoise, reinject: Reinject | None
@@ -250,6 +284,27 @@ class PromptLesionSynthesizer:
             )
         sample = sample_ddim if self.config.sampler == "ddim" else sample_dpm_solver
         return sample(start, schedule=schedule, levels=levels, denoise=denoise, reinject=reinject)
+
+
+def _noise(
+    lost: Float32[np.ndarray, "_ _ _"], lesion: PlacedLesion, covered: Box, seed: int
+) -> Float32[np.ndarray, "_ _ _"]:
+    """Return noise for a lesion's box like that which the autoencoder drops of the scan there.
+
+    Args:
+        lost: what it dropped of the box `covered`.
+        lesion: where the noise goes.
+        covered: the part of the scan that the patch covers.
+        seed: of the lesion.
+    """
+    x, y, z = (a.start - b.start for a, b in zip(lesion.box, covered, strict=True))
+    occupied = ndimage.find_objects(lesion.mask.astype(np.uint8))[0]
+    i, j, k = (
+        slice(max(0, first + side.start - _NOISE_MARGIN_VOXELS), first + side.stop + _NOISE_MARGIN_VOXELS)
+        for first, side in zip((x, y, z), occupied, strict=True)
+    )
+    noise = draw_noise(lost, (i, j, k), generator=numpy_generator(seed, "noise"))
+    return crop(noise, (x, y, z), lesion.mask.shape, fill=0)
 
 
 def _background(
@@ -269,7 +324,13 @@ def _background(
     return reinject
 
 
-def load_synthesizer(run_folder: Path, config: SynthesisConfig, *, device: str = "auto") -> PromptLesionSynthesizer:
+def load_synthesizer(
+    run_folder: Path,
+    config: SynthesisConfig,
+    *,
+    device: str = "auto",
+    hardware: HardwareConfig = DEFAULT_HARDWARE,
+) -> PromptLesionSynthesizer:
     """Read a finished diffusion run and the autoencoder it names.
 
     Raises:
@@ -283,4 +344,5 @@ def load_synthesizer(run_folder: Path, config: SynthesisConfig, *, device: str =
             f"{run_folder}: expected guidance_scale 1, as the model has no prompt to be guided by; "
             f"found {config.guidance_scale:g}. --set synthesis.guidance_scale=1"
         )
-    return PromptLesionSynthesizer(model, config, torch_device)
+    recorder = StepRecorder(choice=hardware.compile, device=torch_device)
+    return PromptLesionSynthesizer(model, config, torch_device, recorder=recorder)

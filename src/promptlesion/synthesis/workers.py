@@ -7,11 +7,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
-from multiprocessing.context import SpawnProcess
+from multiprocessing.context import ForkServerProcess
 
 import torch
 
-from promptlesion.data.processes import end_with_parent
+from promptlesion.data.processes import end_with_parent, start_importing
 
 _POLL_SECONDS = 0.25
 _CASES_PER_WORKER = 4
@@ -25,7 +25,7 @@ class WorkerError(RuntimeError):
 
 @dataclass(frozen=True)
 class _Worker:
-    process: SpawnProcess
+    process: ForkServerProcess
     messages: Connection
 
 
@@ -70,7 +70,8 @@ def run_workers(work: Callable[[int], None], *, num_workers: int, on_poll: Calla
         ValueError: a worker found its input bad.
         WorkerError: a worker was killed, or could not finish.
     """
-    context = get_context("spawn")
+    start_importing()
+    context = get_context("forkserver")
     workers = []
     try:
         for index in range(num_workers):
