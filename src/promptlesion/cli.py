@@ -381,12 +381,14 @@ def train_autoencoder_verb(
     torchrun --nproc-per-node 4 -m promptlesion train autoencoder --data data/abdomen --out runs/paper/autoencoder
     """
     from promptlesion.autoencoder.train import train_autoencoder
+    from promptlesion.check.fitting import fitted_config
     from promptlesion.config import resolve_config
     from promptlesion.data.prepared import prepare_dataset
 
     resolved = resolve_config(preset=preset, file=config, settings=settings or ())
     with _processes(device) as own_device:
         prepared = prepare_dataset(data, cache=_cache(cache, out), lesions=lesions, **resolved.data.split_options())
+        resolved = fitted_config(resolved, "autoencoder", prepared.dataset, out=out, device=own_device)
         run = train_autoencoder(
             train_cases=prepared.train,
             validation_cases=prepared.validation,
@@ -395,6 +397,7 @@ def train_autoencoder_verb(
             out=out,
             seed=seed,
             device=own_device,
+            hardware=resolved.hardware,
         )
         _say_finished(out, run.seconds)
 
@@ -440,6 +443,7 @@ def train_diffusion_verb(
 
     promptlesion train diffusion --method copy-paste --data data/ccta --preset demo --out runs/mine/copy-paste
     """
+    from promptlesion.check.fitting import fitted_config
     from promptlesion.config import resolve_config
     from promptlesion.data.prepared import prepare_dataset
     from promptlesion.methods import check_autoencoder, train_method
@@ -454,7 +458,7 @@ def train_diffusion_verb(
             method.value,
             prepared,
             autoencoder_run=autoencoder,
-            config=resolved,
+            config=fitted_config(resolved, method.value, prepared.dataset, out=out, device=own_device),
             out=out,
             seed=seed,
             device=own_device,
@@ -499,6 +503,7 @@ def train_segmentation_verb(
 
     torchrun --nproc-per-node 4 -m promptlesion train segmentation --data data/ccta --out runs/paper/real
     """
+    from promptlesion.check.fitting import fitted_config
     from promptlesion.config import resolve_config
     from promptlesion.data.dataset import open_dataset
     from promptlesion.data.prepared import prepare_dataset
@@ -509,6 +514,7 @@ def train_segmentation_verb(
     cache = _cache(cache, out)
     with _processes(device) as own_device:
         prepared = prepare_dataset(data, cache=cache, lesions=lesions, **resolved.data.split_options())
+        resolved = fitted_config(resolved, "segmentation", prepared.dataset, out=out, device=own_device)
         run = train_stage(
             prepared,
             synthetic=open_dataset(synthetic) if synthetic else None,
@@ -517,6 +523,7 @@ def train_segmentation_verb(
             out=out,
             seed=seed,
             device=own_device,
+            hardware=resolved.hardware,
         )
         _say_finished(out, run.seconds)
 
@@ -577,6 +584,10 @@ def synthesize(
     """
     from functools import partial
 
+    from promptlesion.data.processes import start_importing
+
+    if workers is not None and workers > 1:
+        start_importing()
     from promptlesion.baselines.methods import load_method
     from promptlesion.config import resolve_config
     from promptlesion.data.dataset import open_dataset
@@ -593,7 +604,7 @@ def synthesize(
     counts, sources, share = parse_counts(count), parse_shapes(shapes or ()), own_share()
     if dicom:
         check_dicom_extra()
-    load = partial(load_method, model, synthesis, asked=method.value if method else None)
+    load = partial(load_method, model, synthesis, asked=method.value if method else None, hardware=resolved.hardware)
     synthesizer = load(process_device(device))
     dataset = open_dataset(data, lesions)
     sheet = out / "contact_sheet.png"

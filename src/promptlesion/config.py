@@ -14,6 +14,7 @@ from promptlesion.baselines.config import CopyPasteConfig, DiffTumorConfig, Inte
 from promptlesion.diffusion.config import DiffusionConfig
 from promptlesion.segmentation.config import SegmentationConfig
 from promptlesion.synthesis.config import SynthesisConfig
+from promptlesion.training.hardware import HardwareConfig
 
 
 class ConfigError(ValueError):
@@ -117,6 +118,7 @@ class Config(BaseModel):
     segmentation: SegmentationConfig = SegmentationConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     demo: DemoConfig = DemoConfig()
+    hardware: HardwareConfig = HardwareConfig()
 
     @model_validator(mode="after")
     def _patch_fits_the_stages(self) -> "Config":

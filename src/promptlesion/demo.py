@@ -16,6 +16,7 @@ from promptlesion.autoencoder.autoencoder import load_autoencoder
 from promptlesion.autoencoder.lesion_bias import autoencoded_mean_hu
 from promptlesion.autoencoder.train import train_autoencoder
 from promptlesion.baselines.methods import load_method
+from promptlesion.check.fitting import fitted_config
 from promptlesion.config import Config
 from promptlesion.data.cache import data_fingerprint
 from promptlesion.data.dataset import Dataset, open_dataset
@@ -61,6 +62,7 @@ from promptlesion.synthesis.prompt_switch import measure_prompt_switch
 from promptlesion.synthesis.synthesizer import PromptLesionSynthesizer, load_synthesizer
 from promptlesion.training.atomic import read_json, write_json
 from promptlesion.training.device import resolve_device
+from promptlesion.training.hardware import HardwareConfig
 from promptlesion.training.progress import progress_bar
 from promptlesion.training.run import Run, read_metrics
 
@@ -86,6 +88,10 @@ class Demo:
     def type_names(self) -> list[str]:
         """Lesion types in prompt order."""
         return [lesion.name for lesion in self.dataset.spec.lesions]
+
+    def hardware(self, training: str, out: Path) -> HardwareConfig:
+        """How a training uses the machine."""
+        return fitted_config(self.config, training, self.dataset, out=out, device=self.device).hardware
 
 
 def run_demo(
@@ -130,7 +136,7 @@ def run_demo(
     run = Run(
         out,
         stage="demo",
-        config=config.model_dump(mode="json"),
+        config=config.model_dump(mode="json", exclude={"hardware"}),
         seed=seed,
         inputs={"data": data_fingerprint([*prepared.train, *prepared.validation, *prepared.test])},
         device=resolve_device(device),
@@ -138,7 +144,7 @@ def run_demo(
     if run.is_finished:
         return read_results(out / "results.json"), False
     runs = _train_generator(demo)
-    synthesizer = load_synthesizer(out / "diffusion", config.synthesis, device=device)
+    synthesizer = load_synthesizer(out / "diffusion", config.synthesis, device=device, hardware=config.hardware)
     runs["synthesis"] = _synthesize(demo, synthesizer)
     switch_started = time.perf_counter()
     switch = _prompt_switch(demo, synthesizer)
@@ -172,6 +178,7 @@ def _train_generator(demo: Demo) -> dict[str, Run]:
         out=demo.out / "autoencoder",
         seed=demo.seed,
         device=demo.device,
+        hardware=demo.hardware("autoencoder", demo.out / "autoencoder"),
     )
     diffusion = train_diffusion(
         train_cases=prepared.train,
@@ -182,6 +189,7 @@ def _train_generator(demo: Demo) -> dict[str, Run]:
         out=demo.out / "diffusion",
         seed=demo.seed,
         device=demo.device,
+        hardware=demo.hardware("promptlesion", demo.out / "diffusion"),
     )
     return {"autoencoder": autoencoder, "diffusion": diffusion}
 
@@ -240,6 +248,7 @@ def _train_segmentations(demo: Demo, synthetic: Dataset) -> dict[str, Run]:
             out=demo.out / "segmentation" / name,
             seed=demo.seed,
             device=demo.device,
+            hardware=demo.hardware("segmentation", demo.out / "segmentation" / name),
         )
         for name in _SEGMENTATIONS
     }

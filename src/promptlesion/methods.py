@@ -133,10 +133,18 @@ def train_method(
     check_autoencoder(method, autoencoder_run)
     if autoencoder_run is not None:
         if method == "difftumor":
-            return train_difftumor(config=resolved.difftumor, autoencoder_run=autoencoder_run, types=types, **common)
-        return train_diffusion(config=resolved.diffusion, autoencoder_run=autoencoder_run, **common)
+            return train_difftumor(
+                config=resolved.difftumor,
+                autoencoder_run=autoencoder_run,
+                types=types,
+                hardware=config.hardware,
+                **common,
+            )
+        return train_diffusion(
+            config=resolved.diffusion, autoencoder_run=autoencoder_run, hardware=config.hardware, **common
+        )
     if method == "copy-paste":
         return train_copy_paste(config=resolved.copy_paste, **common)
     if method == "intensity":
         return train_intensity(config=resolved.intensity, **common)
-    return train_med_ddpm(config=resolved.med_ddpm, **common)
+    return train_med_ddpm(config=resolved.med_ddpm, hardware=config.hardware, **common)

@@ -70,7 +70,7 @@ def test_every_stage_has_its_cost(
     [
         ({"memory_bytes": 15 * GIB}, "memory", "--set autoencoder.batch_size=2"),
         ({"memory_bytes": 900 * GIB}, "memory", "a smaller --set autoencoder.patch_voxels, now 96"),
-        ({"stage": "synthesis", "memory_bytes": 9 * GIB}, "memory", "--set synthesis.lesions_per_case=1"),
+        ({"stage": "synthesis", "memory_bytes": 9 * GIB}, "memory", "a smaller --set diffusion.patch_voxels, now 96"),
         ({"stage": "cache", "memory_bytes": 9 * GIB}, "memory", "a coarser spacing_mm"),
         ({"stage": "diffusion", "host_bytes": 9 * GIB}, "memory", "fewer diffusion.patches_per_lesion"),
         ({"seconds": 40 * 86400.0}, "slow", "use a GPU"),

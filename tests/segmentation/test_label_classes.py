@@ -11,10 +11,10 @@ def test_values_with_gaps_become_consecutive_classes_and_come_back() -> None:
     classes = LabelClasses.of_labels(LABELS)
     assert classes.values == (0, 2, 5, 9)
     assert classes.num_classes == 4
-    labels = torch.from_numpy(np.random.default_rng(0).choice([0, 2, 5, 9], (2, 1, 3, 4, 5)))
+    labels = torch.from_numpy(np.random.default_rng(0).choice(np.array([0, 2, 5, 9], dtype=np.uint8), (2, 1, 3, 4, 5)))
     indices = classes.to_classes(labels)
-    assert torch.equal(torch.unique(indices), torch.arange(4))
-    assert np.array_equal(classes.to_values(indices[0, 0].numpy()), labels[0, 0].numpy().astype(np.uint8))
+    assert torch.equal(torch.unique(indices), torch.arange(4, dtype=torch.uint8))
+    assert np.array_equal(classes.to_values(indices[0, 0].numpy()), labels[0, 0].numpy())
 
 
 def test_order_of_names_does_not_matter() -> None:
@@ -22,7 +22,7 @@ def test_order_of_names_does_not_matter() -> None:
 
 
 def test_unknown_values_are_refused() -> None:
-    labels = torch.tensor([0, 2, 3]).reshape(1, 1, 3, 1, 1)
+    labels = torch.tensor([0, 2, 3], dtype=torch.uint8).reshape(1, 1, 3, 1, 1)
     with pytest.raises(ValueError, match=r"expected the values \(0, 2, 5, 9\); found \[3\]"):
         LabelClasses.of_labels(LABELS).to_classes(labels)
 

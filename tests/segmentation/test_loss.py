@@ -46,7 +46,7 @@ def test_perfect_scores_cost_nothing() -> None:
 def test_one_batch_is_learnt_by_heart(spec: DatasetSpec, cases: list[CachedCase]) -> None:
     config = SegmentationConfig(patch_voxels=16, channels=(8, 16), residual_units=1, batch_size=2)
     patches = mixed_batches(real_cases=cases, synthetic_cases=[], spec=spec, config=config, seed=0).draw(0)
-    truth = CLASSES.to_classes(patches.labels)
+    truth = CLASSES.to_classes(patches.labels).long()
     torch.manual_seed(0)
     network = build_segmentation_network(config, CLASSES.num_classes)
     optimizer = torch.optim.Adam(network.parameters(), lr=1e-2)

@@ -12,6 +12,7 @@ from promptlesion.data.patch_batches import PatchBatch, PatchBatches
 from promptlesion.segmentation.config import SegmentationConfig
 from promptlesion.segmentation.train import NOTHING_KEPT, keep_best
 from promptlesion.training.checkpoint import load_checkpoint
+from promptlesion.training.hardware import HardwareConfig
 from promptlesion.training.run import Run, RunError, read_metrics
 from promptlesion.training.state import TrainState
 
@@ -208,3 +209,15 @@ def test_planted_leak_stops_the_run_before_it_begins(
     with pytest.raises(ValueError, match=r"synthetic_0: .*'case_4'"):
         train(tmp_path / "run", config, synthetic_cases=[painted], **parts)
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    "settings", [{"prefetch_batches": 0}, {"prefetch_batches": 5, "activation_checkpointing": "on"}]
+)
+def test_how_the_machine_is_used_changes_no_bit(
+    train: MakeRun, config: SegmentationConfig, unbroken: Run, tmp_path: Path, settings: dict[str, object]
+) -> None:
+    run = train(tmp_path / "run", config, hardware=HardwareConfig(**settings))
+    assert read_metrics(run.folder) == read_metrics(unbroken.folder)
+    for name, tensor in weights(unbroken).items():
+        assert torch.equal(weights(run)[name], tensor), name

@@ -123,3 +123,29 @@ def test_the_record_names_machine_and_software(tmp_path: Path) -> None:
     assert record["num_threads"] == torch.get_num_threads()
     assert record["versions"]["torch"] == torch.__version__
     assert record["config"] == {**CONFIG, "channels": [4, 8]}
+
+
+def test_figures_on_a_device_are_logged_as_those_that_are_numbers(tmp_path: Path) -> None:
+    """On an accelerator they are fetched together, some steps late, and always before the state is saved."""
+
+    def tensors(state: TrainState) -> Iterator[Report]:
+        for report in reports(state, until=21):
+            yield {name: torch.tensor(value, requires_grad=True) for name, value in report.items()} | {"other": 2.5}
+
+    logged = {}
+    for name, device in (("now", CPU), ("late", torch.device("meta"))):
+        state, inputs = empty_state(), {"data": "abc"}
+        run = Run(tmp_path / name, stage="diffusion", config=CONFIG, seed=5, inputs=inputs, device=device)
+        written: list[int] = []
+        run.train(state, _watched(tensors(state), run.folder, written), num_steps=21, checkpoint_every_steps=5)
+        logged[name] = (run.folder / "metrics.jsonl").read_bytes()
+        assert written == (list(range(21)) if name == "now" else [step // 5 * 5 for step in range(21)])
+    assert logged["late"] == logged["now"]
+    assert read_metrics(tmp_path / "now")[3] == {"step": 4, "loss": 0.25, "other": 2.5}
+
+
+def _watched(steps: Iterator[Report], folder: Path, written: list[int]) -> Iterator[Report]:
+    """Note before each report how many lines there are."""
+    for report in steps:
+        written.append(len(read_metrics(folder)))
+        yield report

@@ -43,6 +43,8 @@ class PassCost:
     """Of these, what the optimiser takes."""
     measured_patch_voxels: int
     """Edge of the patches that were timed; where it is less than the stage's, the time was scaled by the operations."""
+    is_checkpointed: bool = False
+    """Whether activations are computed again; operations, memory and time are those of that."""
 
     def seconds_of(self, flops: float) -> float:
         """Return what as many operations take at the same speed, without the optimiser."""
@@ -84,10 +86,10 @@ class _LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._live -= size
 
 
-def count_pass(pass_of: PassOf, patch_voxels: int, device: torch.device) -> Count:
+def count_pass(pass_of: PassOf, patch_voxels: int, device: torch.device, *, is_checkpointed: bool = False) -> Count:
     """Run a pass on tensors that have shapes and no data, and count its operations and what it holds."""
     with FakeTensorMode(allow_non_fake_inputs=True), _LiveBytes() as live:
-        run = pass_of(patch_voxels, Bench(device, is_counted=True))
+        run = pass_of(patch_voxels, Bench(device, is_counted=True, is_checkpointed=is_checkpointed))
         with FlopCounterMode(display=False) as counter:
             run()
     return Count(float(counter.get_total_flops()), live.peak)

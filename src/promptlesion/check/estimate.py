@@ -128,7 +128,7 @@ def _smaller(stage: StageEstimate, machine: Machine, config: Config) -> str:
         "segmentation": config.segmentation.batch_size,
     }
     if stage.stage == "synthesis":
-        return "--set synthesis.lesions_per_case=1"
+        return f"a smaller --set diffusion.patch_voxels, now {stage.patch_voxels}"
     if stage.stage not in sizes:
         return "a coarser spacing_mm in lesions.toml"
     fixed = machine.resident_bytes if machine.device.type == "cpu" else 0

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
@@ -10,6 +10,7 @@ import numpy as np
 from promptlesion.autoencoder.perceptual import build_perceptual_loss
 from promptlesion.check.cost import Count, PassCost, PassOf, cost_of, count_pass, updating_seconds_a_parameter
 from promptlesion.check.estimate import Extent, StageEstimate
+from promptlesion.check.fitting import MOMENTS_BYTES, is_checkpointed
 from promptlesion.check.machine import Machine, compressing_seconds_a_voxel, drawing_seconds
 from promptlesion.check.workload import (
     Bench,
@@ -24,10 +25,9 @@ from promptlesion.check.workload import (
 )
 from promptlesion.config import Config
 from promptlesion.parameters import count_parameters
+from promptlesion.synthesis.batch import lesions_at_once, scans_at_once
 
 NUM_STAGES = 5
-_MOMENTS_BYTES = 8
-"""That Adam keeps for each parameter."""
 _STATE_BYTES = 16
 """That a saved training state has for each: the weights, their average or best, and Adam's moments."""
 _ENCODE_BATCH = 4
@@ -48,14 +48,25 @@ class _Estimator:
     updating_seconds_a_parameter: float
 
     def cost(self, pass_of: PassOf, patch_voxels: int, smallest_patch: int, num_parameters: int) -> PassCost:
-        """Count and time a training step."""
-        return cost_of(
+        """Count and time a training step, with activations computed again where it does not fit otherwise."""
+        cost = cost_of(
             pass_of,
             patch_voxels=patch_voxels,
             smallest_patch=smallest_patch,
             updating_seconds=num_parameters * self.updating_seconds_a_parameter,
             device=self.machine.device,
             free_bytes=self.machine.device_bytes - self.machine.resident_bytes,
+        )
+        held = cost.peak_bytes + MOMENTS_BYTES * num_parameters
+        if not is_checkpointed(self.config.hardware.activation_checkpointing, held, self.machine):
+            return cost
+        count = count_pass(pass_of, patch_voxels, self.machine.device, is_checkpointed=True)
+        return replace(
+            cost,
+            flops=count.flops,
+            peak_bytes=count.peak_bytes,
+            seconds=cost.updating_seconds + cost.seconds_of(count.flops),
+            is_checkpointed=True,
         )
 
     def count(self, pass_of: PassOf, patch_voxels: int) -> Count:
@@ -80,7 +91,7 @@ class _Estimator:
         is_host = self.machine.device.type == "cpu"
         return StageEstimate(
             stage=name,
-            what=what,
+            what=f"{what}, activations computed again" if cost is not None and cost.is_checkpointed else what,
             seconds=seconds,
             seconds_a_step=seconds_a_step,
             memory_bytes=int(device_bytes + host) if is_host else int(device_bytes),
@@ -133,7 +144,7 @@ class _Estimator:
             adversarial,
             seconds=seconds,
             seconds_a_step=seconds / num_steps,
-            device_bytes=max(plain.peak_bytes, adversarial.peak_bytes) + _MOMENTS_BYTES * num_parameters,
+            device_bytes=max(plain.peak_bytes, adversarial.peak_bytes) + MOMENTS_BYTES * num_parameters,
             host_bytes=0,
             disk_bytes=_STATE_BYTES * num_parameters + 2 * codebook,
             patch_voxels=config.patch_voxels,
@@ -169,7 +180,7 @@ class _Estimator:
             seconds=config.num_steps * step.seconds + encoding_seconds,
             seconds_a_step=step.seconds,
             device_bytes=max(
-                step.peak_bytes + _MOMENTS_BYTES * num_parameters + 4 * self.parameters["autoencoder"],
+                step.peak_bytes + MOMENTS_BYTES * num_parameters + 4 * self.parameters["autoencoder"],
                 encode.peak_bytes,
             ),
             host_bytes=6 * numbers,  # float32 while they are encoded, then half of that beside them
@@ -179,9 +190,10 @@ class _Estimator:
         return stage, step
 
     def synthesis(self, first: PassCost, second: PassCost) -> StageEstimate:
-        """A patch encoded twice, sampled and decoded with the others of its scan; the scan read and written."""
+        """A patch encoded with its lesion and without, sampled and decoded with others; its scan read and written."""
         config, autoencoder = self.config.synthesis, self.config.autoencoder
-        batch_size, patch_voxels = config.lesions_per_case, self.config.diffusion.patch_voxels
+        patch_voxels, device = self.config.diffusion.patch_voxels, self.machine.device
+        batch_size = lesions_at_once(device, patch_voxels=patch_voxels)
         denoise = self.count(
             lambda edge, bench: denoising(
                 self.config, patch_voxels=edge, batch_size=batch_size, num_types=self.extent.num_types, bench=bench
@@ -189,7 +201,7 @@ class _Estimator:
             patch_voxels,
         )
         encode = self.count(
-            lambda edge, bench: encoding(autoencoder, patch_voxels=edge, batch_size=batch_size, bench=bench),
+            lambda edge, bench: encoding(autoencoder, patch_voxels=edge, batch_size=2 * batch_size, bench=bench),
             patch_voxels,
         )
         decode = self.count(
@@ -200,16 +212,16 @@ class _Estimator:
         passes = config.num_steps * (2 if config.guidance_scale != 1 else 1)
         reading = 1.3 * self.extent.seconds_read
         writing = 1.3 * self.extent.scan_voxels * compressing_seconds_a_voxel()
-        seconds = passes * denoising_seconds + first.seconds_of(2 * encode.flops + decode.flops) + reading + writing
+        seconds = passes * denoising_seconds + first.seconds_of(encode.flops + (1 + config.keep_noise) * decode.flops)
         return self.stage(
             "synthesis",
-            f"one lesion, {batch_size} to a scan, {passes} passes",
+            f"one lesion, {batch_size} at once, {config.lesions_per_case} to a scan, {passes} passes",
             second,
-            seconds=seconds / batch_size,
+            seconds=seconds / batch_size + (reading + writing) / config.lesions_per_case,
             seconds_a_step=denoising_seconds,
             device_bytes=max(cost.peak_bytes for cost in (denoise, encode, decode)) + 4 * self.parameters["denoiser"],
-            host_bytes=8 * self.extent.scan_voxels,
-            disk_bytes=2 * self.extent.scan_voxels / batch_size,
+            host_bytes=8 * self.extent.scan_voxels * scans_at_once(device),
+            disk_bytes=2 * self.extent.scan_voxels / config.lesions_per_case,
             patch_voxels=patch_voxels,
         )
 
@@ -244,7 +256,7 @@ class _Estimator:
             step,
             seconds=seconds,
             seconds_a_step=step.seconds + drawing,
-            device_bytes=step.peak_bytes + _MOMENTS_BYTES * num_parameters,
+            device_bytes=step.peak_bytes + MOMENTS_BYTES * num_parameters,
             host_bytes=4 * (2 * extent.num_labels + 4) * max(extent.prepared_voxels, default=0),
             disk_bytes=_STATE_BYTES * num_parameters + 4 * num_parameters,
             patch_voxels=config.patch_voxels,

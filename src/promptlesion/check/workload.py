@@ -7,6 +7,7 @@ from typing import TypeVar
 import torch
 from torch import nn
 
+from promptlesion.autoencoder import network as autoencoder_network
 from promptlesion.autoencoder.autoencoder import build_autoencoder
 from promptlesion.autoencoder.config import AutoencoderConfig
 from promptlesion.autoencoder.discriminator import (
@@ -19,14 +20,19 @@ from promptlesion.autoencoder.discriminator import (
 )
 from promptlesion.autoencoder.loss import weighted_l1
 from promptlesion.autoencoder.perceptual import PerceptualLoss
+from promptlesion.baselines.config import MedDDPMConfig
+from promptlesion.baselines.voxel_denoiser import build_voxel_denoiser
 from promptlesion.config import Config
+from promptlesion.diffusion import network as diffusion_network
 from promptlesion.diffusion.conditioning import Conditioning
 from promptlesion.diffusion.denoiser import Denoiser, build_denoiser
 from promptlesion.diffusion.loss import denoising_loss
+from promptlesion.segmentation import network as segmentation_network
 from promptlesion.segmentation.config import SegmentationConfig
 from promptlesion.segmentation.label_classes import LabelClasses
 from promptlesion.segmentation.loss import SegmentationLoss
 from promptlesion.segmentation.network import build_segmentation_network
+from promptlesion.training.activation_checkpointing import checkpoint_activations
 from promptlesion.training.descent import descend
 from promptlesion.training.device import autocast, place
 from promptlesion.training.ema import update_average
@@ -43,10 +49,17 @@ class Bench:
     device: torch.device
     is_counted: bool
     """Whether tensors have shapes and no data; then modules cannot be moved, and Adam has no step."""
+    is_checkpointed: bool = False
+    """Whether training computes activations again in the backward pass."""
 
     def place(self, network: Network) -> Network:
         """Move a network as training does."""
         return network if self.is_counted else place(network, self.device)
+
+    def spare(self, network: nn.Module, blocks: tuple[type[nn.Module], ...]) -> None:
+        """Checkpoint the activations of these blocks as training does, where asked for."""
+        if self.is_checkpointed:
+            checkpoint_activations(network, blocks=blocks)
 
     def optimizer(self, network: nn.Module) -> torch.optim.Optimizer:
         """Return Adam; where it is counted one without moments, which are 8 bytes a parameter more."""
@@ -65,6 +78,7 @@ def autoencoder_step(
 ) -> Pass:
     """Build a training step of stage 1; see `autoencoder.train`."""
     autoencoder = bench.place(build_autoencoder(config)).train()
+    bench.spare(autoencoder, autoencoder_network.BLOCKS)
     autoencoder.quantizer.eval()  # its restarts depend on the data, and cost little
     discriminators = bench.place(
         Discriminators(channels=config.discriminator_channels, num_layers=config.discriminator_layers)
@@ -130,6 +144,7 @@ def diffusion_step(config: Config, *, patch_voxels: int, num_types: int, bench: 
     """Build a training step of stage 2; see `diffusion.train`."""
     settings = config.diffusion
     denoiser = bench.place(_denoiser(config, patch_voxels, num_types)).train()
+    bench.spare(denoiser, diffusion_network.BLOCKS)
     average = bench.place(_denoiser(config, patch_voxels, num_types).requires_grad_(requires_grad=False).eval())
     optimizer = bench.optimizer(denoiser)
     clean, conditioning = _latents(config, patch_voxels, settings.batch_size, bench.device)
@@ -172,6 +187,7 @@ def denoising(config: Config, *, patch_voxels: int, batch_size: int, num_types: 
 def segmentation_step(config: SegmentationConfig, *, patch_voxels: int, num_labels: int, bench: Bench) -> Pass:
     """Build a training step of stage 3; see `segmentation.train`."""
     network = bench.place(build_segmentation_network(config, num_labels)).train()
+    bench.spare(network, segmentation_network.BLOCKS)
     best, optimizer = bench.place(build_segmentation_network(config, num_labels)), bench.optimizer(network)
     loss_of = SegmentationLoss(
         LabelClasses(range(num_labels)), lesion_labels=[], lesion_weight=config.lesion_weight
@@ -201,6 +217,24 @@ def segmenting(
             network(windows).float()
 
     return segment
+
+
+def voxel_step(config: MedDDPMConfig, *, patch_voxels: int, num_types: int, bench: Bench) -> Pass:
+    """Build a training step of Med-DDPM; see `baselines.med_ddpm`."""
+    denoiser = bench.place(build_voxel_denoiser(config, num_types=num_types)).train()
+    bench.spare(denoiser, diffusion_network.BLOCKS)
+    optimizer = bench.optimizer(denoiser)
+    shape = (config.batch_size, 1, patch_voxels, patch_voxels, patch_voxels)
+    clean = torch.rand(shape, device=bench.device)
+    labels = torch.zeros(config.batch_size, num_types, *shape[2:], device=bench.device)
+    level = torch.zeros(config.batch_size, dtype=torch.int64, device=bench.device)
+
+    def step() -> None:
+        with autocast(bench.device, config.precision):
+            difference = denoiser(clean, level, labels) - clean
+        descend(difference.abs().mean(), denoiser, optimizer, max_gradient_norm=config.max_gradient_norm)
+
+    return step
 
 
 def _denoiser(config: Config, patch_voxels: int, num_types: int) -> Denoiser:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Float32, Int, UInt8
+from jaxtyping import Bool, Float, Float32, UInt8
 from torch import Tensor
 
 from promptlesion.data.augmentation import Augmentation, warped_patch
@@ -23,7 +23,7 @@ class PatchBatch:
 
     image: Float[Tensor, "batch 1 x y z"]
     """Intensities normalised to [-1, 1]."""
-    labels: Int[Tensor, "batch 1 x y z"]
+    labels: UInt8[Tensor, "batch 1 x y z"]
     """Label values of the dataset."""
     lesion_mask: Bool[Tensor, "batch 1 x y z"]
     """Voxels of any lesion type."""
@@ -65,7 +65,7 @@ class PatchBatches:
         ]
         self._extra_share = extra_share if extra_cases else 0.0
         self._window = HUWindow(*spec.window_hu)
-        self._lesion_labels = np.array(lesion_labels)
+        self._is_lesion = np.isin(np.arange(256), lesion_labels)
         self._batch_size = batch_size
         self._seed = seed
         self._augmentation = augmentation
@@ -73,13 +73,15 @@ class PatchBatches:
 
     def draw(self, step: int, items: range | None = None) -> PatchBatch:
         """Return batch number `step`, or only some items of it."""
-        patches = [self._draw_item(step, item) for item in (range(self._batch_size) if items is None else items)]
-        image = np.stack([patch[0][None] for patch in patches])
-        labels = np.stack([patch[1][None] for patch in patches])
+        drawn = range(self._batch_size) if items is None else items
+        image = np.empty((len(drawn), 1, *self._size), dtype=np.float32)
+        labels = np.empty(image.shape, dtype=np.uint8)
+        for index, item in enumerate(drawn):
+            image[index, 0], labels[index, 0] = self._draw_item(step, item)
         return PatchBatch(
             image=torch.from_numpy(image),
-            labels=torch.from_numpy(labels.astype(np.int64)),
-            lesion_mask=torch.from_numpy(np.isin(labels, self._lesion_labels)),
+            labels=torch.from_numpy(labels),
+            lesion_mask=torch.from_numpy(self._is_lesion[labels]),
         )
 
     def _draw_item(self, step: int, item: int) -> tuple[Float32[np.ndarray, "x y z"], UInt8[np.ndarray, "x y z"]]:
@@ -95,7 +97,7 @@ class PatchBatches:
             image, labels = warped_patch(
                 case.image, case.labels, start=start, size=self._size, warp=warp, fill_hu=AIR_HU
             )
-        normalized = self._window.normalize(image.astype(np.float32))
+        normalized = self._window.normalize(image)
         if varied:
             normalized = varied.change_intensity(normalized, varying)
         mirror_probability = varied.mirror_probability if varied else 0.5

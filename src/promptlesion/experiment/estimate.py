@@ -6,18 +6,14 @@ from collections.abc import Sequence
 
 import torch
 
-from promptlesion.baselines.config import MedDDPMConfig
-from promptlesion.baselines.voxel_denoiser import build_voxel_denoiser
 from promptlesion.check.cost import cost_of, updating_seconds_a_parameter
 from promptlesion.check.estimate import Extent
 from promptlesion.check.machine import this_machine
 from promptlesion.check.stages import estimate_stages
-from promptlesion.check.workload import Bench, Pass
+from promptlesion.check.workload import voxel_step
 from promptlesion.data.dataset import read_case
 from promptlesion.experiment.cells import Cell
 from promptlesion.experiment.work import Experiment
-from promptlesion.training.descent import descend
-from promptlesion.training.device import autocast
 
 _STARTING_SECONDS = 6.0
 """Until a process has imported everything."""
@@ -77,7 +73,7 @@ class _Estimates:
         self._seconds["segmentation"] *= is_own
         self._denoising = next(stage.seconds_a_step for stage in stages if stage.stage == "diffusion")
         self._voxel_step = cost_of(
-            lambda edge, bench: _voxel_step(config.med_ddpm, edge, self._types, bench),
+            lambda edge, bench: voxel_step(config.med_ddpm, patch_voxels=edge, num_types=self._types, bench=bench),
             patch_voxels=config.med_ddpm.patch_voxels,
             smallest_patch=_SMALLEST_PATCH,
             updating_seconds=1e6 * updating_seconds_a_parameter(machine.device),
@@ -114,20 +110,3 @@ class _Estimates:
             own = config.diffusion.batch_size * config.diffusion.patch_voxels**3
             return self._types * config.difftumor.num_steps * self._denoising * size / own
         return self._seconds["diffusion"] if method.startswith("promptlesion") else 0.0
-
-
-def _voxel_step(config: MedDDPMConfig, patch_voxels: int, num_types: int, bench: Bench) -> Pass:
-    """Build a training step of Med-DDPM."""
-    denoiser = bench.place(build_voxel_denoiser(config, num_types=num_types)).train()
-    optimizer = bench.optimizer(denoiser)
-    shape = (config.batch_size, 1, patch_voxels, patch_voxels, patch_voxels)
-    clean = torch.rand(shape, device=bench.device)
-    labels = torch.zeros(config.batch_size, num_types, *shape[2:], device=bench.device)
-    level = torch.zeros(config.batch_size, dtype=torch.int64, device=bench.device)
-
-    def step() -> None:
-        with autocast(bench.device, config.precision):
-            difference = denoiser(clean, level, labels) - clean
-        descend(difference.abs().mean(), denoiser, optimizer, max_gradient_norm=config.max_gradient_norm)
-
-    return step

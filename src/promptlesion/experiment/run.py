@@ -76,7 +76,7 @@ def run_experiment(
     Run(
         experiment.out,
         stage="experiment",
-        config=experiment.config.model_dump(mode="json"),
+        config=experiment.config.model_dump(mode="json", exclude={"hardware"}),
         seed=experiment.seed,
         inputs={
             "data": data_fingerprint([*prepared.train, *prepared.validation, *prepared.test]),

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from promptlesion.autoencoder.train import train_autoencoder
 from promptlesion.baselines.methods import load_method
+from promptlesion.check.fitting import fitted_config
 from promptlesion.config import Config
 from promptlesion.data.dataset import Dataset, open_dataset
 from promptlesion.data.prepared import PreparedDataset, prepare_dataset
@@ -52,7 +53,8 @@ class Experiment:
     def load(self, method: str, num_subjects: int) -> Synthesizer:
         """Read a trained method."""
         folder = self.out / part_name(num_subjects) / method
-        return load_method(folder, method_config(method, self.config).synthesis, self.device)
+        synthesis = method_config(method, self.config).synthesis
+        return load_method(folder, synthesis, self.device, hardware=self.config.hardware)
 
     def cohorts(self, method: str, num_subjects: int, ratio: float, seeds: Sequence[int]) -> list[Dataset]:
         """Open the painted datasets of all seeds."""
@@ -63,14 +65,16 @@ def do(cell: Cell, experiment: Experiment) -> None:
     """Do one piece of work, or what is left of it."""
     prepared, out = experiment.with_subjects(cell.num_subjects), experiment.out / cell.name
     if cell.kind == "autoencoder":
+        config = fitted_config(experiment.config, cell.kind, prepared.dataset, out=out, device=experiment.device)
         train_autoencoder(
             train_cases=prepared.train,
             validation_cases=prepared.validation,
             spec=prepared.dataset.spec,
-            config=experiment.config.autoencoder,
+            config=config.autoencoder,
             out=out,
             seed=experiment.seed,
             device=experiment.device,
+            hardware=config.hardware,
         )
     elif cell.kind == "method":
         autoencoder = experiment.out / part_name(cell.num_subjects) / "autoencoder"
@@ -78,7 +82,7 @@ def do(cell: Cell, experiment: Experiment) -> None:
             cell.method,
             prepared,
             autoencoder_run=autoencoder if cell.method in LATENT_METHODS else None,
-            config=experiment.config,
+            config=fitted_config(experiment.config, cell.method, prepared.dataset, out=out, device=experiment.device),
             out=out,
             seed=experiment.seed,
             device=experiment.device,
@@ -113,7 +117,8 @@ def _segment(cell: Cell, experiment: Experiment, prepared: PreparedDataset, out:
     synthetic = None
     if cell.method != REAL:
         (synthetic,) = experiment.cohorts(cell.method, cell.num_subjects, cell.ratio, [cell.seed])
-    config = experiment.config.segmentation.model_copy(update={"synthetic_ratio": cell.ratio})
+    fitted = fitted_config(experiment.config, cell.kind, prepared.dataset, out=out, device=experiment.device)
+    config = fitted.segmentation.model_copy(update={"synthetic_ratio": cell.ratio})
     train_stage(
         prepared,
         synthetic=synthetic,
@@ -122,6 +127,7 @@ def _segment(cell: Cell, experiment: Experiment, prepared: PreparedDataset, out:
         out=out,
         seed=cell.seed,
         device=experiment.device,
+        hardware=fitted.hardware,
     )
     test = prepared.part("test")
     segment_dataset(out, test, out / "predictions", device=experiment.device)

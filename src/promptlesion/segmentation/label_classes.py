@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 
 import numpy as np
 import torch
-from jaxtyping import Int, UInt8
+from jaxtyping import Integer, UInt8
 from torch import Tensor
 
 
@@ -20,9 +20,8 @@ class LabelClasses:
         self.values = tuple(sorted(set(label_values)))
         if len(self.values) < 2 or self.values[0] != 0 or self.values[-1] > 255:
             raise ValueError(f"labels: expected 0 (background) and others up to 255; found {self.values}")
-        class_of_value = torch.full((256,), -1, dtype=torch.int64)
-        class_of_value[list(self.values)] = torch.arange(len(self.values))
-        self._class_of_value = class_of_value
+        self._is_known = np.isin(np.arange(256), self.values)
+        self._class_of_value = np.where(self._is_known, np.cumsum(self._is_known) - 1, 0).astype(np.uint8)
 
     @classmethod
     def of_labels(cls, labels: Mapping[str, int]) -> "LabelClasses":
@@ -34,19 +33,21 @@ class LabelClasses:
         """Labels, background included."""
         return len(self.values)
 
-    def to_classes(self, labels: Int[Tensor, "batch 1 x y z"]) -> Int[Tensor, "batch 1 x y z"]:
-        """Replace label values by class indices, for training.
+    def to_classes(self, labels: UInt8[Tensor, "batch 1 x y z"]) -> UInt8[Tensor, "batch 1 x y z"]:
+        """Replace label values by class indices, for training; a byte each, to be widened where the loss is computed.
 
         Raises:
             ValueError: a value that is none of the dataset's labels.
         """
-        classes = self._class_of_value[labels]
-        if int(classes.min()) < 0:
-            unknown = torch.unique(labels[classes < 0]).tolist()
-            raise ValueError(f"labels: expected the values {self.values}; found {unknown}")
-        return classes
+        values = labels.numpy()
+        is_known = self._is_known[values]
+        if not is_known.all():
+            raise ValueError(
+                f"labels: expected the values {self.values}; found {np.unique(values[~is_known]).tolist()}"
+            )
+        return torch.from_numpy(self._class_of_value[values])
 
-    def to_values(self, classes: Int[np.ndarray, "x y z"]) -> UInt8[np.ndarray, "x y z"]:
+    def to_values(self, classes: Integer[np.ndarray, "x y z"]) -> UInt8[np.ndarray, "x y z"]:
         """Replace class indices by label values, for writing."""
         values: np.ndarray = np.array(self.values, dtype=np.uint8)[classes]
         return values

@@ -45,8 +45,8 @@ def hand_over(prepared: PreparedDataset, synthetic: Dataset | None, ratio: float
         for part in parts:
             for case in part.cases:
                 _, truth = read_case(part, case)
-                values = torch.from_numpy(truth.array.astype(np.int64))[None, None]
-                numbered = classes.to_classes(values)[0, 0].numpy().astype(np.uint8)
+                values = torch.from_numpy(truth.array.astype(np.uint8))[None, None]
+                numbered = classes.to_classes(values)[0, 0].numpy()
                 write_volume(truth.with_array(numbered), label_path(raw, case.name))
                 image_path(raw, case.name).symlink_to(case.image_path.resolve())
                 bar.update(len(list(image_path(raw, "any").parent.iterdir())))

@@ -7,6 +7,7 @@ from promptlesion.data.prepared import PreparedDataset, cached_cases
 from promptlesion.segmentation.config import SegmentationConfig
 from promptlesion.segmentation.nnunet import train_nnunet
 from promptlesion.segmentation.train import train_segmentation
+from promptlesion.training.hardware import DEFAULT_HARDWARE, HardwareConfig
 from promptlesion.training.run import Run
 
 
@@ -19,6 +20,7 @@ def train_stage(
     out: Path,
     seed: int,
     device: str = "auto",
+    hardware: HardwareConfig = DEFAULT_HARDWARE,
 ) -> Run:
     """Train the network that `config.network` names on the training subjects, or go on with an interrupted run.
 
@@ -31,6 +33,7 @@ def train_stage(
         out: the run's folder.
         seed: of the weights and of every draw.
         device: `auto` or a device's name.
+        hardware: how the machine is used; it changes no result, and nnU-Net does not know it.
 
     Raises:
         ValueError: a training case, real or synthetic, of a validation or test subject; no lesion in any validation
@@ -58,4 +61,5 @@ def train_stage(
         out=out,
         seed=seed,
         device=device,
+        hardware=hardware,
     )

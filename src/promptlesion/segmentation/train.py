@@ -8,6 +8,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
 from promptlesion.data.cache import CachedCase, data_fingerprint
 from promptlesion.data.patch_batches import PatchBatches
@@ -16,13 +18,17 @@ from promptlesion.segmentation.config import SegmentationConfig
 from promptlesion.segmentation.label_classes import LabelClasses
 from promptlesion.segmentation.loss import SegmentationLoss
 from promptlesion.segmentation.mixing import check_subjects_apart, mixed_batches
-from promptlesion.segmentation.network import build_segmentation_network
+from promptlesion.segmentation.network import BLOCKS, build_segmentation_network
 from promptlesion.segmentation.validation import check_validation_lesions, mean_over_types, validation_dice
+from promptlesion.training.activation_checkpointing import checkpoint_activations
 from promptlesion.training.checkpoint import save_checkpoint
-from promptlesion.training.descent import descend
-from promptlesion.training.device import autocast, place, resolve_device
+from promptlesion.training.compiling import compile_network
+from promptlesion.training.descent import build_adam, descend
+from promptlesion.training.device import autocast, place, resolve_device, send
+from promptlesion.training.hardware import DEFAULT_HARDWARE, HardwareConfig
 from promptlesion.training.launch import share_of_batch
 from promptlesion.training.learning_rate import set_learning_rate
+from promptlesion.training.prefetch import prefetched
 from promptlesion.training.run import Report, Run
 from promptlesion.training.seeding import derive_seed
 from promptlesion.training.state import TrainState
@@ -46,6 +52,7 @@ def train_segmentation(
     out: Path,
     seed: int,
     device: str = "auto",
+    hardware: HardwareConfig = DEFAULT_HARDWARE,
 ) -> Run:
     """Train the U-Net or the DynUNet, or go on with an interrupted run.
 
@@ -60,6 +67,7 @@ def train_segmentation(
         out: the run's folder.
         seed: of the weights and of every draw.
         device: `auto` or a device's name.
+        hardware: how the machine is used; it changes no result.
 
     Returns:
         The finished run; its `checkpoint/` holds the best weights and the card.
@@ -94,12 +102,13 @@ def train_segmentation(
         return run
     classes = LabelClasses.of_labels(labels)
     torch.manual_seed(derive_seed(seed, "segmentation", "weights"))
-    network = place(build_segmentation_network(config, classes.num_classes, spacing_mm=spec.spacing_mm), torch_device)
+    network = place(
+        build_segmentation_network(config, classes.num_classes, spacing_mm=spec.spacing_mm, window_hu=spec.window_hu),
+        torch_device,
+    )
     state = TrainState(
         networks={"segmentation": network, "best": copy.deepcopy(network)},
-        optimizers={
-            "segmentation": torch.optim.Adam(network.parameters(), lr=config.learning_rate, betas=config.adam_betas)
-        },
+        optimizers={"segmentation": build_adam(network, learning_rate=config.learning_rate, betas=config.adam_betas)},
         counters=dict(NOTHING_KEPT),
     )
     run.resume(state)
@@ -114,6 +123,7 @@ def train_segmentation(
         steps_per_epoch=steps_per_epoch,
         classes=classes,
         device=torch_device,
+        hardware=hardware,
     )
     run.train(state, reports, num_steps=config.num_epochs * steps_per_epoch, checkpoint_every_steps=steps_per_epoch)
     if state.counters["best_dice"] <= 0:
@@ -160,6 +170,7 @@ def _steps(
     steps_per_epoch: int,
     classes: LabelClasses,
     device: torch.device,
+    hardware: HardwareConfig,
 ) -> Iterator[Report]:
     """Train step by step on this process's share of each batch; end early without progress.
 
@@ -169,13 +180,30 @@ def _steps(
     lesion_labels = [lesion.label for lesion in spec.lesions]
     loss_of = SegmentationLoss(classes, lesion_labels=lesion_labels, lesion_weight=config.lesion_weight).to(device)
     num_steps = config.num_epochs * steps_per_epoch
-    while state.step < num_steps and state.counters["epochs_since_best"] < config.patience_epochs:
-        patches = batches.draw(state.step, share)
-        image, truth = patches.image.to(device), classes.to_classes(patches.labels).to(device)
-        network.train()
+
+    def draw(step: int) -> tuple[Tensor, Tensor]:
+        patches = batches.draw(step, share)
+        return send(patches.image, device), send(classes.to_classes(patches.labels), device)
+
+    def loss_on(image: Tensor, truth: Tensor) -> Float[Tensor, ""]:
         with autocast(device, config.precision):
             scores = network(image)
-        loss = loss_of(scores, truth)
+        found: Tensor = loss_of(scores, truth.long())
+        return found
+
+    if hardware.activation_checkpointing == "on":
+        checkpoint_activations(network, blocks=BLOCKS)
+    compile_network(
+        network,
+        choice=hardware.compile,
+        device=device,
+        trial=lambda: torch.autograd.grad(loss_on(*draw(state.step)), list(network.parameters())),
+    )
+    for image, truth in prefetched(draw, range(state.step, num_steps), num_batches=hardware.prefetch_batches):
+        if state.counters["epochs_since_best"] >= config.patience_epochs:
+            break
+        network.train()
+        loss = loss_on(image, truth)
         set_learning_rate(
             optimizer,
             start=config.learning_rate,
@@ -185,7 +213,7 @@ def _steps(
         )
         descend(loss, network, optimizer, max_gradient_norm=1.0)
         state.step += 1
-        report = {"loss": loss.item()}
+        report: dict[str, float | Tensor] = {"loss": loss.detach()}
         epoch, step_in_epoch = divmod(state.step, steps_per_epoch)
         if step_in_epoch == 0 and (epoch % config.validate_every_epochs == 0 or epoch == config.num_epochs):
             dice = validation_dice(

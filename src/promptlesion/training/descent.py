@@ -1,7 +1,7 @@
 """One optimiser step, the same for every stage and for any number of processes."""
 
 from torch import Tensor, nn
-from torch.optim import Optimizer
+from torch.optim import Adam, Optimizer
 
 from promptlesion.training.launch import average_gradients
 
@@ -16,3 +16,10 @@ def descend(loss: Tensor, network: nn.Module, optimizer: Optimizer, *, max_gradi
     average_gradients(network)
     nn.utils.clip_grad_norm_(network.parameters(), max_gradient_norm)
     optimizer.step()
+
+
+def build_adam(network: nn.Module, *, learning_rate: float, betas: tuple[float, float]) -> Adam:
+    """Return Adam for a network; on a GPU the fused one, which updates all weights in one kernel."""
+    weights = list(network.parameters())
+    is_on_gpu = any(weight.device.type == "cuda" for weight in weights)
+    return Adam(weights, lr=learning_rate, betas=betas, fused=True if is_on_gpu else None)

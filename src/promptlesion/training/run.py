@@ -3,22 +3,25 @@
 import json
 import platform
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from importlib.metadata import version
 from pathlib import Path
 from types import TracebackType
 
 import torch
+from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
 from promptlesion.training.atomic import read_json, write_json, write_text
 from promptlesion.training.checkpoint import differences
 from promptlesion.training.launch import barrier, is_main_process, mean_over_processes, num_processes
-from promptlesion.training.progress import progress_bar
+from promptlesion.training.progress import ProgressBar, progress_bar
 from promptlesion.training.state import TrainState
 
-Report = Mapping[str, float]
+Report = Mapping[str, float | Tensor]
+"""Figures of one step; tensors are fetched from the device some steps later, since fetching waits for it."""
+_STEPS_BETWEEN_FETCHES = 16
 
 
 class RunError(ValueError):
@@ -127,14 +130,17 @@ class Run:
             _MetricsLog(self.folder, after_step=state.step) if is_main_process() else nullcontext() as log,
             progress_bar(stage, num_steps, done=state.step) as bar,
         ):
+            most_waiting = 1 if self._device.type == "cpu" else _STEPS_BETWEEN_FETCHES
+            waiting: dict[int, Report] = {}
             for own_report in reports:
-                report = mean_over_processes(own_report)
-                if log is not None:
-                    log.write(state.step, report)
-                bar.update(state.step, report)
-                if state.step % checkpoint_every_steps == 0:
+                waiting[state.step] = own_report
+                is_saved = state.step % checkpoint_every_steps == 0
+                if is_saved or len(waiting) >= most_waiting:
+                    _write(waiting, log, bar)
+                if is_saved:
                     self._save(state)
                     self._write_record()
+            _write(waiting, log, bar)
         self._save(state)
 
     def _save(self, state: TrainState) -> None:
@@ -170,6 +176,26 @@ def read_metrics(folder: Path) -> list[dict[str, float]]:
     return [{name: float(value) for name, value in json.loads(line).items()} for line in lines if line.endswith("}")]
 
 
+def _write(waiting: dict[int, Report], log: "_MetricsLog | None", bar: ProgressBar) -> None:
+    """Log and show the reports that wait, by step, and leave none."""
+    for step, own_report in zip(waiting, _fetched(list(waiting.values())), strict=True):
+        report = mean_over_processes(own_report)
+        if log is not None:
+            log.write(step, report)
+        bar.update(step, report)
+    waiting.clear()
+
+
+def _fetched(reports: Sequence[Report]) -> list[dict[str, float]]:
+    """Return the figures of some steps as numbers; all tensors come from the device in one copy."""
+    tensors = [value.detach().float() for report in reports for value in report.values() if isinstance(value, Tensor)]
+    fetched = iter(torch.stack(tensors).tolist() if tensors else ())
+    return [
+        {name: next(fetched) if isinstance(value, Tensor) else value for name, value in report.items()}
+        for report in reports
+    ]
+
+
 class _MetricsLog:
     """Appends to `metrics.jsonl` and TensorBoard, after dropping lines from beyond the resumed step."""
 
@@ -183,7 +209,7 @@ class _MetricsLog:
     def __enter__(self) -> "_MetricsLog":
         return self
 
-    def write(self, step: int, report: Report) -> None:
+    def write(self, step: int, report: Mapping[str, float]) -> None:
         self._file.write(
             json.dumps({"step": step, **{name: round(float(value), 6) for name, value in report.items()}}) + "\n"
         )
