@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 # two BLAS threads on two busy cores wait for each other: the phantom's small matrix products take ten times longer
 export OPENBLAS_NUM_THREADS ?= 1
 
-.PHONY: demo test test-all lint types contracts check clean
+.PHONY: demo test test-all lint types contracts check bench clean
 
 demo: $(INSTALLED)  ## the whole loop on the built-in phantom, report in runs/demo/report.html
 	$(BIN)/promptlesion demo --out runs/demo
@@ -29,6 +29,10 @@ contracts: $(INSTALLED)
 	$(BIN)/lint-imports
 
 check: lint types contracts test
+
+bench: $(INSTALLED)  ## how fast every part is on this machine, and how cost grows: runs/bench/speed.md, runs/bench/growth.md
+	$(BIN)/python benchmarks/speed.py --out runs/bench
+	$(BIN)/python benchmarks/growth.py --out runs/bench
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

@@ -59,7 +59,9 @@ def python(code: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, timeout=60)
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["config", "show"], ["train", "diffusion", "--help"]])
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["config", "show"], ["config", "check"], ["train", "diffusion", "--help"]]
+)
 def test_it_answers_without_loading_what_is_slow(arguments: list[str]) -> None:
     code = f"""
 import sys

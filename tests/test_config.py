@@ -22,6 +22,7 @@ READERS = {
     "intensity": ["baselines"],
     "evaluation": ["demo.py", "cli.py", "config.py"],
     "demo": ["demo.py"],
+    "hardware": ["training", "diffusion", "synthesis"],
 }
 """Where the settings of each section are used, beside the file that defines them."""
 SECTIONS = list(Config.model_fields)
