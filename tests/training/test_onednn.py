@@ -5,6 +5,7 @@ import copy
 import pytest
 import torch
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from promptlesion.training.device import autocast, place
 from promptlesion.training.onednn import OneDNNConv3d
@@ -45,6 +46,26 @@ def test_neither_forward_nor_backward_is_slow() -> None:
     features = torch.randn(1, 6, 5, 4, 7, requires_grad=True)
     assert [name for name in operators(plain, features) if "slow_conv" in name]
     assert not [name for name in operators(placed, features) if "slow_conv" in name]
+
+
+@pytest.mark.parametrize("batch", [1, 8])
+def test_a_convolution_of_single_voxels_on_one_thread_is_not_slow_either(batch: int) -> None:
+    plain, placed = convolutions(1, 1)
+    features = torch.randn(batch, 6, 16, 16, 16, requires_grad=True)
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        assert [name for name in operators(plain, features) if "slow_conv" in name]
+        assert not [name for name in operators(placed, features) if "slow_conv" in name]
+        torch.testing.assert_close(placed(features), plain(features))
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_a_step_can_be_counted_without_numbers() -> None:
+    with FakeTensorMode():
+        found = place(nn.Conv3d(6, 4, 3, padding=1), CPU)(torch.randn(1, 6, 5, 4, 7))
+    assert found.shape == (1, 4, 5, 4, 7)
 
 
 def test_a_placed_convolution_keeps_names_and_values_and_can_be_copied() -> None:

@@ -33,7 +33,7 @@ def train_stage(
         out: the run's folder.
         seed: of the weights and of every draw.
         device: `auto` or a device's name.
-        hardware: how the machine is used; it changes no result, and nnU-Net does not know it.
+        hardware: how the machine is used; it changes results by rounding at most, and nnU-Net does not know it.
 
     Raises:
         ValueError: a training case, real or synthetic, of a validation or test subject; no lesion in any validation

@@ -12,9 +12,7 @@ from promptlesion.training.hardware import Choice
 logger = logging.getLogger(__name__)
 
 
-def compile_network(
-    network: nn.Module, *, choice: Choice, device: torch.device, trial: Callable[[], object], mode: str = "default"
-) -> bool:
+def compile_network(network: nn.Module, *, choice: Choice, device: torch.device, trial: Callable[[], object]) -> bool:
     """Let torch.compile build a network in place, and return whether it did; a failure is said and undone.
 
     Neither the names nor the values of the weights change.
@@ -24,11 +22,10 @@ def compile_network(
         choice: `auto` is a CUDA device alone: elsewhere compiling takes longer than it saves.
         device: where the network is.
         trial: one pass as there will be, backward pass included where there is one; here the compiler works, and fails.
-        mode: of torch.compile; `reduce-overhead` records CUDA graphs.
     """
     if choice == "off" or (choice == "auto" and device.type != "cuda"):
         return False
-    network.compile(mode=mode, dynamic=False)
+    network.compile(dynamic=False)
     try:
         trial()
     except (RuntimeError, OSError, ImportError, SubprocessError) as error:

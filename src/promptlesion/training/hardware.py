@@ -1,4 +1,4 @@
-"""How the machine is used: what changes speed and memory and no result. Imports no torch, as every configuration."""
+"""How the machine is used: what changes speed and memory, and results by rounding at most. Imports no torch."""
 
 from typing import Literal
 

@@ -1,4 +1,4 @@
-"""A 3-D convolution that a CPU always computes with oneDNN."""
+"""A 3-D convolution that a CPU never computes with `slow_conv3d`."""
 
 import torch
 from jaxtyping import Float
@@ -6,10 +6,12 @@ from torch import Tensor, nn
 
 _LARGEST_SLOW = 20_480
 """Channels x first two sides up to which PyTorch gives a float32 map of batch 1 to `slow_conv3d`."""
+_SMALLEST_FAST_BATCH = 16
+"""Below it a 1x1x1 convolution on one thread goes there too, whatever its size."""
 
 
 class OneDNNConv3d(nn.Conv3d):
-    """`nn.Conv3d`, parameters and all, whose small float32 maps of batch 1 do not fall into `slow_conv3d`."""
+    """`nn.Conv3d`, parameters and all, whose float32 maps never fall into `slow_conv3d`."""
 
     def _conv_forward(
         self,
@@ -31,13 +33,15 @@ class OneDNNConv3d(nn.Conv3d):
 
     def _would_be_slow(self, features: Tensor) -> bool:
         """Say what ATen's choice of a backend comes to (Convolution.cpp: use_mkldnn, torch 2.13)."""
+        is_point = self.kernel_size == self.stride == self.dilation == (1, 1, 1)
+        is_point_alone = is_point and len(features) < _SMALLEST_FAST_BATCH and torch.get_num_threads() == 1
         return (
-            features.dim() == 5
-            and len(features) == 1
+            type(features) is Tensor  # no fake one, that has a shape and no numbers
+            and features.dim() == 5
+            and (is_point_alone or (len(features) == 1 and features[0, ..., 0].numel() <= _LARGEST_SLOW))
             and features.dtype is torch.float32
             and features.device.type == "cpu"
             and not torch.is_autocast_enabled("cpu")
-            and features[0, ..., 0].numel() <= _LARGEST_SLOW
             and self.padding_mode == "zeros"
             and not isinstance(self.padding, str)
         )

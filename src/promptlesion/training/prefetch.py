@@ -29,7 +29,7 @@ def prefetched(draw: Callable[[int], Batch], steps: range, *, num_batches: int) 
     remaining = iter(steps)
     due: deque[Future[Batch]] = deque()
     try:
-        due.extend(pool.submit(draw, step) for step in islice(remaining, max(num_batches, num_threads)))
+        due.extend(pool.submit(draw, step) for step in islice(remaining, num_batches))
         for _ in range(num_threads - len(due)):  # a thread starts with its first task
             pool.submit(_nothing)
         settled.wait()
@@ -39,6 +39,7 @@ def prefetched(draw: Callable[[int], Batch], steps: range, *, num_batches: int) 
             due.extend(pool.submit(draw, step) for step in islice(remaining, 1))
             yield batch
     finally:
+        settled.abort()  # whoever was interrupted while the threads start must not wait for them for ever
         pool.shutdown(wait=True, cancel_futures=True)
 
 
