@@ -80,7 +80,7 @@ def train_difftumor(
         seed: of the weights and of every draw.
         device: `auto` or a device's name.
         types: names of the types to train now; none means all.
-        hardware: how the machine is used; it changes no result.
+        hardware: how the machine is used; it changes results by rounding at most.
 
     Returns:
         The run; it is finished when the models of all types are.

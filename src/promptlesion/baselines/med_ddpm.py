@@ -56,7 +56,7 @@ def train_med_ddpm(
         out: the run's folder.
         seed: of the weights and of every draw.
         device: `auto` or a device's name.
-        hardware: how the machine is used; it changes no result.
+        hardware: how the machine is used; it changes results by rounding at most.
 
     Returns:
         The finished run.

@@ -64,7 +64,7 @@ def train_diffusion(
         seed: of the weights and of every draw.
         device: `auto` or a device's name.
         method: name of the method, for the card and the provenance of what it paints.
-        hardware: how the machine is used; it changes no result.
+        hardware: how the machine is used; it changes results by rounding at most.
 
     Returns:
         The finished run; its checkpoint names the autoencoder.
