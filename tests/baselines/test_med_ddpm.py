@@ -22,6 +22,7 @@ from promptlesion.prompt.encoders import masks_by_type
 from promptlesion.synthesis.config import SynthesisConfig
 from promptlesion.synthesis.placement import PlacedLesion
 from promptlesion.training.device import autocast
+from promptlesion.training.hardware import HardwareConfig
 from promptlesion.training.run import RunError, read_metrics
 
 CPU = torch.device("cpu")
@@ -213,6 +214,22 @@ def test_the_scan_is_not_seen_and_the_labels_are(
     grown = replace(lesions[0], mask=lesions[0].mask | np.roll(lesions[0].mask, 1, axis=0))
     moved = synthesizer.paint([image], [grown], types=[0], seeds=[3])[0]
     assert np.abs(plain - moved).max() > 1
+
+
+@pytest.mark.parametrize(("choice", "is_said"), [("on", True), ("off", False)])
+def test_its_steps_are_recorded_where_that_can_be_had(
+    scene: tuple[Volume, list[PlacedLesion]],
+    med_ddpm_run: Path,
+    sampling: SynthesisConfig,
+    caplog: pytest.LogCaptureFixture,
+    choice: str,
+    is_said: bool,
+) -> None:
+    image, lesions = scene
+    hardware = HardwareConfig(compile=choice)
+    synthesizer = load_med_ddpm_synthesizer(med_ddpm_run, sampling, device="cpu", hardware=hardware)
+    synthesizer.paint([image], lesions[:1], types=[0], seeds=[3])
+    assert caplog.text.count("no CUDA graph of the denoiser's step can be recorded (found the device cpu)") == is_said
 
 
 def test_settings_without_effect_are_refused(med_ddpm_run: Path, sampling: SynthesisConfig) -> None:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from promptlesion.diffusion.bound_network import bind_network
+from promptlesion.diffusion.bound_network import bind_network, cast_weights
 from promptlesion.diffusion.conditioning import Conditioning
 from promptlesion.diffusion.config import DiffusionConfig
 from promptlesion.diffusion.denoiser import Denoiser, build_denoiser
@@ -92,23 +92,29 @@ def test_bound_it_predicts_as_the_plain_form(encoder: str, guidance_scale: float
                 assert difference.norm() < TOLERANCES[precision] * guidance_scale * expected.norm()
 
 
-def test_weights_cast_once_give_the_same_bits_as_cast_at_every_step() -> None:
-    network = build("none").network
+@pytest.mark.parametrize("encoder", ["mask-transformer", "none"])
+def test_weights_cast_once_give_the_same_bits_as_cast_at_every_step(encoder: str) -> None:
+    network, cast = build(encoder).network, cast_weights(build(encoder).network, torch.bfloat16)
+    embedding = None if encoder == "none" else torch.randn(2, 64, 1, 1, 1)
     inputs = torch.randn(2, 7, 12, 12, 12, generator=torch.Generator().manual_seed(0))
     with torch.no_grad(), autocast(CPU, "bfloat16"):
-        bound = bind_network(network, inputs[:, 3:], LEVELS, None)
-        features = network.inlet(inputs)
-        cast, not_cast = (each.predict(features, bound.modulations[20], None) for each in (bound.network, network))
+        bounds = [bind_network(each, inputs[:, 3:], LEVELS, embedding) for each in (network, cast)]
+        for level in LEVELS:
+            assert torch.equal(*(bound.modulations[level] for bound in bounds))
+            assert torch.equal(*(bound(inputs[:, :3], level) for bound in bounds))
     assert network.inlet.weight.dtype is torch.float32
-    assert bound.network.inlet.weight.dtype is torch.bfloat16
-    assert torch.equal(cast, not_cast)
+    assert cast.inlet.weight.dtype is torch.bfloat16
+    assert bounds[1].network is cast
+    norms = [module for module in cast.modules() if isinstance(module, nn.GroupNorm)]
+    assert {norm.weight.dtype for norm in norms} == {torch.float32}
 
 
 def test_a_step_computes_neither_time_nor_prompt_nor_casts_a_weight() -> None:
-    denoiser = build()
+    denoiser, cast = build(), build()
+    cast_weights(cast.network, torch.bfloat16)
     noisy, conditioning = made_up(1)
     with autocast(CPU, "bfloat16"):
-        denoise = denoiser.bound(conditioning, LEVELS)
+        denoise = cast.bound(conditioning, LEVELS)
         with Operators() as step:
             denoise(noisy, 20)
         with Operators() as all_anew:

@@ -38,16 +38,29 @@ def test_without_a_gpu_the_step_runs_as_it_is(
     assert caplog.text.count("no CUDA graph of the denoiser's step can be recorded (found the device cpu)") == is_said
 
 
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="records on a GPU that is not the current one")
+@torch.no_grad()
+def test_a_step_is_recorded_on_any_gpu(network: PromptUNet) -> None:
+    device = torch.device("cuda", 1 - torch.cuda.current_device())
+    network = network.to(device)
+    recorder = StepRecorder(choice="auto", device=device)
+    bound = bind_network(network, torch.randn(1, 3, 4, 6, 4, device=device), [7, 3], None)
+    recorder(bound, torch.randn(1, 2, 4, 6, 4, device=device))
+    for _ in range(2):
+        noisy = torch.randn(1, 2, 4, 6, 4, device=device)
+        torch.testing.assert_close(recorder(bound, noisy)(noisy, 3), bound(noisy, 3), atol=1e-5, rtol=1e-5)
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="records CUDA graphs")
 @torch.no_grad()
 def test_a_recorded_step_is_the_plain_one_for_every_batch_and_level(network: PromptUNet) -> None:
     device = torch.device("cuda")
     network = network.to(device)
     recorder = StepRecorder(choice="auto", device=device)
-    for batch in (1, 2, 1):
+    for batch, is_recorded in ((1, False), (2, False), (1, True), (1, True), (2, True)):
         known, noisy = torch.randn(batch, 3, 4, 6, 4, device=device), torch.randn(batch, 2, 4, 6, 4, device=device)
         bound = bind_network(network, known, [7, 3], None)
         recorded = recorder(bound, noisy)
-        assert recorded is not bound
+        assert (recorded is not bound) == is_recorded
         for level in (7, 3):
             torch.testing.assert_close(recorded(noisy, level), bound(noisy, level), atol=1e-5, rtol=1e-5)

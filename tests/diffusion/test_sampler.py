@@ -254,6 +254,14 @@ def test_an_items_noise_does_not_depend_on_its_batch(schedule: NoiseSchedule) ->
     assert not torch.equal(together[0], together[1])
 
 
+def test_noise_drawn_ahead_is_the_noise_that_comes_next() -> None:
+    plain, ahead = NoiseSource([4, 9], SHAPE, CPU), NoiseSource([4, 9], SHAPE, CPU)
+    for is_asked in (False, True, True, False, True):
+        for _ in range(2 * is_asked):  # to ask again before it is drawn draws no more
+            ahead.draw_ahead()
+        assert torch.equal(ahead.draw(), plain.draw())
+
+
 def test_steps_are_reported(schedule: NoiseSchedule) -> None:
     done: list[int] = []
     levels, denoise = schedule.spaced_levels(4), ideal_denoiser(schedule)

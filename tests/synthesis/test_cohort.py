@@ -130,7 +130,7 @@ def test_made_again_it_is_the_same_and_another_seed_is_not(
     assert not any(again[name] == other.get(name) for name in images)
 
 
-@pytest.mark.parametrize("stop_after", [0, 1, 3])
+@pytest.mark.parametrize("stop_after", [0, 3, 8])
 def test_interrupted_and_gone_on_with_it_is_that_of_an_unbroken_run(
     noise_painter: Callable[..., Synthesizer], scans: Dataset, config: SynthesisConfig, tmp_path: Path, stop_after: int
 ) -> None:
@@ -141,9 +141,12 @@ def test_interrupted_and_gone_on_with_it_is_that_of_an_unbroken_run(
     with pytest.raises(KeyboardInterrupt):
         synthesize_cohort(scans, noise_painter(scans.spec, stop_after=stop_after), out=out, **options)
     assert not (out / "dataset.json").exists()
+    records = [json.loads(path.read_text()) for path in (out / "provenance").glob("*.json")]
+    assert len(records) == (4 if stop_after == 8 else 0)  # four cases of at most two lesions are a group
+    num_painted = sum(len(line["lesions"]) for record in records for line in record["cases"])
     rest = noise_painter(scans.spec)
     assert synthesize_cohort(scans, rest, out=out, **options).is_finished
-    assert len(rest.calls) == len(painter.calls) - stop_after
+    assert len(rest.calls) == len(painter.calls) - num_painted
     assert contents(out) == contents(tmp_path / "unbroken")
     seeds = [seed for call in painter.calls for seed in call]
     assert len(set(seeds)) == len(seeds) == sum(COUNTS.values())
@@ -185,6 +188,8 @@ class TestGroups:
         for index, other in enumerate(painters):
             synthesize_cohort(asked, other, out=tmp_path / "two", share=Share(index, 2), **options)
         assert contents(tmp_path / "two") == contents(tmp_path / "one")
+        seeds = [seed for other in painters for call in other.calls for seed in call]
+        assert len(set(seeds)) == len(seeds)
         for stop_after in (1, 2, 3):
             with pytest.raises(KeyboardInterrupt):
                 synthesize_cohort(asked, painter(stop_after=stop_after), out=tmp_path / "broken", **options)
@@ -192,6 +197,23 @@ class TestGroups:
                 path.unlink()  # one case of a group is done, the other is not
         assert synthesize_cohort(asked, painter(), out=tmp_path / "broken", **options).is_finished
         assert contents(tmp_path / "broken") == contents(tmp_path / "one")
+
+    def test_machines_of_unlike_memory_share_every_case_once(
+        self, noise_painter: Callable[..., Synthesizer], scans: Dataset, config: SynthesisConfig, tmp_path: Path
+    ) -> None:
+        painters = [
+            noise_painter(scans.spec, batch_size=batch_size, device=torch.device(device))
+            for batch_size, device in ((1, "cpu"), (64, "mps"))
+        ]
+        options = {"counts": self.COUNTS, "config": config, "seed": SEED}
+        runs = [
+            synthesize_cohort(scans, painter, out=tmp_path / "two", share=Share(index, 2), **options)
+            for index, painter in enumerate(painters)
+        ]
+        assert [run.is_finished for run in runs] == [False, True]
+        seeds = [seed for painter in painters for call in painter.calls for seed in call]
+        assert len(set(seeds)) == len(seeds) == sum(self.COUNTS.values())
+        assert all(painter.calls for painter in painters)
 
     def test_together_or_one_by_one_differs_by_rounding_alone(
         self, grouped: PromptLesionSynthesizer, scans: Dataset, config: SynthesisConfig, tmp_path: Path
@@ -400,13 +422,13 @@ class TestShares:
         caplog.set_level("INFO")
         alone = noise_painter(scans.spec)
         assert synthesize_cohort(scans, alone, out=tmp_path / "one", **options).is_finished
-        painters = [noise_painter(scans.spec) for _ in range(3)]
+        painters = [noise_painter(scans.spec) for _ in range(2)]
         for index, painter in enumerate(painters):
-            assert not (tmp_path / "three" / "dataset.json").exists()
-            run = synthesize_cohort(scans, painter, out=tmp_path / "three", share=Share(index, 3), **options)
-            assert run.is_finished == (index == 2)
+            assert not (tmp_path / "two" / "dataset.json").exists()
+            run = synthesize_cohort(scans, painter, out=tmp_path / "two", share=Share(index, 2), **options)
+            assert run.is_finished == (index == 1)
         assert "this share is done; others have" in caplog.text
-        assert contents(tmp_path / "three") == contents(tmp_path / "one")
+        assert contents(tmp_path / "two") == contents(tmp_path / "one")
         calls = [seeds for painter in painters for seeds in painter.calls]
         assert sorted(calls) == sorted(alone.calls)
 
@@ -418,10 +440,11 @@ class TestShares:
             assert is_free
             assert not synthesize_cohort(scans, painter, out=tmp_path, **options).is_finished
         assert not (tmp_path / "provenance" / "synthetic_0001.json").exists()
-        assert (tmp_path / "provenance" / "synthetic_0002.json").exists()
-        before = len(painter.calls)
+        assert (tmp_path / "provenance" / "synthetic_0004.json").exists()  # of the next group
+        first = set(painter.calls)
+        painter.calls.clear()
         assert synthesize_cohort(scans, painter, out=tmp_path, **options).is_finished
-        assert len(painter.calls) == before + 2  # its two lesions
+        assert set(painter.calls) < first  # its group once more, to write what was left out, and no other
         assert not (tmp_path / ".locks").exists()
 
     def test_what_killed_processes_left_is_gone_at_the_end(
@@ -438,7 +461,7 @@ class TestShares:
         root = tmp_path / "scans"
         shutil.copytree(scans.root, root)
         copied = open_dataset(root)
-        painter = noise_painter(scans.spec, stop_after=2)
+        painter = noise_painter(scans.spec, stop_after=8)  # the first group is done
         with pytest.raises(KeyboardInterrupt):
             synthesize_cohort(copied, painter, out=tmp_path / "out", **options)
         source = json.loads((tmp_path / "out/provenance/synthetic_0000.json").read_text())["cases"][0]["source"]

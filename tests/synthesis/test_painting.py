@@ -1,8 +1,10 @@
 """Lesions are painted in place, and what that costs follows the lesions."""
 
 import tracemalloc
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from concurrent.futures import CancelledError
 from dataclasses import replace
+from threading import Event
 
 import numpy as np
 import pytest
@@ -62,6 +64,38 @@ def test_many_lesions_go_through_the_network_a_few_at_a_time(
         work = paint_lesions(image, labels, lesions * 5, scans, edge_mm=3.0, limits=None, max_attempts=3, seed=1)
         paint_together([work], painter)
         assert [len(call) for call in painter.calls] == calls
+
+
+class StoppedPainter:
+    """A method during whose second batch someone presses Ctrl+C."""
+
+    def __init__(self, painter: Synthesizer, stopped: Event) -> None:
+        self.calls: list[tuple[int, ...]] = []
+        self._painter, self._stopped = painter, stopped
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._painter, name)
+
+    def paint(
+        self, images: Sequence[Volume], lesions: Sequence[PlacedLesion], *, types: Sequence[int], seeds: Sequence[int]
+    ) -> list[np.ndarray]:
+        self.calls.append(tuple(seeds))
+        if len(self.calls) == 2:
+            self._stopped.set()
+        return self._painter.paint(images, lesions, types=types, seeds=seeds)
+
+
+def test_once_stopped_no_batch_is_begun(
+    scene: tuple[Volume, Volume, list[PlacedLesion]], scans: Dataset, noise_painter: Callable[..., Synthesizer]
+) -> None:
+    image, labels, lesions = scene
+    stopped = Event()
+    painter = StoppedPainter(noise_painter(scans.spec), stopped)
+    for _ in range(2):
+        work = paint_lesions(image, labels, lesions * 4, scans, edge_mm=3.0, limits=None, max_attempts=1, seed=1)
+        with pytest.raises(CancelledError):
+            paint_together([work], painter, stopped=stopped)
+        assert len(painter.calls) == 2
 
 
 def test_memory_follows_the_lesion_not_the_scan(

@@ -4,7 +4,6 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-import torch
 from tests.synthesis.conftest import numbers_alone
 
 from promptlesion.data.dataset import Dataset
@@ -149,18 +148,14 @@ class TestSources:
 
 class TestGroups:
     @staticmethod
-    def of_lesions(numbers: list[int], *, batch_size: int, device: str = "cpu") -> list[list[int]]:
+    def of_lesions(numbers: list[int]) -> list[list[int]]:
         planned = [PlannedCase(f"case_{index}", index, (0,) * number) for index, number in enumerate(numbers)]
-        groups = group_cases(planned, batch_size=batch_size, device=torch.device(device))
+        groups = group_cases(planned)
         assert [case for group in groups for case in group] == planned
         return [[len(case.types) for case in group] for group in groups]
 
-    def test_cases_that_follow_each_other_make_a_batch(self) -> None:
-        assert self.of_lesions([1, 2, 1, 3, 1, 1], batch_size=4) == [[1, 2, 1], [3, 1], [1]]
-        assert self.of_lesions([9, 9], batch_size=6) == [[9, 9]]  # of one scan there are never more than four together
-        assert self.of_lesions([1, 1, 1], batch_size=1) == [[1], [1], [1]]
-        assert self.of_lesions([], batch_size=3) == []
-
-    def test_not_too_many_scans_are_in_memory_together(self) -> None:
-        assert self.of_lesions([1] * 10, batch_size=64) == [[1] * 4, [1] * 4, [1] * 2]
-        assert self.of_lesions([1] * 20, batch_size=64, device="cuda") == [[1] * 16, [1] * 4]
+    def test_they_are_of_cases_that_follow_each_other_and_not_too_many_scans_at_once(self) -> None:
+        assert self.of_lesions([1, 2, 1, 3, 1, 1]) == [[1, 2, 1, 3], [1, 1]]
+        assert self.of_lesions([9, 9]) == [[9, 9]]
+        assert self.of_lesions([1] * 10) == [[1] * 4, [1] * 4, [1] * 2]
+        assert self.of_lesions([]) == []

@@ -96,6 +96,20 @@ def test_every_mask_comes_under_every_prompt_with_one_noise(
         np.testing.assert_allclose((bright - dark)[lesion.mask], 480, atol=1e-3)
 
 
+def test_as_many_masks_go_through_the_network_together_as_the_method_says(
+    scans: Dataset, noise_painter: Callable[..., Synthesizer], drawing: LesionDrawing
+) -> None:
+    scan = scans_with_new_masks(scans, num_per_type=2, drawing=drawing, seed=3, **OPTIONS)[0]
+    repeated, types = under_every_prompt(scan, num_types=2)
+    number = len(types)
+    assert number > 1
+    for asked, expected in ((None, number - 1), (1, 1)):
+        painter = noise_painter(scans.spec, batch_size=number - 1)
+        paint_masks(repeated, painter, types=types, batch_size=asked)
+        assert len(painter.calls[0]) == expected
+        assert sum(len(call) for call in painter.calls) == number
+
+
 def test_a_wider_box_holds_the_same_mask_and_the_same_painting(
     scans: Dataset, synthesizer: PromptLesionSynthesizer, drawing: LesionDrawing
 ) -> None:

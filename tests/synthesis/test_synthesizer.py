@@ -1,5 +1,8 @@
 """What PromptLesion paints depends on mask, prompt, seed and start, and on nothing else."""
 
+import json
+import shutil
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -117,7 +120,26 @@ def test_memory_of_patches_is_bounded(
     for first in range(0, 60, 20):
         images = [image.with_array(image.array + np.asarray(first + n, image.array.dtype)) for n in range(20)]
         used.paint(images, lesions[:1] * 20, types=[0] * 20, seeds=[1] * 20)
-    assert len(used._looks) == 4 * used.batch_size + 16
+    assert len(used._looks.kept) == 4 * used.batch_size + 16
+
+
+def test_each_thread_remembers_what_it_looked_at_itself(
+    scene: tuple[Volume, list[PlacedLesion]], synthesizer: PromptLesionSynthesizer
+) -> None:
+    """What is remembered, so which patches are encoded together, does not depend on who is faster."""
+    image, lesions = scene
+    used = replace(synthesizer, config=synthesizer.config.model_copy(update={"num_steps": 1}))
+
+    def paint_and_count(first: int) -> tuple[bytes, int]:
+        few = lesions[first:]
+        painted = used.paint([image] * len(few), few, types=[0] * len(few), seeds=[1, 2][first:])
+        return painted[-1].tobytes(), len(used._looks.kept)
+
+    own, count = paint_and_count(0)
+    with ThreadPoolExecutor(1) as threads:
+        assert threads.submit(paint_and_count, 1).result()[1] == 1
+        assert threads.submit(paint_and_count, 0).result()[1] == 2
+    assert (own, count) == paint_and_count(0)
 
 
 def test_the_prompt_changes_what_is_painted(
@@ -207,6 +229,22 @@ def test_edge_and_extent_follow_the_model(
     assert synthesizer.edge_mm == 4.5
     assert synthesizer.max_extent_mm == 18.0
     assert len(synthesizer.model_hash) == 64
+
+
+@pytest.mark.parametrize(("precision", "dtype"), [("float32", torch.float32), ("bfloat16", torch.bfloat16)])
+def test_weights_are_loaded_in_the_precision_of_sampling(
+    tmp_path: Path, tiny_diffusion_run: Path, config: SynthesisConfig, precision: str, dtype: torch.dtype
+) -> None:
+    run = tmp_path / "diffusion"
+    shutil.copytree(tiny_diffusion_run, run)
+    path = run / "checkpoint" / "card.json"
+    card = json.loads(path.read_text())
+    card["autoencoder"] = str((tiny_diffusion_run / card["autoencoder"]).resolve())
+    card["config"]["precision"] = precision
+    path.write_text(json.dumps(card))
+    network = load_synthesizer(run, config, device="cpu").model.denoiser.network
+    assert network.inlet.weight.dtype is network.time[0].weight.dtype is dtype
+    assert network.outlet[0].weight.dtype is torch.float32
 
 
 def test_more_steps_than_levels_are_refused(tiny_diffusion_run: Path, config: SynthesisConfig) -> None:

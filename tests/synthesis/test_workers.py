@@ -15,6 +15,7 @@ from tests.synthesis.conftest import NoisePainter, numbers_alone
 from tests.synthesis.contract import contents
 
 from promptlesion.data.dataset import Dataset
+from promptlesion.synthesis.batch import SCANS_TOGETHER, open_scans_bytes, scans_at_once
 from promptlesion.synthesis.cohort import synthesize_cohort
 from promptlesion.synthesis.config import SynthesisConfig
 from promptlesion.synthesis.share import Share
@@ -195,15 +196,21 @@ class TestNumber:
         monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(4)), raising=False)
         monkeypatch.setattr(os, "sysconf", lambda name: {"SC_PAGE_SIZE": 4096, "SC_PHYS_PAGES": 2**30 // 64}[name])
         cpu = torch.device("cpu")
-        assert [default_num_workers(cpu, count) for count in (0, 1, 7, 8, 15, 16, 10_000)] == [1, 1, 1, 2, 3, 4, 4]
+        numbers = [default_num_workers(cpu, count, scan_voxels=10**6) for count in (0, 1, 7, 8, 15, 16, 10_000)]
+        assert numbers == [1, 1, 1, 2, 3, 4, 4]
         monkeypatch.setattr(os, "sysconf", lambda name: {"SC_PAGE_SIZE": 4096, "SC_PHYS_PAGES": 2**20 * 2}[name])
-        assert default_num_workers(cpu, 100) == 2  # 8 GiB
+        gib = 2**30 // 24  # voxels of four open scans
+        assert [default_num_workers(cpu, 100, scan_voxels=n * gib) for n in (0, 1, 2, 3, 9)] == [4, 3, 2, 1, 1]  # 8 GiB
         monkeypatch.setenv("RANK", "0")
-        assert default_num_workers(cpu, 100) == 1
+        assert default_num_workers(cpu, 100, scan_voxels=0) == 1
 
     def test_one_on_an_accelerator(self) -> None:
-        assert default_num_workers(torch.device("cuda"), 1000) == 1
-        assert default_num_workers(torch.device("mps"), 1000) == 1
+        assert default_num_workers(torch.device("cuda"), 1000, scan_voxels=0) == 1
+        assert default_num_workers(torch.device("mps"), 1000, scan_voxels=0) == 1
+
+    def test_an_accelerator_s_process_has_twice_the_scans_open(self) -> None:
+        cpu, cuda = (open_scans_bytes(torch.device(name), scan_voxels=10**6) for name in ("cpu", "cuda"))
+        assert cuda == 2 * cpu == 6e6 * scans_at_once(torch.device("cuda")) == 6e6 * 2 * SCANS_TOGETHER
 
     def test_gpus_are_shared_out(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)

@@ -16,6 +16,8 @@ from promptlesion.data.lesion_instances import sphere_diameter_mm
 from promptlesion.data.lesion_statistics import LesionStatistics
 from promptlesion.data.spec import DatasetSpec
 from promptlesion.data.volume import Volume
+from promptlesion.diffusion.bound_network import cast_weights
+from promptlesion.diffusion.recorded_network import StepRecorder
 from promptlesion.diffusion.sampler import NoiseSource, sample_ancestral, sample_ddim, sample_dpm_solver
 from promptlesion.prompt.encoders import masks_by_type
 from promptlesion.synthesis.batch import lesions_at_once
@@ -23,7 +25,8 @@ from promptlesion.synthesis.config import SynthesisConfig
 from promptlesion.synthesis.patch_grid import patch_grid, pull_mask
 from promptlesion.synthesis.placement import PlacedLesion
 from promptlesion.synthesis.shape_bank import ShapeBank
-from promptlesion.training.device import autocast, resolve_device
+from promptlesion.training.device import autocast, resolve_device, resolve_precision
+from promptlesion.training.hardware import DEFAULT_HARDWARE, HardwareConfig
 
 _LATENT_DOWNSAMPLING = 4
 """A network on voxels works as hard as one on the latents of a patch so many times as wide."""
@@ -38,6 +41,8 @@ class MedDDPMSynthesizer:
     device: torch.device
     method: str = MED_DDPM
     own_lesions: Mapping[str, ShapeBank] = field(default_factory=dict)
+    recorder: StepRecorder | None = None
+    """Turns the denoiser's step into a CUDA graph where that can be had."""
 
     @property
     def model_hash(self) -> str:
@@ -104,14 +109,20 @@ class MedDDPMSynthesizer:
         schedule = self.model.denoiser.schedule
         start, levels = noise.draw(), schedule.spaced_levels(self.config.num_steps)
         with autocast(self.device, self.model.config.precision):
-            denoise = self.model.denoiser.bound(labels, levels)
+            denoise = self.model.denoiser.bound(labels, levels, recorder=self.recorder)
             if self.config.sampler == "ancestral":
                 return sample_ancestral(start, schedule=schedule, levels=levels, denoise=denoise, noise=noise)
             sample = sample_ddim if self.config.sampler == "ddim" else sample_dpm_solver
             return sample(start, schedule=schedule, levels=levels, denoise=denoise)
 
 
-def load_med_ddpm_synthesizer(run_folder: Path, config: SynthesisConfig, *, device: str = "auto") -> MedDDPMSynthesizer:
+def load_med_ddpm_synthesizer(
+    run_folder: Path,
+    config: SynthesisConfig,
+    *,
+    device: str = "auto",
+    hardware: HardwareConfig = DEFAULT_HARDWARE,
+) -> MedDDPMSynthesizer:
     """Read a finished Med-DDPM run.
 
     Raises:
@@ -121,7 +132,9 @@ def load_med_ddpm_synthesizer(run_folder: Path, config: SynthesisConfig, *, devi
     _check_settings(config)
     model = load_med_ddpm(run_folder, torch_device)
     model.denoiser.schedule.spaced_levels(config.num_steps)
-    return MedDDPMSynthesizer(model, config, torch_device)
+    cast_weights(model.denoiser.network, resolve_precision(torch_device, model.config.precision))
+    recorder = StepRecorder(choice=hardware.compile, device=torch_device)
+    return MedDDPMSynthesizer(model, config, torch_device, recorder=recorder)
 
 
 def _check_settings(config: SynthesisConfig) -> None:

@@ -29,7 +29,7 @@ def load_method(
         config: how lesions are sampled.
         device: `auto` or a device's name.
         asked: the method it should be; by default any.
-        hardware: whether the steps of the latent methods become CUDA graphs.
+        hardware: whether the denoiser's steps become CUDA graphs.
 
     Raises:
         CheckpointError: the run is not finished.
@@ -41,7 +41,7 @@ def load_method(
     if method == DIFFTUMOR:
         return load_difftumor(run_folder, config, device=device, hardware=hardware)
     if method == MED_DDPM:
-        return load_med_ddpm_synthesizer(run_folder, config, device=device)
+        return load_med_ddpm_synthesizer(run_folder, config, device=device, hardware=hardware)
     if method == COPY_PASTE:
         return load_copy_paste(run_folder, device=device)
     if method == INTENSITY:

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Sequence
-from typing import Literal
 
 import torch
 from jaxtyping import Float, Int
@@ -11,13 +10,14 @@ from torch import Tensor, nn
 from promptlesion.baselines.config import MedDDPMConfig
 from promptlesion.diffusion.bound_network import bind_network
 from promptlesion.diffusion.network import PromptUNet
-from promptlesion.diffusion.schedule import Denoise, Estimate, NoiseSchedule, cosine_schedule
+from promptlesion.diffusion.recorded_network import StepRecorder
+from promptlesion.diffusion.schedule import Denoise, Estimate, NoiseSchedule, Prediction, cosine_schedule
 
 
 class VoxelDenoiser(nn.Module):
     """Predicts the noise in a patch, or v as stage 2 does, from the patch and its labels, concatenated."""
 
-    def __init__(self, *, network: PromptUNet, schedule: NoiseSchedule, prediction: Literal["noise", "v"]) -> None:
+    def __init__(self, *, network: PromptUNet, schedule: NoiseSchedule, prediction: Prediction) -> None:
         """Put the parts together; the network takes no prompt."""
         super().__init__()
         self.network = network
@@ -41,31 +41,29 @@ class VoxelDenoiser(nn.Module):
         level: Int[Tensor, " batch"],
     ) -> Float[Tensor, "batch 1 x y z"]:
         """Return what a perfect network would predict."""
-        if self.prediction == "noise":
-            return noise
-        signal, sigma = self.schedule.signal_and_noise(level, clean)
-        return signal * noise - sigma * clean
+        return self.schedule.target(clean, noise, level, self.prediction)
 
     @torch.no_grad()
-    def bound(self, labels: Float[Tensor, "batch type x y z"], levels: Sequence[int]) -> Denoise:
+    def bound(
+        self,
+        labels: Float[Tensor, "batch type x y z"],
+        levels: Sequence[int],
+        *,
+        recorder: StepRecorder | None = None,
+    ) -> Denoise:
         """Return what splits a noisy patch into its clean part and its noise, for sampling; see `Denoiser.bound`.
 
         The clean part is clipped to [-1, 1], what intensities can be: at the noisiest levels of the cosine schedule
         the least error of the predicted noise would else be thousands of them. The noise is what then remains.
         """
-        predict = bind_network(self.network, labels, levels, None)
+        network = bind_network(self.network, labels, levels, None)
+        predict = network if recorder is None else recorder(network, labels[:, :1])
 
         @torch.no_grad()
         def denoise(noisy: Tensor, level: int) -> Estimate:
-            alpha_bar = float(self.schedule.alpha_bar[level])
-            signal, sigma = math.sqrt(alpha_bar), math.sqrt(1 - alpha_bar)
-            predicted = predict(noisy, level)
-            if self.prediction == "noise":
-                clean = (noisy - sigma * predicted) / signal
-            else:
-                clean = signal * noisy - sigma * predicted
-            clean = clean.clamp(-1, 1)
-            return Estimate(clean=clean, noise=(noisy - signal * clean) / sigma)
+            estimate = self.schedule.split(noisy, predict(noisy, level), level, self.prediction)
+            clean, alpha_bar = estimate.clean.clamp(-1, 1), float(self.schedule.alpha_bar[level])
+            return Estimate(clean=clean, noise=(noisy - math.sqrt(alpha_bar) * clean) / math.sqrt(1 - alpha_bar))
 
         return denoise
 

@@ -25,7 +25,8 @@ from promptlesion.check.workload import (
 )
 from promptlesion.config import Config
 from promptlesion.parameters import count_parameters
-from promptlesion.synthesis.batch import lesions_at_once, scans_at_once
+from promptlesion.segmentation.augmentation import build_augmentation
+from promptlesion.synthesis.batch import lesions_at_once, open_scans_bytes
 
 NUM_STAGES = 5
 _STATE_BYTES = 16
@@ -220,7 +221,7 @@ class _Estimator:
             seconds=seconds / batch_size + (reading + writing) / config.lesions_per_case,
             seconds_a_step=denoising_seconds,
             device_bytes=max(cost.peak_bytes for cost in (denoise, encode, decode)) + 4 * self.parameters["denoiser"],
-            host_bytes=8 * self.extent.scan_voxels * scans_at_once(device),
+            host_bytes=open_scans_bytes(device, scan_voxels=self.extent.scan_voxels),
             disk_bytes=2 * self.extent.scan_voxels / config.lesions_per_case,
             patch_voxels=patch_voxels,
         )
@@ -246,8 +247,9 @@ class _Estimator:
         windows_a_scan = max(1.0, (voxels ** (1 / 3) / stride) ** 3)
         steps_an_epoch = config.steps_per_epoch or math.ceil(extent.num_train / config.batch_size)
         num_steps = config.num_epochs * steps_an_epoch
+        augmentation = build_augmentation(config)
         num_validations = math.ceil(config.num_epochs / config.validate_every_epochs) * extent.num_validation
-        drawing = config.batch_size * drawing_seconds(config.patch_voxels, extent.window_hu)
+        drawing = config.batch_size * drawing_seconds(config.patch_voxels, extent.window_hu, augmentation)
         validating = num_validations * math.ceil(windows_a_scan / _WINDOWS_AT_ONCE) * step.seconds_of(window.flops)
         seconds = num_steps * (step.seconds + drawing) + validating
         return self.stage(

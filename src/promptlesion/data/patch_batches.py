@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Float32, UInt8
+from jaxtyping import Bool, Float, Float32, Int16, UInt8
 from torch import Tensor
 
 from promptlesion.data.augmentation import Augmentation, warped_patch
@@ -89,17 +89,52 @@ class PatchBatches:
         generator = numpy_generator(self._seed, "patch", step, item)
         sampler = self._samplers[-1] if generator.random() < self._extra_share else self._samplers[0]
         case, start = sampler.draw_place(generator)
-        varied, varying = self._augmentation, numpy_generator(self._seed, "augmentation", step, item)
-        warp = varied.draw_warp(self._spacing_mm, varying) if varied else None
-        if warp is None:
-            image, labels = crop(case.image, start, self._size, AIR_HU), crop(case.labels, start, self._size, 0)
-        else:
-            image, labels = warped_patch(
-                case.image, case.labels, start=start, size=self._size, warp=warp, fill_hu=AIR_HU
-            )
-        normalized = self._window.normalize(image)
-        if varied:
-            normalized = varied.change_intensity(normalized, varying)
-        mirror_probability = varied.mirror_probability if varied else 0.5
-        mirrored_axes = tuple(int(axis) for axis in np.flatnonzero(generator.random(3) < mirror_probability))
-        return np.flip(normalized, mirrored_axes), np.flip(labels, mirrored_axes)
+        return cut_patch(
+            case.image,
+            case.labels,
+            start=start,
+            size=self._size,
+            window=self._window,
+            spacing_mm=self._spacing_mm,
+            augmentation=self._augmentation,
+            generator=generator,
+            varying=numpy_generator(self._seed, "augmentation", step, item),
+        )
+
+
+def cut_patch(
+    image: Int16[np.ndarray, "x y z"],
+    labels: UInt8[np.ndarray, "x y z"],
+    *,
+    start: tuple[int, int, int],
+    size: tuple[int, int, int],
+    window: HUWindow,
+    spacing_mm: tuple[float, float, float],
+    augmentation: Augmentation | None,
+    generator: np.random.Generator,
+    varying: np.random.Generator,
+) -> tuple[Float32[np.ndarray, "i j k"], UInt8[np.ndarray, "i j k"]]:
+    """Cut a patch out of a scan, normalised and varied, with its labels.
+
+    Args:
+        image: the scan, HU.
+        labels: its label map.
+        start: the patch's first voxel, which may lie outside of the scan.
+        size: of the patch, voxels.
+        window: of the intensities.
+        spacing_mm: of the scan.
+        augmentation: how the patch is varied; none: each axis mirrored every other time.
+        generator: of the mirroring.
+        varying: of the rest.
+    """
+    warp = augmentation.draw_warp(spacing_mm, varying) if augmentation else None
+    if warp is None:
+        patch, cut_labels = crop(image, start, size, AIR_HU), crop(labels, start, size, 0)
+    else:
+        patch, cut_labels = warped_patch(image, labels, start=start, size=size, warp=warp, fill_hu=AIR_HU)
+    normalized = window.normalize(patch)
+    if augmentation:
+        normalized = augmentation.change_intensity(normalized, varying)
+    mirror_probability = augmentation.mirror_probability if augmentation else 0.5
+    mirrored_axes = tuple(int(axis) for axis in np.flatnonzero(generator.random(3) < mirror_probability))
+    return np.flip(normalized, mirrored_axes), np.flip(cut_labels, mirrored_axes)

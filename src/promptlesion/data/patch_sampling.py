@@ -1,14 +1,11 @@
 """Training patches out of the cache, every class as often as every other."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
-from jaxtyping import Int16, UInt8
 
 from promptlesion.data.cache import CachedCase
-from promptlesion.data.crops import crop
 
 AIR_HU = -1024
 """What lies outside a scan."""
@@ -18,18 +15,8 @@ _TABLES_KEPT = 256
 """Of voxels, each of one class in one case and at most 48 KB: however many cases there are."""
 
 
-@dataclass(frozen=True, eq=False)
-class Patch:
-    """A piece of one case; `start` is its first voxel in the cached volume and may lie outside of it."""
-
-    image: Int16[np.ndarray, "x y z"]
-    labels: UInt8[np.ndarray, "x y z"]
-    case: str
-    start: tuple[int, int, int]
-
-
 class PatchSampler:
-    """Draws patches: first a class, then a case that has it, then one of its voxels, all evenly.
+    """Draws places of patches: first a class, then a case that has it, then one of its voxels, all evenly.
 
     The voxel comes to lie in the central half of the patch along every axis, elsewhere in each draw. The
     class 0 stands for anywhere: a patch that lies as far inside a scan as it fits. Classes that no case has
@@ -55,18 +42,11 @@ class PatchSampler:
         """The class labels that are drawn."""
         return tuple(self._cases_with_class)
 
-    def draw(self, generator: np.random.Generator) -> Patch:
-        """One patch; the same state of the generator gives the same patch."""
-        case, start = self.draw_place(generator)
-        return Patch(
-            image=crop(case.image, start, self._patch_voxels, AIR_HU),
-            labels=crop(case.labels, start, self._patch_voxels, 0),
-            case=case.name,
-            start=start,
-        )
-
     def draw_place(self, generator: np.random.Generator) -> tuple[CachedCase, tuple[int, int, int]]:
-        """Where a patch comes from: its case and its first voxel there."""
+        """Where a patch comes from: its case and its first voxel there, which may lie outside of the scan.
+
+        The same state of the generator gives the same place.
+        """
         label = self.occurring_classes[generator.integers(len(self._cases_with_class))]
         candidates = self._cases_with_class[label]
         case = candidates[generator.integers(len(candidates))]

@@ -128,6 +128,12 @@ def checked_affine(affine: Float64[np.ndarray, "4 4"], path: Path) -> Float64[np
     return affine
 
 
+def read_shape(path: Path) -> tuple[int, ...]:
+    """Return how many voxels a NIfTI file has along each axis, in the order it stores them; reads the header only."""
+    with opened(path) as stream:
+        return tuple(int(length) for length in read_header(stream, path).get_data_shape())
+
+
 def read_description(path: Path) -> str:
     """Return what the header of a NIfTI file says of itself, as `write_volume` was given it; reads the header only."""
     with opened(path) as stream:

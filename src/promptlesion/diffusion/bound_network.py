@@ -1,6 +1,5 @@
 """A U-Net made ready for many steps over the same batch: whatever the noisy latents do not change is computed once."""
 
-import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -17,7 +16,6 @@ class BoundNetwork:
     """A network with what it is told beside the noisy latents, and the levels it will be asked about."""
 
     network: PromptUNet
-    """Its weights have the precision it computes in."""
     noisy_inlet: nn.Conv3d
     """The noisy latents' share of the first convolution."""
     known_share: Float[Tensor, "batch channel x y z"]
@@ -36,6 +34,17 @@ class BoundNetwork:
         return self.network.predict(features, self.modulations[level], self.embedding)
 
 
+def cast_weights(network: PromptUNet, dtype: torch.dtype) -> PromptUNet:
+    """Cast the weights that autocast would cast at every step, bit for bit as it would; it is then only for sampling.
+
+    Norms and prompt components keep their precision. What has bfloat16 weights computes under autocast alone.
+    """
+    for module in network.modules():
+        if isinstance(module, nn.Conv3d | nn.Linear):
+            module.to(dtype)
+    return network
+
+
 @torch.no_grad()
 def bind_network(
     network: PromptUNet,
@@ -43,8 +52,10 @@ def bind_network(
     levels: Sequence[int],
     embedding: Float[Tensor, "prompt embedding 1 1 1"] | None,
 ) -> BoundNetwork:
-    """Bind a network to the channels after the noisy ones, to levels and to prompts; under autocast, or without."""
-    network = _with_weights_cast(network, known.device)
+    """Bind a network to the channels after the noisy ones, to levels and to prompts; under autocast, or without.
+
+    Under autocast its weights are cast at every step, if they are not what `cast_weights` returns.
+    """
     num_noisy = network.inlet.in_channels - known.shape[1]
     noisy_weight, known_weight = network.inlet.weight.tensor_split([num_noisy], dim=1)
     modulations = torch.split(network.modulate(torch.tensor(levels, device=known.device)), 1)
@@ -55,20 +66,6 @@ def bind_network(
         modulations=dict(zip(levels, modulations, strict=True)),
         embedding=embedding,
     )
-
-
-def _with_weights_cast(network: PromptUNet, device: torch.device) -> PromptUNet:
-    """Return a copy whose weights are cast as autocast would cast them at every step; without autocast the network."""
-    if not torch.is_autocast_enabled(device.type):
-        return network
-    dtype = torch.get_autocast_dtype(device.type)
-    cast = {
-        id(parameter): nn.Parameter(parameter.to(dtype), requires_grad=False)
-        for module in network.modules()
-        if isinstance(module, nn.Conv3d | nn.Linear)
-        for parameter in module.parameters(recurse=False)
-    }
-    return copy.deepcopy(network, cast)
 
 
 def _inlet(weight: Tensor, bias: Tensor | None) -> nn.Conv3d:

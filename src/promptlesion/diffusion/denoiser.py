@@ -1,8 +1,6 @@
 """The network, the prompt and the schedule together: what is under the noise?"""
 
-import math
 from collections.abc import Sequence
-from typing import Literal
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -13,15 +11,12 @@ from promptlesion.diffusion.conditioning import Conditioning
 from promptlesion.diffusion.config import DiffusionConfig
 from promptlesion.diffusion.network import PromptUNet
 from promptlesion.diffusion.recorded_network import StepRecorder
-from promptlesion.diffusion.schedule import Denoise, Estimate, NoiseSchedule, build_schedule
+from promptlesion.diffusion.schedule import Denoise, Estimate, NoiseSchedule, Prediction, build_schedule
 from promptlesion.prompt.encoders import PromptEncoder, build_prompt_encoder, drop_prompts
 
 
 class Denoiser(nn.Module):
-    """Predicts the noise, or v = sqrt(alpha_bar) noise - sqrt(1 - alpha_bar) clean.
-
-    v is that of Salimans and Ho 2022, appendix D.
-    """
+    """Predicts the noise or v, see `NoiseSchedule.target`, from latents, surroundings, mask and prompt."""
 
     def __init__(
         self,
@@ -29,7 +24,7 @@ class Denoiser(nn.Module):
         network: PromptUNet,
         prompt_encoder: PromptEncoder | None,
         schedule: NoiseSchedule,
-        prediction: Literal["noise", "v"],
+        prediction: Prediction,
     ) -> None:
         """Put the parts together; a network without prompt has no encoder."""
         super().__init__()
@@ -61,10 +56,7 @@ class Denoiser(nn.Module):
         level: Int[Tensor, " batch"],
     ) -> Float[Tensor, "batch channel x y z"]:
         """Return what a perfect network would predict."""
-        if self.prediction == "noise":
-            return noise
-        signal, sigma = self.schedule.signal_and_noise(level, clean)
-        return signal * noise - sigma * clean
+        return self.schedule.target(clean, noise, level, self.prediction)
 
     @torch.no_grad()
     def bound(
@@ -103,16 +95,9 @@ class Denoiser(nn.Module):
             if is_guided:
                 with_prompt, without = predicted.chunk(2)
                 predicted = without + guidance_scale * (with_prompt - without)
-            return self._split(noisy, predicted, level)
+            return self.schedule.split(noisy, predicted, level, self.prediction)
 
         return denoise
-
-    def _split(self, noisy: Tensor, predicted: Tensor, level: int) -> Estimate:
-        alpha_bar = float(self.schedule.alpha_bar[level])
-        signal, sigma = math.sqrt(alpha_bar), math.sqrt(1 - alpha_bar)
-        if self.prediction == "noise":
-            return Estimate(clean=(noisy - sigma * predicted) / signal, noise=predicted)
-        return Estimate(clean=signal * noisy - sigma * predicted, noise=sigma * noisy + signal * predicted)
 
 
 def build_denoiser(config: DiffusionConfig, *, latent_channels: int, latent_voxels: int, num_types: int) -> Denoiser:

@@ -28,14 +28,15 @@ class _Recording:
 
 
 class StepRecorder:
-    """Records the step of one network, whose weights no longer change, once for every shape of a batch.
+    """Records the step of one network, whose weights no longer change, once for every shape of a batch that recurs.
 
-    A device that cannot is told of once; then the steps are computed as they are.
+    All recordings compute with the network itself, so none keeps a copy of its weights. A device that cannot is told
+    of once; then the steps are computed as they are.
     """
 
     def __init__(self, *, choice: Choice, device: torch.device) -> None:
         """Record nothing yet; `auto` records on a CUDA device alone."""
-        self._recordings: dict[tuple[object, ...], _Recording] = {}
+        self._recordings: dict[tuple[object, ...], _Recording | None] = {}
         self._pool: tuple[int, int] | None = None
         self._is_on = choice == "on" or (choice == "auto" and device.type == "cuda")
 
@@ -47,13 +48,15 @@ class StepRecorder:
         key = (noisy.shape, noisy.dtype, bound.known_share.shape, bound.known_share.dtype, prompts)
         try:
             if key not in self._recordings:
-                self._recordings[key] = self._record(bound, noisy)
+                _check_device(noisy.device)
+                self._recordings[key] = None  # a shape asked for once, say the last of a cohort, is not worth it
+                return bound
+            recording = self._recordings[key] = self._recordings[key] or self._record(bound, noisy)
         except RuntimeError as error:
             self._is_on = False
             reason = str(error).strip().splitlines()[0]
             logger.warning("no CUDA graph of the denoiser's step can be recorded (%s); it runs as it is", reason)
             return bound
-        recording = self._recordings[key]
         recording.bound.known_share.copy_(bound.known_share)
         if recording.bound.embedding is not None and bound.embedding is not None:
             recording.bound.embedding.copy_(bound.embedding)
@@ -69,8 +72,6 @@ class StepRecorder:
     @torch.no_grad()
     def _record(self, bound: BoundNetwork, noisy: Tensor) -> _Recording:
         """Run a step on copies of what changes, twice on another stream to wake the libraries, then record it."""
-        if noisy.device.type != "cuda":
-            raise RuntimeError(f"found the device {noisy.device.type}")
         own_noisy = noisy.clone()
         own = replace(
             bound,
@@ -78,15 +79,22 @@ class StepRecorder:
             modulations={_LEVEL: next(iter(bound.modulations.values())).clone()},
             embedding=None if bound.embedding is None else bound.embedding.clone(),
         )
-        stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
-        stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(stream):
-            for _ in range(2):
-                own(own_noisy, _LEVEL)
-        torch.cuda.current_stream().wait_stream(stream)
-        graph = torch.cuda.CUDAGraph()
-        # one pool for all shapes: what a graph leaves in it is copied out before the next one runs
-        with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):  # type: ignore[arg-type]
-            predicted = own(own_noisy, _LEVEL)
-        self._pool = graph.pool()
+        # torch.cuda.graph would capture a stream of the current device, where nothing of this one is seen
+        with torch.cuda.device(noisy.device):
+            stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+            stream.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(stream):
+                for _ in range(2):
+                    own(own_noisy, _LEVEL)
+            torch.cuda.current_stream().wait_stream(stream)
+            graph = torch.cuda.CUDAGraph()
+            # one pool for all shapes: what a graph leaves in it is copied out before the next one runs
+            with torch.cuda.graph(graph, pool=self._pool, stream=stream, capture_error_mode="thread_local"):  # type: ignore[arg-type]
+                predicted = own(own_noisy, _LEVEL)
+            self._pool = graph.pool()
         return _Recording(graph, own_noisy, own, predicted)
+
+
+def _check_device(device: torch.device) -> None:
+    if device.type != "cuda":
+        raise RuntimeError(f"found the device {device.type}")

@@ -22,8 +22,7 @@ Reinject = Callable[[Float[Tensor, "batch channel x y z"], float], Float[Tensor,
 class NoiseSource:
     """Standard normal noise, each item of a batch from its own generator: batching changes nothing.
 
-    It is drawn on the CPU, so that a seed gives the same noise on every device. For an accelerator the next one is
-    drawn by other threads in the meantime: 16 items of 24 x 24 x 24 x 8 take a core longer than a step takes a GPU.
+    It is drawn on the CPU, so that a seed gives the same noise on every device.
     """
 
     def __init__(self, seeds: Sequence[int], shape: tuple[int, ...], device: torch.device) -> None:
@@ -31,17 +30,19 @@ class NoiseSource:
         self._generators = [torch.Generator().manual_seed(seed) for seed in seeds]
         self._shape = shape
         self._device = device
-        self._threads = None if device.type == "cpu" else ThreadPoolExecutor(len(seeds))
+        self._threads = ThreadPoolExecutor(max(1, len(seeds)))  # starts none until it has work
         self._coming: list[Future[Tensor]] = []
 
     def draw(self) -> Float[Tensor, "batch channel x y z"]:
         """Return the next noise of every item."""
-        if self._threads is None:
-            return torch.stack([self._randn(generator) for generator in self._generators])
-        coming = self._coming or [self._threads.submit(self._randn, generator) for generator in self._generators]
-        drawn = torch.stack([item.result() for item in coming])
-        self._coming = [self._threads.submit(self._randn, generator) for generator in self._generators]
-        return send(drawn, self._device)
+        coming, self._coming = self._coming, []
+        drawn = [item.result() for item in coming] or [self._randn(generator) for generator in self._generators]
+        return send(torch.stack(drawn), self._device)
+
+    def draw_ahead(self) -> None:
+        """Let other threads draw what `draw` will return next; it will be waited for there."""
+        if not self._coming:
+            self._coming = [self._threads.submit(self._randn, generator) for generator in self._generators]
 
     def _randn(self, generator: torch.Generator) -> Tensor:
         return torch.randn(self._shape, generator=generator)
@@ -70,6 +71,9 @@ def sample_ancestral(
     """
     latent = start
     for index, (level, alpha_bar, next_alpha_bar) in enumerate(_walk(schedule, levels)):
+        if next_alpha_bar < 1 and latent.device.type != "cpu":
+            # 16 items of 24 x 24 x 24 x 8 take a core longer than a step takes a GPU
+            noise.draw_ahead()
         clean = denoise(latent, level).clean
         alpha = alpha_bar / next_alpha_bar
         weight_clean = next_alpha_bar**0.5 * (1 - alpha) / (1 - alpha_bar)

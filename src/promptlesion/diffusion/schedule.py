@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from jaxtyping import Float, Int
@@ -11,6 +12,16 @@ from torch import Tensor
 from promptlesion.diffusion.config import DiffusionConfig
 
 _LARGEST_BETA = 0.999
+Prediction = Literal["noise", "v"]
+"""What a denoiser's network predicts; see `NoiseSchedule.target`."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """The denoiser's view of a noisy latent; the two parts add up to it at its level of noise."""
+
+    clean: Float[Tensor, "batch channel x y z"]
+    noise: Float[Tensor, "batch channel x y z"]
 
 
 @dataclass(frozen=True)
@@ -56,6 +67,36 @@ class NoiseSchedule:
         signal, sigma = self.signal_and_noise(level, clean)
         return signal * clean + sigma * noise
 
+    def target(
+        self,
+        clean: Float[Tensor, "batch channel x y z"],
+        noise: Float[Tensor, "batch channel x y z"],
+        level: Int[Tensor, " batch"],
+        prediction: Prediction,
+    ) -> Float[Tensor, "batch channel x y z"]:
+        """Return what a perfect network predicts: the noise, or v = sqrt(alpha_bar) noise - sqrt(1 - alpha_bar) x_0.
+
+        v is that of Salimans and Ho 2022, appendix D.
+        """
+        if prediction == "noise":
+            return noise
+        signal, sigma = self.signal_and_noise(level, clean)
+        return signal * noise - sigma * clean
+
+    def split(
+        self,
+        noisy: Float[Tensor, "batch channel x y z"],
+        predicted: Float[Tensor, "batch channel x y z"],
+        level: int,
+        prediction: Prediction,
+    ) -> Estimate:
+        """Return the parts of a latent whose target, see `target`, was predicted; all samples have one level."""
+        alpha_bar = float(self.alpha_bar[level])
+        signal, sigma = math.sqrt(alpha_bar), math.sqrt(1 - alpha_bar)
+        if prediction == "noise":
+            return Estimate(clean=(noisy - sigma * predicted) / signal, noise=predicted)
+        return Estimate(clean=signal * noisy - sigma * predicted, noise=sigma * noisy + signal * predicted)
+
     def spaced_levels(self, num_steps: int) -> list[int]:
         """Return `num_steps` evenly spaced levels from the noisiest to the least noisy one.
 
@@ -71,14 +112,6 @@ class NoiseSchedule:
         return [
             round(value) for value in torch.linspace(self.num_levels - 1, 0, num_steps, dtype=torch.float64).tolist()
         ]
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """The denoiser's view of a noisy latent; the two parts add up to it at its level of noise."""
-
-    clean: Float[Tensor, "batch channel x y z"]
-    noise: Float[Tensor, "batch channel x y z"]
 
 
 Denoise = Callable[[Float[Tensor, "batch channel x y z"], int], Estimate]

@@ -3,7 +3,6 @@
 from fractions import Fraction
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from promptlesion.data.dataset import Dataset, image_path, label_path, read_case, write_dataset_json
@@ -45,7 +44,7 @@ def hand_over(prepared: PreparedDataset, synthetic: Dataset | None, ratio: float
         for part in parts:
             for case in part.cases:
                 _, truth = read_case(part, case)
-                values = torch.from_numpy(truth.array.astype(np.uint8))[None, None]
+                values = torch.from_numpy(truth.array)[None, None]
                 numbered = classes.to_classes(values)[0, 0].numpy()
                 write_volume(truth.with_array(numbered), label_path(raw, case.name))
                 image_path(raw, case.name).symlink_to(case.image_path.resolve())

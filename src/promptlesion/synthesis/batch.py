@@ -1,4 +1,4 @@
-"""How many lesions go through the network together, and how many scans are open for it."""
+"""How many scans are painted together and open for it, and how many of their lesions the network takes at once."""
 
 import torch
 
@@ -6,13 +6,21 @@ _LARGE_PATCH_VOXELS = 96**3
 _MOST_ON_CPU, _MOST_ON_ACCELERATOR = 8, 64
 _GIB_PER_LARGE_PATCH = 4
 _MOST_LARGE_PATCHES = 16
+SCANS_TOGETHER = 4
+"""Scans whose lesions are painted together: a cohort's groups are the same on every machine.
+
+With four lesions of each that fills an accelerator; more scans cost memory, and leave workers without a group.
+"""
+_GROUPS_ON_ACCELERATOR = 2
+_BYTES_A_VOXEL = 6
 
 
 def lesions_at_once(device: torch.device, *, patch_voxels: int) -> int:
     """Return how many patches of this edge to sample together.
 
     On a CPU a latent of 24 x 24 x 24 voxels keeps the network busy (two of them took 97 % of the time a lesion that one
-    did, bf16, one thread); eight of 12 x 12 x 12 took 46 %. An accelerator gets as many as its memory allows.
+    did, bf16, one thread); eight of 12 x 12 x 12 took 46 %. An accelerator gets as many as its memory allows. The last
+    bits of a lesion depend on the number.
     """
     large, most = 1, _MOST_ON_CPU
     if device.type != "cpu":
@@ -23,6 +31,20 @@ def lesions_at_once(device: torch.device, *, patch_voxels: int) -> int:
     return max(1, min(most, large * _LARGE_PATCH_VOXELS // patch_voxels**3))
 
 
+def groups_at_once(device: torch.device) -> int:
+    """Return of how many groups the scans are open: an accelerator samples one while another is read or written."""
+    return 1 if device.type == "cpu" else _GROUPS_ON_ACCELERATOR
+
+
 def scans_at_once(device: torch.device) -> int:
-    """Return of how many scans at most the lesions are painted together; all are in memory meanwhile."""
-    return 4 if device.type == "cpu" else 16
+    """Return how many scans a process has in memory."""
+    return SCANS_TOGETHER * groups_at_once(device)
+
+
+def open_scans_bytes(device: torch.device, *, scan_voxels: int | float) -> float:
+    """Return the main memory that a process needs for its open scans of this size.
+
+    For four scans 24 bytes a voxel were measured where they are stored as float32, 16 where as int16: they and their
+    label maps, and what reading one takes.
+    """
+    return float(_BYTES_A_VOXEL * scan_voxels * scans_at_once(device))

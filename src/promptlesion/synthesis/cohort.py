@@ -9,6 +9,7 @@ the record of every case; a case with a record is never written again.
 import hashlib
 import json
 import logging
+import math
 import shutil
 import time
 from collections import Counter
@@ -24,6 +25,8 @@ import torch
 
 from promptlesion.data.dataset import Dataset, write_dataset_json, write_spec
 from promptlesion.data.provenance import PROVENANCE_FILE
+from promptlesion.data.volume import read_shape
+from promptlesion.synthesis.batch import groups_at_once
 from promptlesion.synthesis.config import SynthesisConfig
 from promptlesion.synthesis.drawing import build_drawing
 from promptlesion.synthesis.making import CaseMaker, Recipe, is_painted, missing_dicom
@@ -39,7 +42,6 @@ from promptlesion.training.run import Run, RunError, is_finished_run
 logger = logging.getLogger(__name__)
 
 _LOCKS_FOLDER = ".locks"
-_GROUPS_ON_ACCELERATOR = 2
 _MOST_NAMED = 3
 
 
@@ -107,7 +109,7 @@ def synthesize_cohort(
         own_lesions=synthesizer.own_lesions,
     )
     recipe = Recipe(dataset, drawing, config, out, seed, is_dicom)
-    groups = group_cases(planned, batch_size=synthesizer.batch_size, device=synthesizer.device)
+    groups = group_cases(planned)
     is_dataset = any((out / name).exists() for name in ("dataset.json", "imagesTr"))
     if is_dataset and not (out / "run.json").is_file():
         raise RunError(f"{out}: expected a new folder, or one that synthesis wrote; found another dataset")
@@ -118,7 +120,10 @@ def synthesize_cohort(
         return run
     own = share or Share()
     waiting = [sum(not _is_done(recipe, case) for case in group) for group in own.of(groups)]
-    wanted = num_workers or default_num_workers(synthesizer.device, sum(waiting))
+    wanted = num_workers
+    if wanted is None:
+        largest = max(math.prod(read_shape(case.image_path)) for case in dataset.cases)
+        wanted = default_num_workers(synthesizer.device, sum(waiting), scan_voxels=largest)
     num_groups = sum(number > 0 for number in waiting)
     _work(recipe, synthesizer, groups, own, load, max(1, min(wanted, num_groups)))
     with locked(_lock(out, "cohort")):
@@ -261,12 +266,13 @@ def _make_share(
             own = list(takewhile(lambda case: locks.enter_context(lock_if_free(_lock(recipe.out, case.name))), group))
             maker.make(group, own=own)
 
-    with _one_thread(), ThreadPoolExecutor(_GROUPS_ON_ACCELERATOR) as threads:
+    with _one_thread(), ThreadPoolExecutor(groups_at_once(maker.device)) as threads:
         made = (map if maker.device.type == "cpu" else threads.map)(make, [mine[number] for number in order])
         try:
             for _ in made:
                 on_group()
         except BaseException:
+            maker.stop()
             threads.shutdown(cancel_futures=True)
             raise
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
-from threading import Lock
+from threading import Event, Lock
 from typing import Any
 
 import numpy as np
@@ -77,6 +77,7 @@ class CaseMaker:
         self._recipe = recipe
         self._synthesizer = synthesizer
         self._turn = Lock()
+        self._stopped = Event()
         self._hostless: set[tuple[str, int]] = set()
         self._hashes: dict[str, dict[str, str]] = {}
         types, known = recipe.dataset.spec.lesions, synthesizer.statistics.types
@@ -120,7 +121,11 @@ class CaseMaker:
                 self._add_dicom(case)
         if missing:
             works = [self._make(case, is_written=case.name in missing) for case in group]
-            paint_together(works, self._synthesizer, turn=self._turn)
+            paint_together(works, self._synthesizer, turn=self._turn, stopped=self._stopped)
+
+    def stop(self) -> None:
+        """End what is being made, in whatever thread, before its next batch; it leaves no record."""
+        self._stopped.set()
 
     def _make(self, planned: PlannedCase, *, is_written: bool) -> Painting[None]:
         """Make a case; what finds no room in its own scan becomes a case of its own in another one."""

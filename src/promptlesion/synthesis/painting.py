@@ -6,8 +6,10 @@ go through the network together.
 
 import math
 from collections.abc import Generator, Sequence
+from concurrent.futures import CancelledError
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
+from threading import Event
 from typing import TypeVar
 
 import numpy as np
@@ -96,23 +98,28 @@ def paint_together(
     synthesizer: Synthesizer,
     *,
     turn: AbstractContextManager[object] | None = None,
+    stopped: Event | None = None,
 ) -> list[Result]:
     """Do several works side by side, and return their results.
 
     In turns: what all of them want next is painted, `batch_size` lesions of the method at a time, and each goes on
-    until it wants more. Which lesions meet in a batch depends on the works alone.
+    until it wants more. Which lesions meet in a batch depends on the works and the method's `batch_size` alone.
 
     Args:
         works: what is to be done.
         synthesizer: the method.
         turn: held while the method paints, a lock where several threads share it.
+        stopped: once it is set, no batch is begun.
+
+    Raises:
+        CancelledError: `stopped` is set.
     """
-    turn = turn or nullcontext()
+    turn, stopped = turn or nullcontext(), stopped or Event()
     results: dict[int, Result] = {}
     wanted = {index: _go_on(work, None, index, results) for index, work in enumerate(works)}
     while waiting := {index: want for index, want in wanted.items() if want is not None}:
         with turn:
-            boxes = iter(_paint(list(waiting.values()), synthesizer))
+            boxes = iter(_paint(list(waiting.values()), synthesizer, stopped))
         wanted = {
             index: _go_on(works[index], [next(boxes) for _ in want.lesions], index, results)
             for index, want in waiting.items()
@@ -131,13 +138,15 @@ def _go_on(
         return None
 
 
-def _paint(wanted: Sequence[Wanted], synthesizer: Synthesizer) -> list[np.ndarray]:
+def _paint(wanted: Sequence[Wanted], synthesizer: Synthesizer, stopped: Event) -> list[np.ndarray]:
     """Return the boxes of all lesions that are wanted, in order."""
     flat = [
         (want.image, lesion, seed) for want in wanted for lesion, seed in zip(want.lesions, want.seeds, strict=True)
     ]
     painted: list[np.ndarray] = []
     for first in range(0, len(flat), synthesizer.batch_size):
+        if stopped.is_set():
+            raise CancelledError
         images, lesions, seeds = zip(*flat[first : first + synthesizer.batch_size], strict=True)
         types = [lesion.type_index for lesion in lesions]
         painted += synthesizer.paint(images, lesions, types=types, seeds=seeds)

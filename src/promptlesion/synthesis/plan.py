@@ -4,13 +4,10 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import torch
-
 from promptlesion.data.dataset import Dataset
 from promptlesion.data.lesion_statistics import LesionStatistics
 from promptlesion.data.splits import SPLITS_FILE, dataset_split
-from promptlesion.synthesis.batch import scans_at_once
-from promptlesion.synthesis.painting import LESIONS_OF_A_SCAN
+from promptlesion.synthesis.batch import SCANS_TOGETHER
 from promptlesion.synthesis.synthesizer import Synthesizer
 from promptlesion.training.checkpoint import differences
 from promptlesion.training.seeding import numpy_generator
@@ -133,22 +130,14 @@ def plan_cohort(
     return planned
 
 
-def group_cases(planned: Sequence[PlannedCase], *, batch_size: int, device: torch.device) -> list[Group]:
-    """Join cases that follow each other until their lesions make a batch.
+def group_cases(planned: Sequence[PlannedCase]) -> list[Group]:
+    """Join cases that follow each other.
 
-    A lesion's last bits depend on what else is in its batch. So groups depend on the plan alone, never on who works on
-    it nor on what is done already.
+    Groups depend on the plan alone, never on who works on it, on what machine, nor on what is done already: shares fit
+    together, and a lesion meets the same others. How many of them make a batch is the device's to say, and the last
+    bits depend on that.
     """
-    most_cases = scans_at_once(device)
-    groups: list[Group] = []
-    group: list[PlannedCase] = []
-    for case in planned:
-        group.append(case)
-        num_lesions = sum(min(len(member.types), LESIONS_OF_A_SCAN) for member in group)
-        if num_lesions >= batch_size or len(group) == most_cases:
-            groups.append(tuple(group))
-            group = []
-    return [*groups, tuple(group)] if group else groups
+    return [tuple(planned[first : first + SCANS_TOGETHER]) for first in range(0, len(planned), SCANS_TOGETHER)]
 
 
 def mean_lesions_per_case(names: Sequence[str], statistics: LesionStatistics, *, lesions_per_case: int) -> float:

@@ -145,7 +145,7 @@ def under_every_prompt(scan: MaskedScan, *, num_types: int) -> tuple[MaskedScan,
 
 
 def paint_masks(
-    scan: MaskedScan, synthesizer: Synthesizer, *, types: Sequence[int] | None = None, batch_size: int = 16
+    scan: MaskedScan, synthesizer: Synthesizer, *, types: Sequence[int] | None = None, batch_size: int | None = None
 ) -> list[Float32[np.ndarray, "_ _ _"]]:
     """Return every box as the method paints it, without a quality filter and not blended.
 
@@ -153,12 +153,13 @@ def paint_masks(
         scan: the masks.
         synthesizer: the method.
         types: to ask for; by default each mask's own.
-        batch_size: masks that go through the network together.
+        batch_size: masks that go through the network together; by default as many as the method says.
     """
     asked = [lesion.type_index for lesion in scan.lesions] if types is None else list(types)
+    at_once = batch_size or synthesizer.batch_size
     painted = []
-    for first in range(0, len(scan.lesions), batch_size):
-        part = slice(first, first + batch_size)
+    for first in range(0, len(scan.lesions), at_once):
+        part = slice(first, first + at_once)
         lesions = scan.lesions[part]
         images = [scan.image] * len(lesions)
         painted += synthesizer.paint(images, lesions, types=asked[part], seeds=scan.seeds[part])

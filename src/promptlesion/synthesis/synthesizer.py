@@ -2,6 +2,7 @@
 
 import hashlib
 import math
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +20,7 @@ from promptlesion.data.lesion_instances import sphere_diameter_mm
 from promptlesion.data.lesion_statistics import LesionStatistics
 from promptlesion.data.spec import DatasetSpec
 from promptlesion.data.volume import Volume
+from promptlesion.diffusion.bound_network import cast_weights
 from promptlesion.diffusion.conditioning import Conditioning, blank_lesion, dilate, mask_on_latent_grid
 from promptlesion.diffusion.recorded_network import StepRecorder
 from promptlesion.diffusion.sampler import (
@@ -36,7 +38,7 @@ from promptlesion.synthesis.patch_grid import PatchGrid, patch_grid, pull_image,
 from promptlesion.synthesis.placement import Box, PlacedLesion
 from promptlesion.synthesis.shape_bank import ShapeBank
 from promptlesion.synthesis.texture import draw_noise, lost_noise
-from promptlesion.training.device import autocast, resolve_device, send
+from promptlesion.training.device import autocast, resolve_device, resolve_precision, send
 from promptlesion.training.hardware import DEFAULT_HARDWARE, HardwareConfig
 from promptlesion.training.seeding import numpy_generator
 
@@ -125,6 +127,14 @@ class _Look:
     """What is lost of the scan where the patch covers it; nothing where the noise is not to be kept."""
 
 
+class _Looks(threading.local):
+    """What one thread looked at lately: were it shared, what is forgotten would depend on which thread is faster."""
+
+    def __init__(self) -> None:
+        self.kept: dict[bytes, _Look] = {}
+        """By the hash of patch and mask, the latest last."""
+
+
 @dataclass(frozen=True)
 class PromptLesionSynthesizer:
     """Encodes a patch around each lesion, samples its latent under the prompt, and decodes it."""
@@ -136,8 +146,7 @@ class PromptLesionSynthesizer:
     own_lesions: Mapping[str, ShapeBank] = field(default_factory=dict)
     recorder: StepRecorder | None = None
     """Turns the denoiser's step into a CUDA graph where that can be had."""
-    _looks: dict[bytes, _Look] = field(init=False, default_factory=dict, repr=False, compare=False)
-    """By the hash of patch and mask, the latest last."""
+    _looks: _Looks = field(init=False, default_factory=_Looks, repr=False, compare=False)
 
     @property
     def model_hash(self) -> str:
@@ -221,7 +230,8 @@ class PromptLesionSynthesizer:
             hashlib.sha256(patch.tobytes() + mask.tobytes()).digest()
             for patch, mask in zip(patches, masks, strict=True)
         ]
-        new = [index for index, key in enumerate(keys) if key not in self._looks and keys.index(key) == index]
+        known = self._looks.kept
+        new = [index for index, key in enumerate(keys) if key not in known and keys.index(key) == index]
         if new:
             shown = send(torch.from_numpy(window.normalize(np.stack([patches[i] for i in new])))[:, None], self.device)
             mask = send(torch.from_numpy(np.stack([masks[i] for i in new]))[:, None], self.device)
@@ -236,10 +246,10 @@ class PromptLesionSynthesizer:
                     scan = images[index].array[covered].astype(np.float32).clip(window.low, window.high)
                     pushed = grid.push(window.to_hu(kept[number]), covered)
                     lost = lost_noise(scan, pushed, sigma_voxels=grid.step_voxels)
-                self._looks[keys[index]] = _Look(healthy[number].clone(), surroundings[number].clone(), lost)
-        looks = [self._looks[key] for key in keys]
-        for key in list(self._looks)[: -_BATCHES_REMEMBERED * self.batch_size - _LOOKS_REMEMBERED]:
-            del self._looks[key]
+                known[keys[index]] = _Look(healthy[number].clone(), surroundings[number].clone(), lost)
+        looks = [known[key] for key in keys]
+        for key in list(known)[: -_BATCHES_REMEMBERED * self.batch_size - _LOOKS_REMEMBERED]:
+            del known[key]
         return looks
 
     def _sample(
@@ -344,5 +354,6 @@ def load_synthesizer(
             f"{run_folder}: expected guidance_scale 1, as the model has no prompt to be guided by; "
             f"found {config.guidance_scale:g}. --set synthesis.guidance_scale=1"
         )
+    cast_weights(model.denoiser.network, resolve_precision(torch_device, model.config.precision))
     recorder = StepRecorder(choice=hardware.compile, device=torch_device)
     return PromptLesionSynthesizer(model, config, torch_device, recorder=recorder)

@@ -12,11 +12,13 @@ from multiprocessing.context import ForkServerProcess
 import torch
 
 from promptlesion.data.processes import end_with_parent, start_importing
+from promptlesion.synthesis.batch import open_scans_bytes
 
 _POLL_SECONDS = 0.25
 _CASES_PER_WORKER = 4
 """Fewer are done before a process that must first import everything has begun."""
-_GIB_PER_WORKER = 3
+_GIB_PER_WORKER = 1.5
+"""Beside the scans that it has open."""
 
 
 class WorkerError(RuntimeError):
@@ -29,16 +31,22 @@ class _Worker:
     messages: Connection
 
 
-def default_num_workers(device: torch.device, num_cases: int) -> int:
+def default_num_workers(device: torch.device, num_cases: int, *, scan_voxels: int) -> int:
     """Return how many processes paint by default: one on an accelerator, on a CPU one a core, as far as memory goes.
 
     A small cohort is done by one.
+
+    Args:
+        device: what they compute on.
+        num_cases: cases to be made.
+        scan_voxels: of the largest scan.
     """
     if device.type != "cpu" or "RANK" in os.environ:  # torchrun has started as many as there should be
         return 1
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     memory_gib = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-    return max(1, min(cores, int(memory_gib // _GIB_PER_WORKER), num_cases // _CASES_PER_WORKER))
+    gib = _GIB_PER_WORKER + open_scans_bytes(device, scan_voxels=scan_voxels) / 2**30
+    return max(1, min(cores, int(memory_gib // gib), num_cases // _CASES_PER_WORKER))
 
 
 def process_device(name: str) -> str:
