@@ -30,8 +30,8 @@ contracts: $(INSTALLED)
 
 check: lint types contracts test
 
-bench: $(INSTALLED)  ## how fast every part is on this machine, and how cost grows: runs/bench/speed.md, runs/bench/growth.md
-	$(BIN)/python benchmarks/speed.py --out runs/bench
+bench: $(INSTALLED)  ## how fast every part is on this machine, and how cost grows: runs/bench; DATA="FOLDER ..." LESIONS="FILE ..."
+	$(BIN)/python benchmarks/speed.py --out runs/bench $(addprefix --data ,$(DATA)) $(addprefix --lesions ,$(LESIONS))
 	$(BIN)/python benchmarks/growth.py --out runs/bench
 
 clean:

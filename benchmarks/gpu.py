@@ -15,6 +15,7 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -58,11 +59,11 @@ def main(
         found["machine"] = describe_machine(suite.device)
         parts: dict[str, Callable[[], object]] = {
             "ceiling": partial(ceilings, suite, product),
+            "denoiser step": partial(denoiser_steps, suite, product),
             "default sampler, bfloat16": partial(volumes, suite, "bfloat16", None, deadline),
             f"{steps} steps, bfloat16": partial(volumes, suite, "bfloat16", steps, deadline),
             "diffusion training": partial(diffusion_training, suite, train_steps),
             "autoencoder training": partial(autoencoder_training, suite, train_steps),
-            "denoiser step": partial(denoiser_steps, suite),
             "default sampler, float32": partial(volumes, suite, "float32", None, deadline),
             f"{steps} steps, float32": partial(volumes, suite, "float32", steps, deadline),
         }
@@ -73,8 +74,8 @@ def main(
             started = time.perf_counter()
             try:
                 found[name] = measure()
-            except (RuntimeError, ValueError) as error:  # the other parts are worth having all the same
-                found[name] = f"failed: {error}"
+            except Exception as error:  # whatever it is: the other parts are worth having all the same
+                found[name] = f"failed: {type(error).__name__}: {error}"
             typer.echo(f"{name}: {time.perf_counter() - started:.0f} s: {found[name]}")
             write_json(out / "gpu.json", found)
             write_text(out / "gpu.md", "\n".join(["# On a GPU", "", *lines_of(found), ""]))
@@ -105,6 +106,7 @@ def ceilings(suite: "Suite", edge: int) -> Figures:
         f"convolution of {width} channels in bfloat16, TFLOP/s": suite.ceiling(width, "bfloat16") / 1e12,
         f"convolution of {width} channels in float32, TFLOP/s": suite.ceiling(width, "float32") / 1e12,
         "copy, GB/s read and written": copy_rate(suite.device) / 1e9,
+        "float32 convolutions are in TF32": torch.backends.cudnn.allow_tf32 and suite.device.type == "cuda",
     }
 
 
@@ -142,23 +144,36 @@ def volumes(suite: "Suite", precision: str, num_steps: int | None, deadline: flo
     return {"best batch": best, "best, volumes a minute": rates[best], **figures}
 
 
-def denoiser_steps(suite: "Suite") -> Figures:
-    """Time a step of the denoiser by batch and precision, as a share of the card's ceilings."""
-    from timing.denoiser import bound_step, latent_denoiser
+def denoiser_steps(suite: "Suite", edge: int) -> Figures:
+    """Time a step of the denoiser by batch and precision, as sampling takes it, as a share of the card's ceilings.
 
+    On CUDA sampling replays a graph, whose operations cannot be counted: those of the same step without it are.
+    """
+    import torch
+    from timing.denoiser import bound_step, latent_denoiser
+    from timing.suite import best_product
+
+    from promptlesion.diffusion.recorded_network import StepRecorder
     from promptlesion.training.device import place
 
     settings = suite.config.diffusion
-    denoiser = place(latent_denoiser(suite, settings), suite.device)
+    product = best_product(edge, torch.bfloat16, suite.device)
     figures: Figures = {}
     for precision in ("bfloat16", "float32"):
+        denoiser = place(latent_denoiser(suite, settings, precision), suite.device)
         for batch in (1, 16):
             forms = {"ours": bound_step(suite, denoiser, settings, batch, precision)}
-            row = suite.compare("denoiser", f"batch {batch}", forms, precision=precision, width=settings.channels[0])[0]
+            if suite.device.type == "cuda":
+                recorder = StepRecorder(choice="auto", device=suite.device)
+                forms["graph"] = bound_step(suite, denoiser, settings, batch, precision, recorder)
+            rows = suite.compare("denoiser", f"batch {batch}", forms, precision=precision, width=settings.channels[0])
+            rate = (rows[0].timing.flops or 0) / rows[-1].timing.fastest
             figures[f"{precision}, batch {batch}"] = {
-                "milliseconds": 1e3 * row.timing.fastest,
-                "TFLOP/s": (row.timing.flop_rate or 0) / 1e12,
-                "share of the convolution": row.share or 0.0,
+                "milliseconds": 1e3 * rows[-1].timing.fastest,
+                "milliseconds without a graph": 1e3 * rows[0].timing.fastest,
+                "TFLOP/s": rate / 1e12,
+                "share of the convolution": rate / (rows[0].ceiling or math.inf),
+                "share of the product in bfloat16": rate / product,
             }
     return figures
 
@@ -173,7 +188,7 @@ def diffusion_training(suite: "Suite", num_steps: int) -> Figures:
     promptlesion_run(suite)
     dataset, cases = small_data(suite)
     config = suite.config.diffusion.model_copy(update={"num_steps": num_steps, "checkpoint_every_steps": 10**6})
-    peak = partial(_peak_mib, suite)
+    _peak_mib(suite)  # that of the parts before is forgotten
     train_diffusion(
         train_cases=cases,
         spec=dataset.spec,
@@ -190,7 +205,7 @@ def diffusion_training(suite: "Suite", num_steps: int) -> Figures:
         f"steps a second, batch {config.batch_size}": rate,
         f"hours for {whole} steps": whole / rate / 3600,
         "days": whole / rate / _SECONDS_A_DAY,
-        "peak MiB": peak(),
+        "peak MiB": _peak_mib(suite),
     }
 
 
@@ -211,6 +226,7 @@ def autoencoder_training(suite: "Suite", num_steps: int) -> Figures:
         }
     )
     out = suite.folder / "trained-autoencoder"
+    _peak_mib(suite)
     train_autoencoder(
         train_cases=cases[:3],
         validation_cases=cases[3:],
@@ -249,17 +265,22 @@ def _peak_mib(suite: "Suite") -> float | None:
 def steps_a_second(run: Path, *, after: int, until: int | None = None) -> float:
     """Return the speed of a training from the times that TensorBoard keeps of its steps, the first ones left out.
 
-    Reports may be logged some steps together, so that speed is that between the first and the last of them.
+    On a GPU reports are logged some steps together: only the last of them was just done when it was logged.
     """
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     events = EventAccumulator(str(run / "tensorboard"), size_guidance={"scalars": 0})
     events.Reload()
     tag = "loss" if "loss" in events.Tags()["scalars"] else "l1"
+    logged = [(e.step, e.wall_time) for e in events.Scalars(tag)]
     found = [
-        (e.step, e.wall_time) for e in events.Scalars(tag) if e.step > after and (until is None or e.step <= until)
+        (step, at, next_at - at)
+        for (step, at), (_, next_at) in pairwise([*logged, (0, math.inf)])
+        if step > after and (until is None or step <= until)
     ]
-    (first, started), (last, ended) = found[0], found[-1]
+    usual = (found[-1][1] - found[0][1]) / len(found)
+    ends = [(step, at) for step, at, pause in found if pause > usual / 2]
+    (first, started), (last, ended) = ends[0], ends[-1]
     return (last - first) / max(ended - started, 1e-9)
 
 

@@ -79,15 +79,16 @@ def table(points: Sequence["Point"]) -> list[str]:
         sizes = [point.size for point in own]
         cells = [axis, work, ", ".join(map(str, sizes))]
         for name, form in (("seconds", ".3g"), ("mib", ".3g"), ("calls", "d")):
-            values = [value for point in own if (value := getattr(point, name)) is not None]
-            slope = exponent(sizes, values) if len(values) == len(own) else None
-            cells += [", ".join(f"{value:{form}}" for value in values) or "-", "-" if slope is None else f"{slope:.2f}"]
+            taken = {point.size: value for point in own if (value := getattr(point, name)) is not None}
+            slope = exponent(list(taken), list(taken.values()))
+            shown = ", ".join(f"{taken[size]:{form}}" if size in taken else "-" for size in sizes)
+            cells += [shown if taken else "-", "-" if slope is None else f"{slope:.2f}"]
         lines.append("| " + " | ".join(cells) + " |")
     return lines
 
 
 def draw(points: Sequence["Point"], path: Path) -> None:
-    """Draw seconds against size, a panel for every axis, with a line that grows as the size does."""
+    """Draw seconds against size, a panel for every axis."""
     from matplotlib.figure import Figure
 
     from promptlesion.evaluation.figures import save_figure

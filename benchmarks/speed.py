@@ -31,8 +31,11 @@ def main(
     device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda or mps.")] = "auto",
     seconds: Annotated[float, typer.Option("--seconds", min=0, help="For the rounds of a comparison.")] = 1.5,
     longest_run: Annotated[float, typer.Option("--longest-run", help="Seconds; longer ones are left out.")] = 12.0,
-    is_whole: Annotated[bool, typer.Option("--whole", help="Run all 400 steps, which are else extrapolated.")] = False,
-    data: Annotated[Path | None, typer.Option("--data", help="A dataset folder to draw patches from too.")] = None,
+    is_whole: Annotated[bool, typer.Option("--whole", help="Run what is else extrapolated or cut short.")] = False,
+    data: Annotated[list[Path] | None, typer.Option("--data", help="Dataset to draw from too; repeatable.")] = None,
+    lesions: Annotated[
+        list[Path] | None, typer.Option("--lesions", help="Its lesions.toml if elsewhere; once for every --data.")
+    ] = None,
 ) -> None:
     """Measure, and write the tables."""
     import torch
@@ -49,11 +52,21 @@ def main(
     unknown = sorted(set(only or ()) - set(parts))
     if unknown:
         raise ValueError(f"--only {unknown[0]}: expected one of {', '.join(parts)}")
+    if lesions and len(lesions) != len(data or ()):
+        raise ValueError(f"--lesions: expected one for each of the {len(data or ())} --data, found {len(lesions)}")
     config = resolve_config(preset=preset, settings=settings or ())
     chosen = [name for name in parts if not only or name in only]
     started, took = time.perf_counter(), {}
     with tempfile.TemporaryDirectory() as folder, progress_bar("measuring", len(chosen)) as bar:
-        suite = Suite(config, resolve_device(device), Path(folder), seconds, longest_run, data, is_whole)
+        suite = Suite(
+            config,
+            resolve_device(device),
+            Path(folder),
+            seconds,
+            longest_run,
+            data=list(zip(data or (), lesions or [None] * len(data or ()), strict=True)),
+            is_whole=is_whole,
+        )
         for done, name in enumerate(chosen, start=1):
             part_started = time.perf_counter()
             parts[name](suite)
@@ -65,7 +78,7 @@ def main(
 
 
 def _parts() -> dict[str, "Callable[[Suite], None]"]:
-    from timing import cohort, denoiser, lesion, patches, training, vqgan
+    from timing import cohort, denoiser, lesion, patches, startup, training, vqgan
 
     return {
         denoiser.PART: denoiser.measure_denoisers,
@@ -78,6 +91,7 @@ def _parts() -> dict[str, "Callable[[Suite], None]"]:
         patches.WAITING: patches.measure_waiting,
         patches.PREDICTION: patches.measure_prediction,
         cohort.PART: cohort.measure_cohort,
+        startup.PART: startup.measure_startup,
     }
 
 

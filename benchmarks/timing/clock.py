@@ -14,7 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 Work = Callable[[], object]
 _CLEAR_REFS = Path("/proc/self/clear_refs")
-_FEWEST, _FEWEST_SLOW, _SLOW_S, _MOST = 4, 2, 2.0, 200
+_MOST = 200
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,8 @@ def take_turns(forms: Mapping[str, Work], *, device: torch.device, seconds: floa
     Args:
         forms: the same work done in different ways, by name.
         device: waited for after every run.
-        seconds: rounds begin until that much is spent on them; four at least, two of what takes seconds.
+        seconds: rounds begin until that much is spent on them; four at least, two of what takes 2 s, one of what
+            takes 5 s and was warmed up by the run that was counted.
     """
     flops, memory = {}, {}
     longest, (clock, _) = 0.0, clock_of(device)
@@ -51,11 +52,11 @@ def take_turns(forms: Mapping[str, Work], *, device: torch.device, seconds: floa
         started = clock()
         flops[name], memory[name] = _counted(run, device)
         took = clock() - started
-        if took < _SLOW_S:
+        if _fewest(took) > 2:
             memory[name] = extra_mib(run, device)  # the first run also holds what later ones find there
         longest = max(longest, took)
     taken: dict[str, list[float]] = {name: [] for name in forms}
-    fewest, spent, rounds = _FEWEST_SLOW if longest > _SLOW_S else _FEWEST, 0.0, 0
+    fewest, spent, rounds = _fewest(longest), 0.0, 0
     while rounds < fewest or (spent < seconds and rounds < _MOST):
         for name, run in forms.items():
             taken[name].append(timed(run, device))
@@ -72,6 +73,12 @@ def take_turns(forms: Mapping[str, Work], *, device: torch.device, seconds: floa
         )
         for name in forms
     }
+
+
+def _fewest(seconds: float) -> int:
+    if seconds > 5:
+        return 1
+    return 2 if seconds > 2 else 4
 
 
 def clock_of(device: torch.device) -> tuple[Callable[[], float], str]:

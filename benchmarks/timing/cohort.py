@@ -8,6 +8,7 @@ from pathlib import Path
 
 from promptlesion.baselines.methods import load_method
 from promptlesion.data.dataset import Dataset
+from promptlesion.synthesis.batch import SCANS_TOGETHER
 from promptlesion.synthesis.cohort import synthesize_cohort
 from promptlesion.synthesis.config import SynthesisConfig
 from promptlesion.synthesis.synthesizer import Synthesizer
@@ -17,15 +18,17 @@ from timing.suite import Row, Suite
 
 PART = "cohort"
 _LEAST_SPEED_UP = 1.7
-_CASES_A_WORKER = 8
 
 
 def measure_cohort(suite: Suite) -> None:
-    """Paint the same cohort with one worker, then with one a core, each from its start to its last file."""
+    """Paint as many cases a worker with one worker, then with one a core, each from its start to its last file.
+
+    Every worker paints one group of cases; two where there is time for it, so that there is a rate once all started.
+    """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     most = max(2, min(cores, 4))
     run, (dataset, _) = promptlesion_run(suite), small_data(suite)
-    num_cases = _CASES_A_WORKER * most
+    cases_a_worker = suite.few(2 * SCANS_TOGETHER, SCANS_TOGETHER)
     found = {}
     for workers in (1, most):
         found[workers] = painted(
@@ -34,20 +37,26 @@ def measure_cohort(suite: Suite) -> None:
             dataset,
             suite.config.synthesis,
             workers=workers,
-            num_cases=num_cases,
+            num_cases=cases_a_worker * workers,
             device=str(suite.device),
         )
     for workers, (seconds, steady) in found.items():
-        timing = Timing(seconds, seconds, seconds, 1, None, None)
-        facts = {"lesions_a_minute": 60 * num_cases / seconds, "lesions_a_minute_once_started": 60 * steady}
+        timing, num_cases = Timing(seconds, seconds, seconds, 1, None, None), cases_a_worker * workers
+        facts = {"lesions_a_minute": 60 * num_cases / seconds}
+        if steady is not None:
+            facts["lesions_a_minute_once_started"] = 60 * steady
         suite.rows.append(
             Row(PART, f"{num_cases} cases of one lesion, {workers} workers", "ours", "auto", timing, facts=facts)
         )
     if cores >= most:
-        text = f"cohort of {num_cases} lesions: throughput of {most} workers on {most} cores in that of 1 on 1"
+        text = (
+            f"cohort of {cases_a_worker} lesions a worker: {most} workers' throughput on {most} cores in that of 1 on 1"
+        )
         least = _LEAST_SPEED_UP * most / 2
-        suite.show(6, f"{text}, start included", found[1][0] / found[most][0], least)
-        suite.show(6, f"{text}, once started", found[most][1] / found[1][1], least)
+        suite.show(6, f"{text}, start included", most * found[1][0] / found[most][0], least)
+        one, all_of_them = found[1][1], found[most][1]
+        if one is not None and all_of_them is not None:
+            suite.show(6, f"{text}, once started", all_of_them / one, least)
 
 
 def painted(
@@ -59,8 +68,12 @@ def painted(
     workers: int,
     num_cases: int,
     device: str,
-) -> tuple[float, float]:
-    """Return the seconds of a cohort, and its lesions a second between the first and the last record."""
+) -> tuple[float, float | None]:
+    """Return the seconds of a cohort, and its lesions a second once each worker has done a group, if others follow.
+
+    Cases of a group are written together, and those of two workers nearly so: counted from the very first record on,
+    the others of that moment would count and the time they took would not.
+    """
     shutil.rmtree(out, ignore_errors=True)
     config = config.model_copy(update={"accept_all": True, "lesions_per_case": 1})
     load = partial(load_painter, run, config)
@@ -73,7 +86,9 @@ def painted(
     )
     seconds = time.perf_counter() - started
     times = sorted(path.stat().st_mtime for path in (out / "provenance").glob("*.json"))
-    return seconds, (len(times) - 1) / max(times[-1] - times[0], 1e-3)
+    first = workers * SCANS_TOGETHER
+    steady = (len(times) - first) / max(times[-1] - times[first - 1], 1e-3) if len(times) > first else None
+    return seconds, steady
 
 
 def load_painter(run: str, config: SynthesisConfig, device: str) -> Synthesizer:

@@ -11,16 +11,19 @@ from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 
 from promptlesion.baselines.voxel_denoiser import build_voxel_denoiser
+from promptlesion.diffusion.bound_network import cast_weights
 from promptlesion.diffusion.conditioning import Conditioning
 from promptlesion.diffusion.config import DiffusionConfig
 from promptlesion.diffusion.denoiser import Denoiser, build_denoiser
-from promptlesion.training.device import place
+from promptlesion.diffusion.recorded_network import StepRecorder
+from promptlesion.training.device import Precision, place
 from timing.clock import Work
-from timing.suite import PRECISIONS, Suite, best_convolution
+from timing.suite import PRECISIONS, SHARE_OF_OTHER_PRECISION, Suite, best_convolution
 
 PART = "denoiser"
 BATCHES = (1, 4, 16)
 NUM_TYPES = 5
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 _CLOSE = 0.05
 _LEAST_SHARE = 0.5
 _SHOWN = 12
@@ -40,8 +43,11 @@ def measure_denoisers(suite: Suite) -> None:
     _shown_step(suite)
 
 
-def latent_denoiser(suite: Suite, settings: DiffusionConfig) -> Denoiser:
-    """Build an untrained denoiser, frozen; what it computes does not depend on its weights."""
+def latent_denoiser(suite: Suite, settings: DiffusionConfig, precision: str = "float32") -> Denoiser:
+    """Build an untrained denoiser, frozen, its weights as they are loaded to sample in a precision.
+
+    What it computes does not depend on its weights.
+    """
     torch.manual_seed(0)
     autoencoder = suite.config.autoencoder
     denoiser = build_denoiser(
@@ -50,6 +56,7 @@ def latent_denoiser(suite: Suite, settings: DiffusionConfig) -> Denoiser:
         latent_voxels=settings.patch_voxels // autoencoder.downsampling,
         num_types=NUM_TYPES,
     )
+    cast_weights(denoiser.network, DTYPES[precision])
     return denoiser.requires_grad_(requires_grad=False).eval()
 
 
@@ -67,12 +74,23 @@ def made_up_latents(suite: Suite, settings: DiffusionConfig, batch: int) -> tupl
     )
 
 
-def bound_step(suite: Suite, denoiser: Denoiser, settings: DiffusionConfig, batch: int, precision: str) -> Work:
-    """Return one of the steps of a sample, as sampling takes them: what is the same in all of them is done."""
+def bound_step(
+    suite: Suite,
+    denoiser: Denoiser,
+    settings: DiffusionConfig,
+    batch: int,
+    precision: str,
+    recorder: StepRecorder | None = None,
+) -> Work:
+    """Return one of the steps of a sample, as sampling takes them: what is the same in all of them is done.
+
+    The denoiser is one for this precision. A recorder records a shape the second time.
+    """
     noisy, conditioning = made_up_latents(suite, settings, batch)
     levels = denoiser.schedule.spaced_levels(min(10, denoiser.schedule.num_levels))
     with suite.autocast(precision):
-        denoise = denoiser.bound(conditioning, levels)
+        for _ in range(1 if recorder is None else 2):
+            denoise = denoiser.bound(conditioning, levels, recorder=recorder)
 
     @torch.no_grad()
     def step() -> None:
@@ -96,18 +114,17 @@ def _plain_step(suite: Suite, denoiser: Denoiser, settings: DiffusionConfig, bat
 
 
 def _latent_steps(suite: Suite, name: str, settings: DiffusionConfig) -> None:
-    ours, plain = place(latent_denoiser(suite, settings), suite.device), latent_denoiser(suite, settings)
-    plain = plain.to(suite.device)
+    plain = latent_denoiser(suite, settings).to(suite.device)
     has_reference = name == "promptlesion"
-    reference = equal_unet(suite, ours.network, settings) if has_reference else None
-    parameters = {"ours": {"parameters": num_parameters(ours)}}
+    reference = equal_unet(suite, plain.network, settings) if has_reference else None
+    parameters = {"ours": {"parameters": num_parameters(plain)}}
     if reference is not None:
         parameters["MONAI DiffusionModelUNet"] = {"parameters": num_parameters(reference)}
     for precision in PRECISIONS:
-        one = 0.0
+        ours, one = place(latent_denoiser(suite, settings, precision), suite.device), 0.0
         for batch in BATCHES:
             what = f"{name}, batch {batch}"
-            if suite.is_too_long(f"{PART}: {what}, {precision}", one * batch):
+            if _is_too_long(suite, what, precision, settings.precision, one, batch):
                 continue
             forms = {"ours": bound_step(suite, ours, settings, batch, precision)}
             if reference is not None:
@@ -118,18 +135,28 @@ def _latent_steps(suite: Suite, name: str, settings: DiffusionConfig) -> None:
             one = max(one, rows[0].timing.seconds / batch)
 
 
+def _is_too_long(
+    suite: Suite, what: str, precision: str, configured: Precision, seconds_of_one: float, batch: int
+) -> bool:
+    """Whether a row is left out; in the precision that is not in use, larger batches are for small networks only."""
+    share = 1.0 if precision == suite.chosen(configured) else SHARE_OF_OTHER_PRECISION
+    return suite.is_too_long(f"{PART}: {what}, {precision}", seconds_of_one * batch, share=share)
+
+
 def _voxel_steps(suite: Suite) -> None:
     settings = suite.config.med_ddpm
-    torch.manual_seed(0)
-    denoiser = place(
-        build_voxel_denoiser(settings, num_types=NUM_TYPES).requires_grad_(requires_grad=False).eval(), suite.device
-    )
     edge = settings.patch_voxels
     for precision in PRECISIONS:
+        torch.manual_seed(0)
+        denoiser = build_voxel_denoiser(settings, num_types=NUM_TYPES).requires_grad_(requires_grad=False).eval()
+        cast_weights(denoiser.network, DTYPES[precision])
+        place(denoiser, suite.device)
         one = 0.0
         for batch in BATCHES:
             what = f"med-ddpm, batch {batch}"
-            if suite.is_too_long(f"{PART}: {what}, {precision}", one * batch):
+            if suite.is_spare(PART, what, precision, settings.precision):
+                continue
+            if _is_too_long(suite, what, precision, settings.precision, one, batch):
                 continue
             noisy = torch.randn(batch, 1, edge, edge, edge, device=suite.device)
             labels = torch.zeros(batch, NUM_TYPES, edge, edge, edge, device=suite.device)
@@ -203,11 +230,11 @@ def _reference_step(
 def _shown_step(suite: Suite) -> None:
     """Hold the step at batch 1 against the convolution in the same minute, and look for the slow one in its profile."""
     settings = suite.config.diffusion
-    denoiser = place(latent_denoiser(suite, settings), suite.device)
     for precision in PRECISIONS:
+        denoiser = place(latent_denoiser(suite, settings, precision), suite.device)
         step = bound_step(suite, denoiser, settings, 1, precision)
         width, edge = settings.channels[0], settings.patch_voxels // suite.config.autoencoder.downsampling
-        dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
+        dtype = DTYPES[precision]
         rates = []
         for _ in range(2):  # before and after: the better one counts
             rates.append(best_convolution(width, edge, dtype, suite.device, seconds=suite.seconds / 4))

@@ -21,9 +21,10 @@ from promptlesion.baselines.methods import load_method
 from promptlesion.check.dataset_check import check_dataset
 from promptlesion.config import resolve_config
 from promptlesion.data.cache import CachedCase, build_cache
+from promptlesion.data.crops import crop
 from promptlesion.data.dataset import Dataset, open_dataset
 from promptlesion.data.lesion_statistics import measure_lesions
-from promptlesion.data.patch_sampling import PatchSampler
+from promptlesion.data.patch_sampling import AIR_HU, PatchSampler
 from promptlesion.data.splits import dataset_split
 from promptlesion.data.volume import Volume
 from promptlesion.synthesis.cohort import synthesize_cohort
@@ -38,6 +39,8 @@ from timing.made_up import LABELS, write_autoencoder, write_dataset, write_diffu
 
 LIGHT = (36, 34, 32)
 """Voxels of a light case."""
+_MOST_COUNTED_CASES, _LEAST_CASES_CHECKED_AGAIN = 100, 1000
+"""A cohort of more is timed only; a middle number is not checked, as what a few and many take tells how it grows."""
 _DRAWN = 200
 _NUM_PATCH, _TOKENS = 16, 2**14
 _TINY = (
@@ -68,13 +71,20 @@ class Point:
     calls: int | None = None
 
 
-def measured(axis: str, work: str, size: int, run: Callable[[Path], object], folder: Path) -> Point:
-    """Run once to be timed and once to be counted, each in a new folder; what came before has warmed up."""
+def measured(
+    axis: str, work: str, size: int, run: Callable[[Path], object], folder: Path, *, is_counted: bool = True
+) -> Point:
+    """Run once to be timed and once to be counted, each in a new folder; what came before has warmed up.
+
+    Counting takes several times as long as the work itself.
+    """
     target = folder / "timed"
     started = time.process_time()
     run(target)
     seconds = time.process_time() - started
     shutil.rmtree(target, ignore_errors=True)
+    if not is_counted:
+        return Point(axis, work, size, seconds)
     target = folder / "counted"
     tracemalloc.start()
     profiler = cProfile.Profile()
@@ -105,7 +115,9 @@ def of_cases(num_cases: int, folder: Path) -> list[Point]:
         sampler = PatchSampler(cached, (_NUM_PATCH,) * 3, [0, 2, 3])
         generator = np.random.default_rng(0)
         for _ in range(_DRAWN):
-            sampler.draw(generator)
+            case, start = sampler.draw_place(generator)
+            crop(case.image, start, (_NUM_PATCH,) * 3, AIR_HU)
+            crop(case.labels, start, (_NUM_PATCH,) * 3, 0)
 
     def check(out: Path) -> object:
         return check_dataset(root, out=out, config=resolve_config(preset="demo", settings=_TINY), device="cpu")
@@ -135,7 +147,13 @@ def of_cases(num_cases: int, folder: Path) -> list[Point]:
         f"sample {_DRAWN} patches": sample,
         "paint a cohort": paint,
     }
-    return [measured("cases", name, num_cases, run, folder) for name, run in works.items()]
+    if _MOST_COUNTED_CASES <= num_cases < _LEAST_CASES_CHECKED_AGAIN:
+        del works["check"]
+    timed_only = {"paint a cohort"} if num_cases > _MOST_COUNTED_CASES else set()
+    return [
+        measured("cases", name, num_cases, run, folder, is_counted=name not in timed_only)
+        for name, run in works.items()
+    ]
 
 
 def _tiny_run(folder: Path) -> tuple[Dataset, list[CachedCase], Path]:
@@ -214,6 +232,7 @@ def of_workers(number: int, folder: Path) -> list[Point]:
     dataset, _, run = _tiny_run(folder)
     config = resolve_config(preset="demo").synthesis
     seconds, rate = painted(folder / "cohort", str(run), dataset, config, workers=number, num_cases=32, device="cpu")
+    assert rate is not None
     return [
         Point("workers", "cohort of 32, start included", number, seconds),
         Point("workers", "cohort of 32, once started", number, 32 / rate),

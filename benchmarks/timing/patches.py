@@ -10,35 +10,38 @@ from monai.inferers.utils import sliding_window_inference
 
 from promptlesion.autoencoder.perceptual import build_perceptual_loss
 from promptlesion.baselines.lesion_batches import LesionBatches
-from promptlesion.check.workload import Bench, autoencoder_step, segmentation_step
+from promptlesion.check.workload import Bench, autoencoder_step, diffusion_step, segmentation_step
+from promptlesion.config import Config
 from promptlesion.data.cache import CachedCase
 from promptlesion.data.patch_batches import PatchBatches
 from promptlesion.data.spec import DatasetSpec
+from promptlesion.diffusion.config import DiffusionConfig
 from promptlesion.segmentation.inference import predict_scores
 from promptlesion.segmentation.mixing import mixed_batches
 from promptlesion.segmentation.network import build_segmentation_network
-from promptlesion.training.device import place
+from promptlesion.training.device import place, send
 from promptlesion.training.prefetch import prefetched
+from promptlesion.training.seeding import numpy_generator, torch_generator
 from timing.clock import Work, wait
 from timing.lesion import small_data
 from timing.made_up import LABELS
 from timing.suite import PRECISIONS, Suite
+from timing.training import made_up_lesions
 
 PART, WAITING, PREDICTION = "patches", "waiting", "prediction"
-_NUM_STEPS = 3
+_NUM_STEPS, _NUM_LATENTS = 3, 32
 _MOST_WAITING = 0.05
 
 
 def measure_patches(suite: Suite) -> None:
     """Time the drawing of a batch of every loop, one batch after another."""
-    for name, cases, spec in suite.datasets(small_data(suite)):
-        for loop, draw in _loops(suite, cases, spec).items():
+    for name, cases, spec in suite.datasets():
+        for loop, draw in _loops(suite.config, cases, spec).items():
             steps = iter(range(10**6))
             suite.compare(PART, f"{loop}, {name}", {"ours": lambda: draw(next(steps))}, precision="-")  # noqa: B023
 
 
-def _loops(suite: Suite, cases: list[CachedCase], spec: DatasetSpec) -> dict[str, Callable[[int], object]]:
-    config = suite.config
+def _loops(config: Config, cases: list[CachedCase], spec: DatasetSpec) -> dict[str, Callable[[int], object]]:
     first = PatchBatches(
         cases,
         spec=spec,
@@ -56,8 +59,11 @@ def _loops(suite: Suite, cases: list[CachedCase], spec: DatasetSpec) -> dict[str
 
 
 def measure_waiting(suite: Suite) -> None:
-    """Let loops draw as training does, ahead of the steps, and see how long every step waits for its batch."""
-    config, hardware = suite.config, suite.config.hardware
+    """Let loops draw as training does, ahead of the steps, and see how long every step waits for its batch.
+
+    What a step takes and what is drawn for it both follow the batch, so that small ones show the share.
+    """
+    config, hardware = _with_small_batches(suite), suite.config.hardware
     bench = Bench(suite.device, is_counted=False)
     first = autoencoder_step(
         config.autoencoder,
@@ -70,14 +76,49 @@ def measure_waiting(suite: Suite) -> None:
         config.segmentation, patch_voxels=config.segmentation.patch_voxels, num_labels=len(LABELS), bench=bench
     )
     steps = {"autoencoder": first, "segmentation": third}
-    for name, cases, spec in suite.datasets(small_data(suite)):
-        for loop, draw in _loops(suite, cases, spec).items():
-            step = steps.get(loop.split(",")[0])
-            if step is None:
-                continue
-            waited, seconds = waiting_share(draw, step, num_batches=hardware.prefetch_batches, device=suite.device)
-            text = f"{loop}, {name}: share of a step's {seconds:.2f} s that waits for data"
-            suite.show(5, text, waited, _MOST_WAITING, is_least=False)
+    loops: list[tuple[str, Callable[[int], object], Work]] = []
+    for name, cases, spec in suite.datasets():
+        for loop, draw in _loops(config, cases, spec).items():
+            if (step := steps.get(loop.split(",")[0])) is not None:
+                loops.append((f"{loop}, {name}", draw, step))
+    second = diffusion_step(config, patch_voxels=config.diffusion.patch_voxels, num_types=len(LABELS) - 2, bench=bench)
+    loops.append((f"diffusion, batch {config.diffusion.batch_size}", _latents_draw(suite, config.diffusion), second))
+    warmed_up: list[Work] = []
+    for name, draw, step in loops:
+        if step not in warmed_up:
+            step()
+            warmed_up.append(step)
+        waited, seconds = waiting_share(draw, step, num_batches=hardware.prefetch_batches, device=suite.device)
+        text = f"{name}: share of a step's {seconds:.2f} s that waits for data"
+        suite.show(5, text, waited, _MOST_WAITING, is_least=False)
+
+
+def _with_small_batches(suite: Suite) -> Config:
+    config = suite.config
+    most = {"autoencoder": 1, "diffusion": 1, "segmentation": 3}
+    return config.model_copy(
+        update={
+            name: stage.model_copy(update={"batch_size": suite.few(stage.batch_size, batch)})
+            for name, batch in most.items()
+            for stage in [getattr(config, name)]
+        }
+    )
+
+
+def _latents_draw(suite: Suite, config: DiffusionConfig) -> Callable[[int], object]:
+    """Return the drawing of a batch of stage 2: latents that are there, their conditioning, and noise for them."""
+    latents = made_up_lesions(suite, _NUM_LATENTS).kept_on(suite.device)
+
+    def draw(step: int) -> object:
+        chooser, generator = numpy_generator(0, "choice", step), torch_generator(0, "noise", step)
+        chosen = chooser.integers(len(latents), size=config.batch_size).tolist()
+        clean, conditioning = latents.batch(chosen, suite.device)
+        level = torch.randint(config.num_levels, (config.batch_size,), generator=generator)
+        noise = torch.randn(clean.shape, generator=generator)
+        is_dropped = torch.rand(config.batch_size, generator=generator) < config.prompt_dropout
+        return clean, conditioning, *(send(part, suite.device) for part in (level, noise, is_dropped))
+
+    return draw
 
 
 def waiting_share(
@@ -85,11 +126,12 @@ def waiting_share(
 ) -> tuple[float, float]:
     """Return the share of a loop's time that waits for a batch, and a step's seconds, by the wall clock.
 
-    The first step starts the threads and is left out.
+    The first batches, drawn while the threads started, are passed over: a loop that waits would live on them for a
+    while. So is the step that follows them; it was warmed up before.
     """
-    step()
-    batches = prefetched(draw, range(_NUM_STEPS + 1), num_batches=num_batches)
-    next(batches)
+    batches = prefetched(draw, range(num_batches + 1 + _NUM_STEPS), num_batches=num_batches)
+    for _ in range(num_batches + 1):
+        next(batches)
     step()
     wait(device)
     started, waited = time.perf_counter(), 0.0
@@ -104,10 +146,10 @@ def waiting_share(
 
 
 def measure_prediction(suite: Suite) -> None:
-    """Time the prediction of a scan of two by two by one and a half patches, beside MONAI's with the plain network."""
+    """Time the prediction of a scan of one and a half patches, two windows, beside MONAI's with the plain network."""
     config, (dataset, _) = suite.config.segmentation, small_data(suite)
     edge = config.patch_voxels
-    scan = np.random.default_rng(0).integers(-200, 800, (2 * edge, 2 * edge, 3 * edge // 2)).astype(np.int16)
+    scan = np.random.default_rng(0).integers(-200, 800, (3 * edge // 2, edge, edge)).astype(np.int16)
     torch.manual_seed(0)
     networks = [
         build_segmentation_network(config, len(LABELS)).requires_grad_(requires_grad=False).eval() for _ in "12"
@@ -128,7 +170,7 @@ def measure_prediction(suite: Suite) -> None:
             )
         }
         if precision == "float32":
-            forms["MONAI, plain network"] = partial(_plain_prediction, suite, plain, scan)
+            forms["plain network, MONAI's windows"] = partial(_plain_prediction, suite, plain, scan)
         suite.compare(PREDICTION, f"{' x '.join(map(str, scan.shape))} voxels", forms, precision=precision, width=width)
 
 

@@ -1,8 +1,8 @@
 """What all parts of the suite share: the settings, the machine's own ceiling, rows, and what they must show."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -12,14 +12,19 @@ from torch import Tensor
 
 from promptlesion.config import Config
 from promptlesion.data.cache import CachedCase, build_cache
-from promptlesion.data.dataset import Dataset, open_dataset
+from promptlesion.data.dataset import open_dataset
+from promptlesion.data.phantom import write_phantom_dataset
 from promptlesion.data.spec import DatasetSpec
 from promptlesion.training.device import Precision, autocast, resolve_precision
 from timing.clock import Timing, Work, take_turns, timed
 
 PRECISIONS: tuple[Precision, ...] = ("bfloat16", "float32")
+SHARE_OF_OTHER_PRECISION = 1 / 8
+"""Of the longest run: what larger batches may take in the precision that is not in use; batch 1 shows the ratio."""
 _CONVOLVED_VOXELS = {64: 24, 32: 48, 16: 96}
 """Edge of the map that a convolution of so many channels is measured on: those of the networks at 96 voxels."""
+_CALLS_AT_ONCE = 20
+"""Of a small piece of work on a GPU: launching one and waiting for it would take as long as the work itself."""
 _COPIED_BYTES = _LARGEST_BYTES = 2**28
 
 
@@ -79,10 +84,10 @@ class Suite:
     """For the rounds of one comparison."""
     longest_run: float
     """Seconds of a run; what would take longer is left out, and said so."""
-    data: Path | None = None
-    """A dataset folder to draw patches from as well."""
+    data: Sequence[tuple[Path, Path | None]] = ()
+    """Dataset folders to draw patches from as well, each with another `lesions.toml` than its own or none."""
     is_whole: bool = False
-    """Whether references of 400 steps are run, not extrapolated."""
+    """Whether all is run that is else extrapolated (400 steps) or cut short on a CPU (batches)."""
     notes: list[str] = field(default_factory=list)
     """What was left out, and why."""
     rows: list[Row] = field(default_factory=list)
@@ -100,6 +105,7 @@ class Suite:
         precision: str,
         width: int | None = None,
         facts: Mapping[str, Mapping[str, object]] | None = None,
+        flops: float | None = None,
     ) -> list[Row]:
         """Time forms of the same work, the first of them ours, and keep and return their rows.
 
@@ -110,8 +116,11 @@ class Suite:
             precision: of all of them.
             width: channels of the convolution they are held against; None where there is none to compare with.
             facts: more to say of a form.
+            flops: operations of each form, where the counter cannot see them.
         """
         timings = take_turns(forms, device=self.device, seconds=self.seconds)
+        if flops is not None:
+            timings = {form: replace(timing, flops=flops) for form, timing in timings.items()}
         ceiling = self.ceiling(width, precision) if width is not None else None
         rows = [
             Row(part, what, form, precision, timing, ceiling, (facts or {}).get(form, {}))
@@ -128,12 +137,23 @@ class Suite:
         """Return the shortest that a row of the suite took, if there is one."""
         return min((r.timing.seconds for r in self.rows if (r.part, r.what) == (part, what)), default=None)
 
-    def is_too_long(self, what: str, seconds: float) -> bool:
-        """Whether work would take too long; then it is noted."""
-        if seconds <= self.longest_run:
+    def is_too_long(self, what: str, seconds: float, *, share: float = 1.0) -> bool:
+        """Whether work would take longer than a share of the longest run; then it is noted."""
+        if seconds <= share * self.longest_run:
             return False
         self.notes.append(f"{what}: left out, a run would take about {seconds:.0f} s")
         return True
+
+    def is_spare(self, part: str, what: str, precision: str, configured: Precision) -> bool:
+        """Whether a row in float32 is left out: nobody asked for it, and twice what bfloat16 took is too long."""
+        done = self.seconds_of(part, what)
+        if precision != "float32" or self.chosen(configured) == "float32" or done is None:
+            return False
+        return self.is_too_long(f"{part}: {what}, float32", 2 * done)
+
+    def few(self, batch: int, most: int) -> int:
+        """Return a batch, on a CPU cut to so many: a step on more of them takes longer and shows nothing else."""
+        return batch if self.is_whole or self.device.type != "cpu" else min(batch, most)
 
     def autocast(self, precision: str) -> AbstractContextManager[object]:
         """Return the context of a precision."""
@@ -143,12 +163,14 @@ class Suite:
         """Return what a configured precision comes to on this machine."""
         return "bfloat16" if resolve_precision(self.device, precision) is torch.bfloat16 else "float32"
 
-    def datasets(self, made_up: tuple[Dataset, list[CachedCase]]) -> list[tuple[str, list[CachedCase], DatasetSpec]]:
-        """Return what patches are drawn from: made-up scans, and a dataset where one was given."""
-        found = [("made-up scans", made_up[1], made_up[0].spec)]
-        if self.data is not None:
-            dataset = open_dataset(self.data)
-            found.append((self.data.name, build_cache(dataset, self.folder / "given"), dataset.spec))
+    def datasets(self) -> list[tuple[str, list[CachedCase], DatasetSpec]]:
+        """Return what patches are drawn from: two subjects of the phantom, and the datasets that were given."""
+        phantom = self.folder / "phantom"
+        write_phantom_dataset("five", num_cases=2, seed=0, out=phantom)
+        found = []
+        for number, (root, lesions) in enumerate([(phantom, None), *self.data]):
+            dataset = open_dataset(root, lesions)
+            found.append((root.name, build_cache(dataset, self.folder / f"prepared-{number}"), dataset.spec))
         return found
 
     def ceiling(self, width: int, precision: str) -> float:
@@ -194,11 +216,17 @@ def copy_rate(device: torch.device) -> float:
 
 
 def _fastest(run: Work, device: torch.device, seconds: float = 0.2) -> float:
+    calls = _CALLS_AT_ONCE if device.type == "cuda" else 1
+
+    def several() -> None:
+        for _ in range(calls):
+            run()
+
     run()
     found: list[float] = []
     while len(found) < 3 or (sum(found) < seconds and len(found) < 100):
-        found.append(timed(run, device))
-    return min(found)
+        found.append(timed(several, device))
+    return min(found) / calls
 
 
 def ratio(rows: list[Row], reference: str, ours: str = "ours") -> float:

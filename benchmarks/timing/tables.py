@@ -28,7 +28,7 @@ def write_tables(out: Path, suite: Suite, *, preset: str, took: Mapping[str, flo
         "ceilings_flop_rate": ceilings,
         "copy_bytes_per_second": copied,
         "must_show": [{**vars(show), "is_met": show.is_met} for show in suite.shows],
-        "rows": [row.as_json() for row in suite.rows],
+        "rows": [{**row.as_json(), "times_plain_float32": times_plain(row, suite.rows)} for row in suite.rows],
         "notes": suite.notes,
         "profiles": suite.profiles,
         "seconds_of_parts": dict(took),
@@ -61,9 +61,9 @@ def _shown(suite: Suite) -> list[str]:
 
 def _table(rows: Sequence[Row]) -> list[str]:
     lines = [
-        "| what | form | precision | seconds: median (fastest to slowest) | repeats | times ours | GFLOP | GFLOP/s "
-        "| of the ceiling | extra MiB | |",
-        "|" + "---|" * 11,
+        "| what | form | precision | seconds: median (fastest to slowest) | repeats | times ours "
+        "| times plain float32 | GFLOP | GFLOP/s | of the ceiling | extra MiB | |",
+        "|" + "---|" * 12,
     ]
     for row in rows:
         timing = row.timing
@@ -76,6 +76,7 @@ def _table(rows: Sequence[Row]) -> list[str]:
             f"{_short(timing.seconds)} ({_short(timing.fastest)} to {_short(timing.slowest)})",
             str(timing.repeats),
             f"{timing.fastest / ours:.2f}",
+            "-" if (plain := times_plain(row, rows)) is None else f"{plain:.2f}",
             "-" if timing.flops is None else f"{timing.flops / _GIGA:.1f}",
             "-" if timing.flop_rate is None else f"{timing.flop_rate / _GIGA:.0f}",
             "-" if row.share is None else f"{100 * row.share:.0f} %",
@@ -84,6 +85,13 @@ def _table(rows: Sequence[Row]) -> list[str]:
         ]
         lines.append("| " + " | ".join(cells) + " |")
     return lines
+
+
+def times_plain(row: Row, rows: Sequence[Row]) -> float | None:
+    """Return how many times faster a row is than the plain network in float32, if that was timed on the same work."""
+    plain = (other for other in rows if other.what == row.what and other.form.startswith("plain"))
+    found = next(plain, None)
+    return None if found is None else found.timing.fastest / row.timing.fastest
 
 
 def _short(value: object) -> str:

@@ -27,9 +27,12 @@ def measure_diffusion(suite: Suite) -> None:
     dataset, cases = small_data(suite)
     promptlesion_run(suite)
     plain_run(suite)
-    latents = _latents(suite)
+    latents = made_up_lesions(suite, _NUM_LATENTS)
     for precision in PRECISIONS:
         settings = config.diffusion.model_copy(update={"precision": precision})
+        what = f"training step, batch {settings.batch_size}"
+        if suite.is_spare(PART, what, precision, config.diffusion.precision):
+            continue
         step = diffusion_step(
             config.model_copy(update={"diffusion": settings}),
             patch_voxels=settings.patch_voxels,
@@ -48,20 +51,20 @@ def measure_diffusion(suite: Suite) -> None:
             step()  # noqa: B023
 
         forms = {"ours": cached, "encoding in the loop": encoded}
-        what = f"training step, batch {settings.batch_size}"
         rows = suite.compare(PART, what, forms, precision=precision, width=settings.channels[0])
         if precision == suite.chosen(config.diffusion.precision):
             text = f"diffusion training with cached latents, {precision}: times the steps of encoding in the loop"
             suite.show(4, text, ratio(rows, "encoding in the loop"), _LEAST_SPEED_UP)
 
 
-def _latents(suite: Suite) -> LesionLatents:
+def made_up_lesions(suite: Suite, number: int) -> LesionLatents:
+    """Return so many encoded lesions as stage 2 keeps them, of two types."""
     autoencoder = suite.config.autoencoder
     edge = suite.config.diffusion.patch_voxels // autoencoder.downsampling
-    shape = (_NUM_LATENTS, autoencoder.latent_channels, edge, edge, edge)
+    shape = (number, autoencoder.latent_channels, edge, edge, edge)
     clean = torch.randn(shape).half()
-    mask = torch.zeros(_NUM_LATENTS, 1, edge, edge, edge).half()
-    return LesionLatents(clean, clean.clone(), mask, torch.arange(_NUM_LATENTS) % 2)
+    mask = torch.zeros(number, 1, edge, edge, edge).half()
+    return LesionLatents(clean, clean.clone(), mask, torch.arange(number) % 2)
 
 
 @torch.no_grad()
@@ -95,7 +98,8 @@ def measure_segmentation(suite: Suite) -> None:
     """Time a training step of stage 3."""
     for precision in PRECISIONS:
         config = suite.config.segmentation.model_copy(update={"precision": precision})
-        if suite.is_too_long(f"{SEGMENTATION}: training step, {precision}", _guess_s(suite, precision)):
+        what = f"training step, {config.network}, batch {config.batch_size}"
+        if suite.is_spare(SEGMENTATION, what, precision, suite.config.segmentation.precision):
             continue
         step = segmentation_step(
             config,
@@ -104,12 +108,4 @@ def measure_segmentation(suite: Suite) -> None:
             bench=Bench(suite.device, is_counted=False),
         )
         width = config.channels[0] if config.channels else 32
-        what = f"training step, {config.network}, batch {config.batch_size}"
         suite.compare(SEGMENTATION, what, {"ours": step}, precision=precision, width=width)
-
-
-def _guess_s(suite: Suite, precision: str) -> float:
-    """Twice what the other precision took, if it was timed: float32 is at most that slow."""
-    config = suite.config.segmentation
-    done = suite.seconds_of(SEGMENTATION, f"training step, {config.network}, batch {config.batch_size}")
-    return 2 * done if done and precision == "float32" else 0.0

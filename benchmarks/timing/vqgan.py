@@ -9,12 +9,12 @@ from torch import Tensor
 from vector_quantize_pytorch import VectorQuantize
 
 from promptlesion.autoencoder.autoencoder import build_autoencoder
-from promptlesion.autoencoder.perceptual import build_perceptual_loss
+from promptlesion.autoencoder.perceptual import PerceptualLoss, build_perceptual_loss
 from promptlesion.autoencoder.quantizer import VectorQuantizer
 from promptlesion.check.workload import Bench, autoencoder_step
-from promptlesion.training.device import place
+from promptlesion.training.device import Precision, place
 from timing.clock import Work, free_bytes
-from timing.suite import PRECISIONS, Suite, ratio
+from timing.suite import PRECISIONS, SHARE_OF_OTHER_PRECISION, Suite, ratio
 
 PART, QUANTIZER = "vqgan", "quantizer"
 BATCHES = (1, 4)
@@ -27,6 +27,14 @@ MONAI, LUCIDRAINS = "MONAI EMAQuantizer", "vector-quantize-pytorch"
 
 def measure_vqgan(suite: Suite) -> None:
     """Time encoding, decoding and training steps of the autoencoder."""
+    for precision in PRECISIONS:
+        _passes(suite, precision)
+    perceptual = build_perceptual_loss(suite.config.autoencoder, suite.device)
+    for precision in PRECISIONS:
+        _training_steps(suite, precision, perceptual)
+
+
+def _passes(suite: Suite, precision: Precision) -> None:
     config = suite.config.autoencoder
     torch.manual_seed(0)
     networks = {"ours": place(build_autoencoder(config), suite.device), "plain": build_autoencoder(config)}
@@ -34,31 +42,40 @@ def measure_vqgan(suite: Suite) -> None:
         network.to(suite.device).requires_grad_(requires_grad=False).eval()
         network.quantizer.codebook.normal_()
     edge, latent = suite.config.diffusion.patch_voxels, suite.config.diffusion.patch_voxels // config.downsampling
-    for precision in PRECISIONS:
-        for batch in BATCHES:
-            inputs = {
-                "encode": torch.rand(batch, 1, edge, edge, edge, device=suite.device),
-                "decode": torch.randn(batch, config.latent_channels, latent, latent, latent, device=suite.device),
-            }
-            for name, given in inputs.items():
-                forms = {"ours": partial(_pass, suite, precision, getattr(networks["ours"], name), given)}
-                if precision == "float32":
-                    forms["plain"] = partial(_pass, suite, precision, getattr(networks["plain"], name), given)
-                suite.compare(PART, f"{name}, batch {batch}", forms, precision=precision, width=config.widths[0])
-    perceptual = build_perceptual_loss(config, suite.device)
-    for precision in PRECISIONS:
-        chosen = config.model_copy(update={"precision": precision})
-        for is_adversarial in (False, True):
-            step = autoencoder_step(
-                chosen,
-                perceptual,
-                patch_voxels=config.patch_voxels,
-                is_adversarial=is_adversarial,
-                bench=Bench(suite.device, is_counted=False),
-            )
-            told = "with discriminators" if is_adversarial else "without"
-            what = f"training step, batch {config.batch_size}, {told}"
-            suite.compare(PART, what, {"ours": step}, precision=precision, width=config.widths[0])
+    share = 1.0 if precision == suite.chosen(config.precision) else SHARE_OF_OTHER_PRECISION
+    one = 0.0
+    for batch in BATCHES:
+        if suite.is_too_long(f"{PART}: batch {batch}, {precision}", batch * one, share=share):
+            continue
+        inputs = {
+            "encode": torch.rand(batch, 1, edge, edge, edge, device=suite.device),
+            "decode": torch.randn(batch, config.latent_channels, latent, latent, latent, device=suite.device),
+        }
+        for name, given in inputs.items():
+            forms = {"ours": partial(_pass, suite, precision, getattr(networks["ours"], name), given)}
+            if precision == "float32":
+                forms["plain"] = partial(_pass, suite, precision, getattr(networks["plain"], name), given)
+            what = f"{name}, batch {batch}"
+            rows = suite.compare(PART, what, forms, precision=precision, width=config.widths[0])
+            one = max(one, rows[0].timing.seconds / batch)
+
+
+def _training_steps(suite: Suite, precision: Precision, perceptual: PerceptualLoss | None) -> None:
+    config = suite.config.autoencoder
+    chosen = config.model_copy(update={"precision": precision, "batch_size": suite.few(config.batch_size, 1)})
+    for is_adversarial in (False, True):
+        if not is_adversarial and precision != suite.chosen(config.precision):
+            continue  # the longer step is enough to show the other precision
+        step = autoencoder_step(
+            chosen,
+            perceptual,
+            patch_voxels=config.patch_voxels,
+            is_adversarial=is_adversarial,
+            bench=Bench(suite.device, is_counted=False),
+        )
+        told = "with discriminators" if is_adversarial else "without"
+        what = f"training step, batch {chosen.batch_size}, {told}"
+        suite.compare(PART, what, {"ours": step}, precision=precision, width=config.widths[0])
 
 
 @torch.no_grad()
@@ -71,7 +88,7 @@ def measure_quantizer(suite: Suite) -> None:
     """Time the three quantizers on the same tokens and codes, training and not, and compare their codes."""
     config = suite.config.autoencoder
     edge = suite.config.diffusion.patch_voxels // config.downsampling
-    patches = config.batch_size
+    patches = suite.few(config.batch_size, 1)
     while patches > 1 and _needed(patches * edge**3, config.codebook_size) > free_bytes(suite.device):
         patches //= 2
     if patches < config.batch_size:
@@ -83,7 +100,8 @@ def measure_quantizer(suite: Suite) -> None:
     for is_training in (False, True):
         forms = quantizers(latent, config.codebook_size, is_training=is_training)
         name = f"{'training' if is_training else 'evaluation'}, {tokens} tokens, {config.codebook_size} codes"
-        rows = suite.compare(QUANTIZER, name, forms, precision="float32")
+        flops = 2.0 * tokens * config.codebook_size * (config.latent_channels + 1)
+        rows = suite.compare(QUANTIZER, name, forms, precision="float32", flops=flops)
         own_mib = rows[0].timing.extra_mib
         for row in rows[1:]:
             suite.show(3, f"quantizer, {name}: times faster than {row.form}", ratio(rows, row.form), _LEAST_SPEED_UP)

@@ -4,7 +4,7 @@ import json
 import math
 import runpy
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -59,10 +59,10 @@ def typer_app(script: str) -> Any:
     return app
 
 
-def suite_of(out: Path, *parts: str) -> dict[str, Any]:
+def suite_of(out: Path, *parts: str, more: Sequence[str] = ()) -> dict[str, Any]:
     asked = [argument for part in parts for argument in ("--only", part)]
     options = ["--preset", "demo", *SETTINGS, "--seconds", "0", "--device", "cpu", "--out", str(out)]
-    result = CliRunner().invoke(typer_app("speed.py"), [*options, *asked], catch_exceptions=False)
+    result = CliRunner().invoke(typer_app("speed.py"), [*options, *asked, *more], catch_exceptions=False)
     assert result.exit_code == 0, result.output
     assert (out / "speed.md").read_text(encoding="utf-8").startswith("# Speed")
     content: dict[str, Any] = json.loads((out / "speed.json").read_text(encoding="utf-8"))
@@ -122,11 +122,35 @@ def test_the_quantizers_agree(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_the_command_line_starts_without_torch(tmp_path: Path) -> None:
+    content = suite_of(tmp_path, "startup")
+    assert forms_of(content, "startup") == {("promptlesion --help", "ours"), ("promptlesion config show", "ours")}
+    assert not any(row["facts"]["imports_torch"] for row in content["rows"])
+
+
+@pytest.mark.slow
+def test_patches_are_drawn_from_a_given_dataset(tmp_path: Path) -> None:
+    from timing.made_up import write_dataset
+
+    given, spec = tmp_path / "given", tmp_path / "elsewhere.toml"
+    write_dataset(given, num_cases=2, shape=(40, 36, 32))
+    (given / "lesions.toml").rename(spec)
+    content = suite_of(tmp_path / "out", "patches", more=["--data", str(given), "--lesions", str(spec)])
+    names = {what.split(", ")[2] for what, _ in forms_of(content, "patches")}
+    assert names == {"phantom", "given"}
+
+
+@pytest.mark.slow
 def test_waiting_and_cohorts_are_measured(tmp_path: Path) -> None:
     content = suite_of(tmp_path, "waiting", "cohort")
     waiting = [show for show in content["must_show"] if show["number"] == 5]
-    assert len(waiting) == 2 and all(0 <= show["value"] <= 1 for show in waiting)
-    assert [show["number"] for show in content["must_show"] if show["number"] == 6] == [6, 6]
+    assert all(0 <= show["value"] <= 1 for show in waiting)
+    assert [show["what"].split(":")[0] for show in waiting] == [
+        "autoencoder, batch 1, phantom",
+        "segmentation, batch 2, phantom",
+        "diffusion, batch 1",
+    ]
+    assert [show["number"] for show in content["must_show"] if show["number"] == 6] == [6]
     assert len(forms_of(content, "cohort")) == 2
 
 
@@ -211,6 +235,36 @@ def test_a_must_show_is_met_from_its_threshold_on() -> None:
     assert Show(5, "", 0.05, 0.05, is_least=False).is_met and not Show(5, "", 0.06, 0.05, is_least=False).is_met
 
 
+def test_rows_are_held_against_the_plain_network_in_float32() -> None:
+    from timing.clock import Timing
+    from timing.suite import Row
+    from timing.tables import times_plain
+
+    def row(what: str, form: str, precision: str, seconds: float) -> Row:
+        return Row("vqgan", what, form, precision, Timing(seconds, seconds, seconds, 1, None, None))
+
+    rows = [row("encode", "ours", "bfloat16", 2.0), row("encode", "ours", "float32", 4.0)]
+    rows += [row("encode", "plain", "float32", 6.0), row("decode", "ours", "bfloat16", 1.0)]
+    assert [times_plain(own, rows) for own in rows] == [3.0, 1.5, 1.0, None]
+
+
+def test_the_other_precision_is_left_out_where_it_takes_long() -> None:
+    from timing.clock import Timing
+    from timing.suite import Row, Suite
+
+    from promptlesion.config import resolve_config
+
+    suite = Suite(resolve_config(preset="demo"), CPU, Path(), seconds=0, longest_run=12)
+    suite.rows.append(Row("a", "b", "ours", "bfloat16", Timing(7, 7, 7, 1, None, None)))
+    assert suite.is_spare("a", "b", "float32", "bfloat16")
+    assert suite.notes == ["a: b, float32: left out, a run would take about 14 s"]
+    assert not suite.is_spare("a", "b", "float32", "float32")
+    assert not suite.is_spare("a", "b", "bfloat16", "bfloat16")
+    assert not suite.is_spare("a", "c", "float32", "bfloat16")
+    assert suite.few(12, 3) == 3 and suite.few(2, 3) == 2
+    assert suite.is_too_long("d", 2.0, share=1 / 8) and not suite.is_too_long("d", 2.0)
+
+
 def test_growth_is_the_exponent_between_the_largest_sizes() -> None:
     from timing.growing import Point
 
@@ -221,6 +275,8 @@ def test_growth_is_the_exponent_between_the_largest_sizes() -> None:
     assert exponent(sizes[:1], [1.0]) is None
     lines = table([Point("cases", "open", size, 2e-3 * size**2, None, 3 * size) for size in sizes])
     assert lines[2:] == ["| cases | open | 10, 100, 1000 | 0.2, 20, 2e+03 | 2.00 | - | - | 30, 300, 3000 | 1.00 |"]
+    lines = table([Point("cases", "open", size, 1.0, None, 3 * size if size < 1000 else None) for size in sizes])
+    assert lines[2:] == ["| cases | open | 10, 100, 1000 | 1, 1, 1 | 0.00 | - | - | 30, 300, - | 1.00 |"]
 
 
 def test_calls_are_counted_and_memory_is_that_of_the_work(tmp_path: Path) -> None:
@@ -234,6 +290,8 @@ def test_calls_are_counted_and_memory_is_that_of_the_work(tmp_path: Path) -> Non
     assert found.calls >= 100
     assert found.mib == pytest.approx(8, abs=1)
     assert not list(tmp_path.iterdir())
+    timed = measured("cases", "work", 3, work, tmp_path, is_counted=False)
+    assert timed.calls is None and timed.mib is None and timed.seconds >= 0
 
 
 @pytest.mark.slow
