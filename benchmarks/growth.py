@@ -90,11 +90,12 @@ def table(points: Sequence["Point"]) -> list[str]:
 def draw(points: Sequence["Point"], path: Path) -> None:
     """Draw seconds against size, a panel for every axis."""
     from matplotlib.figure import Figure
+    from matplotlib.ticker import NullLocator
 
     from promptlesion.evaluation.figures import save_figure
 
     axes = list(dict.fromkeys(point.axis for point in points))
-    figure = Figure(figsize=(4.2 * len(axes), 3.6), layout="constrained")
+    figure = Figure(figsize=(3.4 * len(axes), 5.0), layout="constrained")
     for index, axis in enumerate(axes, start=1):
         panel = figure.add_subplot(1, len(axes), index)
         for work in dict.fromkeys(point.work for point in points if point.axis == axis):
@@ -102,8 +103,11 @@ def draw(points: Sequence["Point"], path: Path) -> None:
             panel.loglog([p.size for p in own], [max(p.seconds, 1e-6) for p in own], marker="o", label=work)
         panel.set_xlabel(axis)
         panel.set_ylabel("seconds")
-        panel.grid(visible=True, which="both", alpha=0.3)
-        panel.legend(fontsize=7)
+        sizes = sorted({point.size for point in points if point.axis == axis})
+        panel.set_xticks(sizes, [f"{size:g}" for size in sizes])
+        panel.xaxis.set_minor_locator(NullLocator())
+        panel.grid(visible=True, alpha=0.3)
+        panel.legend(fontsize=7, loc="upper center", bbox_to_anchor=(0.5, -0.16))
     save_figure(figure, path)
 
 
