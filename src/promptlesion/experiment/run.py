@@ -31,7 +31,7 @@ from promptlesion.experiment.estimate import estimate_cells
 from promptlesion.experiment.report import write_experiment
 from promptlesion.experiment.results import ExperimentResults
 from promptlesion.experiment.work import Experiment, do
-from promptlesion.synthesis.share import lock_if_free
+from promptlesion.synthesis.share import lock_if_free, locked
 from promptlesion.synthesis.workers import worker_device
 from promptlesion.training.atomic import write_text
 from promptlesion.training.device import resolve_device
@@ -102,7 +102,8 @@ def run_experiment(
         for _ in _worked(board, experiment, num_workers, failures):
             draw()
         draw()
-    results = write_experiment(experiment, asked, command=command, failures=failures)
+    with locked(experiment.out / _LOCKS_FOLDER / "report.lock"):  # several commands may end at once
+        results = write_experiment(experiment, asked, command=command, failures=failures)
     return results, failures
 
 
