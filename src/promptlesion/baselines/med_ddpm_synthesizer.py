@@ -18,7 +18,7 @@ from promptlesion.data.spec import DatasetSpec
 from promptlesion.data.volume import Volume
 from promptlesion.diffusion.bound_network import cast_weights
 from promptlesion.diffusion.recorded_network import StepRecorder
-from promptlesion.diffusion.sampler import NoiseSource, sample_ancestral, sample_ddim, sample_dpm_solver
+from promptlesion.diffusion.sampler import NoiseSource, sample
 from promptlesion.prompt.encoders import masks_by_type
 from promptlesion.synthesis.batch import lesions_at_once
 from promptlesion.synthesis.config import SynthesisConfig
@@ -110,10 +110,14 @@ class MedDDPMSynthesizer:
         start, levels = noise.draw(), schedule.spaced_levels(self.config.num_steps)
         with autocast(self.device, self.model.config.precision):
             denoise = self.model.denoiser.bound(labels, levels, recorder=self.recorder)
-            if self.config.sampler == "ancestral":
-                return sample_ancestral(start, schedule=schedule, levels=levels, denoise=denoise, noise=noise)
-            sample = sample_ddim if self.config.sampler == "ddim" else sample_dpm_solver
-            return sample(start, schedule=schedule, levels=levels, denoise=denoise)
+            return sample(
+                start,
+                sampler=self.config.sampler,
+                schedule=schedule,
+                levels=levels,
+                denoise=denoise,
+                noise=noise,
+            )
 
 
 def load_med_ddpm_synthesizer(

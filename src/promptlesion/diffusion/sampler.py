@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import pairwise
+from typing import Literal
 
 import torch
 from jaxtyping import Float
@@ -46,6 +47,25 @@ class NoiseSource:
 
     def _randn(self, generator: torch.Generator) -> Tensor:
         return torch.randn(self._shape, generator=generator)
+
+
+def sample(
+    start: Float[Tensor, "batch channel x y z"],
+    *,
+    sampler: Literal["ancestral", "ddim", "dpm-solver++"],
+    schedule: NoiseSchedule,
+    levels: Sequence[int],
+    denoise: Denoise,
+    noise: NoiseSource,
+    reinject: Reinject | None = None,
+) -> Float[Tensor, "batch channel x y z"]:
+    """Walk the levels with the sampler of that name; the arguments are those of `sample_ancestral`."""
+    if sampler == "ancestral":
+        return sample_ancestral(
+            start, schedule=schedule, levels=levels, denoise=denoise, noise=noise, reinject=reinject
+        )
+    walk = sample_ddim if sampler == "ddim" else sample_dpm_solver
+    return walk(start, schedule=schedule, levels=levels, denoise=denoise, reinject=reinject)
 
 
 def sample_ancestral(

@@ -26,11 +26,8 @@ from promptlesion.diffusion.recorded_network import StepRecorder
 from promptlesion.diffusion.sampler import (
     NoiseSource,
     Reinject,
-    sample_ancestral,
-    sample_ddim,
-    sample_dpm_solver,
+    sample,
 )
-from promptlesion.diffusion.schedule import Denoise
 from promptlesion.diffusion.train import TrainedDiffusion, load_diffusion
 from promptlesion.synthesis.batch import lesions_at_once
 from promptlesion.synthesis.config import SynthesisConfig
@@ -282,18 +279,16 @@ class PromptLesionSynthesizer:
             denoise = denoiser.bound(
                 conditioning, levels, guidance_scale=self.config.guidance_scale, recorder=self.recorder
             )
-            return network.decode(self._walk(start, levels, noise, denoise, reinject))
-
-    def _walk(
-        self, start: Tensor, levels: list[int], noise: NoiseSource, denoise: Denoise, reinject: Reinject | None
-    ) -> Tensor:
-        schedule = self.model.denoiser.schedule
-        if self.config.sampler == "ancestral":
-            return sample_ancestral(
-                start, schedule=schedule, levels=levels, denoise=denoise, noise=noise, reinject=reinject
+            latent = sample(
+                start,
+                sampler=self.config.sampler,
+                schedule=denoiser.schedule,
+                levels=levels,
+                denoise=denoise,
+                noise=noise,
+                reinject=reinject,
             )
-        sample = sample_ddim if self.config.sampler == "ddim" else sample_dpm_solver
-        return sample(start, schedule=schedule, levels=levels, denoise=denoise, reinject=reinject)
+            return network.decode(latent)
 
 
 def _noise(
