@@ -26,14 +26,14 @@ def distance_mm(mask: np.ndarray) -> np.ndarray:
     return np.array(distances).reshape(mask.shape)
 
 
-def test_the_weight_is_one_inside_and_a_squared_cosine_of_the_distance_outside(
+def test_the_weight_is_one_inside_and_a_cosine_to_the_fourth_of_the_distance_outside(
     mask: np.ndarray, distance_mm: np.ndarray
 ) -> None:
     weight = edge_weight(mask, spacing_mm=SPACING_MM, edge_mm=EDGE_MM)
     assert (weight[mask] == 1).all()
     assert (weight[distance_mm >= EDGE_MM] == 0).all()
     outside = (distance_mm > 0) & (distance_mm < EDGE_MM)
-    np.testing.assert_allclose(weight[outside], np.cos(np.pi / 2 * distance_mm[outside] / EDGE_MM) ** 2, atol=1e-9)
+    np.testing.assert_allclose(weight[outside], np.cos(np.pi / 2 * distance_mm[outside] / EDGE_MM) ** 4, atol=1e-9)
     order = np.argsort(distance_mm, axis=None)
     assert (np.diff(weight.ravel()[order]) <= 1e-9).all()
 
