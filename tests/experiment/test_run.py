@@ -61,9 +61,26 @@ def test_an_experiment_fails_in_parts_goes_on_and_is_not_done_twice(
     assert written_at(out) == done
 
     _check_dice(out, results)
+    _check_training_dice(out, results)
     other = replace(tiny_experiment, seed=1)
     with pytest.raises(RunError, match="expected a run with the asked-for settings; found one with other"):
         run_experiment(other, asked, command="promptlesion experiment")
+
+
+def _check_training_dice(out: Path, results: ExperimentResults) -> None:
+    """Real scans alone are also scored on the two scans they train on, and on no other."""
+    (comparison,) = results.comparisons
+    path = out / "2-subjects" / "segmentation" / "real" / "seed-0"
+    scores = json.loads((path / "scores.json").read_text(encoding="utf-8"))
+    trained_on, held_out = ({score["case"] for score in scores[key]} for key in ("training_scores", "scores"))
+    card = json.loads((path / "checkpoint" / "card.json").read_text(encoding="utf-8"))
+    assert trained_on == set(card["training_cases"])
+    assert not trained_on & held_out
+    for name, dice in comparison.training_dice.items():
+        counted = [score["dice"] for score in scores["training_scores"] if score["lesion_type"] == name]
+        assert len(counted) == 2
+        assert dice == pytest.approx(sum(counted) / 2, abs=1e-9)
+    assert set(comparison.training_dice) == {"bright", "dark"}
 
 
 def _check_dice(out: Path, results: ExperimentResults) -> None:

@@ -118,6 +118,22 @@ def test_the_sentences_say_for_which_type_it_is_clear() -> None:
     )
 
 
+def test_what_more_lesions_could_add_is_training_less_held_out_dice() -> None:
+    plain = results(HELPS)
+    assert "fit" not in {table.name for table in all_tables(plain)}  # an experiment of before has no such scores
+    comparisons = tuple(
+        each.model_copy(update={"training_dice": {"calcified_plaque": 0.9, "liver_tumor": 0.65}})
+        for each in plain.comparisons
+    )
+    (fit,) = (
+        table for table in all_tables(plain.model_copy(update={"comparisons": comparisons})) if table.name == "fit"
+    )
+    assert fit.rows == (
+        ("calcified plaque", "3", "0.900", "0.500", "+0.400"),
+        ("liver tumor", "3", "0.650", "0.700", "-0.050"),
+    )
+
+
 @pytest.mark.parametrize(
     ("difference", "verdict"),
     [((0.1, 0.01, 0.2), "it helped here"), ((-0.1, -0.2, -0.01), "it did harm here"), ((0.1, -0.01, 0.2), "no clear")],

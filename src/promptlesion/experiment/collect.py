@@ -1,6 +1,6 @@
 """From the scores and measurements on disk to the results."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
 from statistics import mean
@@ -62,9 +62,19 @@ def collect_results(
     )
 
 
-def _scores(experiment: Experiment, number: int, method: str, ratio: float, seed: int) -> list[LesionScore] | None:
+def _scores(
+    experiment: Experiment, number: int, method: str, ratio: float, seed: int, *, key: str = "scores"
+) -> list[LesionScore] | None:
     path = experiment.out / segmentation_name(number, method, ratio, seed) / SCORES_FILE
-    return _SCORES.validate_python(read_json(path)["scores"]) if path.is_file() else None
+    return _SCORES.validate_python(read_json(path).get(key, [])) if path.is_file() else None
+
+
+def _training_dice(experiment: Experiment, number: int, asked: Asked, names: Sequence[str]) -> dict[str, float]:
+    """Return the Dice of real scans alone on the scans it learned from; types that none of them has are left out."""
+    trained = [_scores(experiment, number, REAL, 0.0, seed, key="training_scores") for seed in asked.seeds]
+    counted = [score for scores in trained for score in scores or () if score.num_truth_voxels]
+    found = {name: [score.dice or 0.0 for score in counted if score.lesion_type == name] for name in names}
+    return {name: mean(values) for name, values in found.items() if values}
 
 
 def _comparisons(experiment: Experiment, asked: Asked) -> Iterator[Comparison]:
@@ -95,6 +105,7 @@ def _comparisons(experiment: Experiment, asked: Asked) -> Iterator[Comparison]:
                     for method in by_method
                     if method != REAL
                 },
+                training_dice=_training_dice(experiment, number, asked, names),
                 rows=method_rows(by_method, reference=REAL, seed=experiment.seed, num_resamples=config.num_resamples),
             )
 

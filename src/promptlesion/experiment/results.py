@@ -20,6 +20,11 @@ class Comparison(_Model):
     ratio: float = Field(description="synthetic scans and patches per real one")
     num_synthetic: dict[str, float] = Field(description="painted lesions of a cohort, mean over seeds, by method")
     rows: tuple[MethodRow, ...]
+    training_dice: dict[str, float] = Field(
+        default={},
+        description="Dice of real scans alone on the scans it was trained on, by type: mean over these that have the "
+        "type, and over the seeds",
+    )
 
 
 class MethodFidelity(_Model):

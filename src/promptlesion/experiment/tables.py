@@ -12,6 +12,7 @@ from promptlesion.evaluation.palette import readable
 from promptlesion.evaluation.report import duration_text, estimate_text, signed_text
 from promptlesion.evaluation.results import Estimate, FidelityRow
 from promptlesion.experiment.results import Comparison, ExperimentResults
+from promptlesion.methods import REAL
 from promptlesion.training.atomic import write_text
 
 _METRIC_WORDS = {
@@ -57,6 +58,7 @@ def all_tables(results: ExperimentResults) -> list[Table]:
         *([dice_table(results, main)] if main else []),
         *([metric_table(main)] if main else []),
         *([size_table(main)] if main else []),
+        *([fit_table(main)] if main and main.training_dice else []),
         time_table(results),
         *(distance_table(results, key) for key in ("fid", "kid") if results.fidelity),
         *([distribution_table(results)] if results.fidelity else []),
@@ -116,6 +118,28 @@ def size_table(comparison: Comparison) -> Table:
         "By size, lesions scored one by one; the sizes of a type meet at the median diameter of its true lesions.",
         ("lesion type", "size", "method", *(_METRIC_WORDS[metric] for metric in METRICS)),
         _by_metric(rows, lambda row: (row.lesion_type, row.size)),
+    )
+
+
+def fit_table(comparison: Comparison) -> Table:
+    """Dice of real scans alone on the scans it was trained on, and on held-out ones: what more lesions could add."""
+    held_out = {
+        row.lesion_type: row.value.value
+        for row in comparison.rows
+        if (row.method, row.metric, row.size) == (REAL, "dice", ALL_SIZES)
+    }
+    body = [
+        (readable(name), str(comparison.num_lesions[name]), f"{trained:.3f}", f"{found:.3f}", f"{trained - found:+.3f}")
+        for name, trained in comparison.training_dice.items()
+        if (found := held_out.get(name)) is not None
+    ]
+    return Table(
+        "fit",
+        f"Dice of the networks trained on {comparison.num_subjects} real subjects alone, on these very scans and on "
+        "held-out ones. Where both are alike, further lesions, real or painted, have little to add, and a longer "
+        "training or a larger network has; where the first is much higher, few lesions were learned by heart.",
+        ("lesion type", "training lesions", "on training scans", "on held-out scans", "difference"),
+        tuple(body),
     )
 
 
