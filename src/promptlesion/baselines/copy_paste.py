@@ -16,7 +16,8 @@ from scipy import ndimage
 
 from promptlesion.baselines.config import CopyPasteConfig
 from promptlesion.baselines.hand_painting import EDGE_VOXELS, finer_noise, from_inside, largest_extent_mm, soft_share
-from promptlesion.data.cache import CachedCase, data_fingerprint
+from promptlesion.baselines.opening import open_run
+from promptlesion.data.cache import CachedCase
 from promptlesion.data.lesion_instances import LesionInstance, cut_instance, sphere_diameter_mm
 from promptlesion.data.lesion_statistics import LesionStatistics, measure_lesions, read_statistics, training_facts
 from promptlesion.data.spec import DatasetSpec
@@ -59,16 +60,13 @@ def train_copy_paste(
     Returns:
         The finished run.
     """
-    run = Run(
+    run = open_run(
         out,
         stage=COPY_PASTE,
-        config=config.model_dump(mode="json"),
+        train_cases=train_cases,
+        spec=spec,
+        config=config,
         seed=seed,
-        inputs={
-            "training cases": ", ".join(case.name for case in train_cases),
-            "data": data_fingerprint(train_cases),
-            "lesions": spec.model_dump_json(),
-        },
         device=resolve_device(device),
     )
     if run.is_finished:

@@ -13,14 +13,14 @@ from torch import Tensor
 
 from promptlesion.baselines.config import MedDDPMConfig
 from promptlesion.baselines.lesion_batches import LesionBatches
+from promptlesion.baselines.opening import open_run
 from promptlesion.baselines.voxel_denoiser import VoxelDenoiser, build_voxel_denoiser
-from promptlesion.data.cache import CachedCase, data_fingerprint
+from promptlesion.data.cache import CachedCase
 from promptlesion.data.lesion_statistics import LesionStatistics, measure_lesions, read_statistics, training_facts
 from promptlesion.data.spec import DatasetSpec
 from promptlesion.diffusion.network import BLOCKS
-from promptlesion.training.activation_checkpointing import checkpoint_activations
 from promptlesion.training.checkpoint import load_checkpoint, save_checkpoint
-from promptlesion.training.compiling import compile_network
+from promptlesion.training.compiling import ready_to_train
 from promptlesion.training.descent import build_adam, descend
 from promptlesion.training.device import autocast, place, resolve_device, send
 from promptlesion.training.ema import averaged_copy, update_average
@@ -62,18 +62,8 @@ def train_med_ddpm(
         The finished run.
     """
     torch_device, share = resolve_device(device), share_of_batch(config.batch_size)
-    fingerprint = data_fingerprint(train_cases)
-    run = Run(
-        out,
-        stage=MED_DDPM,
-        config=config.model_dump(mode="json"),
-        seed=seed,
-        inputs={
-            "training cases": ", ".join(case.name for case in train_cases),
-            "data": fingerprint,
-            "lesions": spec.model_dump_json(),
-        },
-        device=torch_device,
+    run = open_run(
+        out, stage=MED_DDPM, train_cases=train_cases, spec=spec, config=config, seed=seed, device=torch_device
     )
     if run.is_finished:
         return run
@@ -139,13 +129,8 @@ def _steps(
         error: Tensor = difference.abs() if config.loss == "l1" else difference.square()
         return error.mean()
 
-    if hardware.activation_checkpointing == "on":
-        checkpoint_activations(denoiser, blocks=BLOCKS)
-    compile_network(
-        denoiser.network,
-        choice=hardware.compile,
-        device=device,
-        trial=lambda: torch.autograd.grad(loss_of(*draw(state.step)), list(denoiser.network.parameters())),
+    ready_to_train(
+        denoiser.network, hardware=hardware, device=device, blocks=BLOCKS, loss=lambda: loss_of(*draw(state.step))
     )
     steps = range(state.step, config.num_steps)
     for batch in prefetched(draw, steps, num_batches=hardware.prefetch_batches):

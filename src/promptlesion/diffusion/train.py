@@ -22,9 +22,8 @@ from promptlesion.diffusion.latents import LesionLatents, encode_lesions
 from promptlesion.diffusion.loss import denoising_loss
 from promptlesion.diffusion.network import BLOCKS
 from promptlesion.diffusion.schedule import build_schedule
-from promptlesion.training.activation_checkpointing import checkpoint_activations
 from promptlesion.training.checkpoint import differences, load_checkpoint, save_checkpoint
-from promptlesion.training.compiling import compile_network
+from promptlesion.training.compiling import ready_to_train
 from promptlesion.training.descent import build_adam, descend
 from promptlesion.training.device import autocast, place, resolve_device, send
 from promptlesion.training.ema import averaged_copy, update_average
@@ -188,14 +187,8 @@ def _steps(
                 kind=config.loss,
             )
 
-    if hardware.activation_checkpointing == "on":
-        checkpoint_activations(denoiser, blocks=BLOCKS)
-    weights = list(denoiser.network.parameters())
-    compile_network(
-        denoiser.network,
-        choice=hardware.compile,
-        device=device,
-        trial=lambda: torch.autograd.grad(loss_of(*draw(state.step)), weights),
+    ready_to_train(
+        denoiser.network, hardware=hardware, device=device, blocks=BLOCKS, loss=lambda: loss_of(*draw(state.step))
     )
     steps = range(state.step, config.num_steps)
     for batch in prefetched(draw, steps, num_batches=hardware.prefetch_batches):

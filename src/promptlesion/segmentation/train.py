@@ -21,9 +21,8 @@ from promptlesion.segmentation.loss import SegmentationLoss
 from promptlesion.segmentation.mixing import check_subjects_apart, mixed_batches
 from promptlesion.segmentation.network import BLOCKS, build_segmentation_network
 from promptlesion.segmentation.validation import check_validation_lesions, mean_over_types, validation_dice
-from promptlesion.training.activation_checkpointing import checkpoint_activations
 from promptlesion.training.checkpoint import save_checkpoint
-from promptlesion.training.compiling import compile_network
+from promptlesion.training.compiling import ready_to_train
 from promptlesion.training.descent import build_adam, descend
 from promptlesion.training.device import autocast, place, resolve_device, send
 from promptlesion.training.hardware import DEFAULT_HARDWARE, HardwareConfig
@@ -192,13 +191,8 @@ def _steps(
         found: Tensor = loss_of(scores, truth.long())
         return found
 
-    if hardware.activation_checkpointing == "on":
-        checkpoint_activations(network, blocks=BLOCKS)
-    is_compiled = compile_network(
-        network,
-        choice=hardware.compile,
-        device=device,
-        trial=lambda: torch.autograd.grad(loss_on(*draw(state.step)), list(network.parameters())),
+    is_compiled = ready_to_train(
+        network, hardware=hardware, device=device, blocks=BLOCKS, loss=lambda: loss_on(*draw(state.step))
     )
     for image, truth in prefetched(draw, range(state.step, num_steps), num_batches=hardware.prefetch_batches):
         if state.counters["epochs_since_best"] >= config.patience_epochs:

@@ -1,15 +1,41 @@
-"""Networks built by torch.compile where that can be had, and as they are where not."""
+"""Networks that compute as `[hardware]` asks: built by torch.compile where that can be had, with less memory held."""
 
 import logging
 from collections.abc import Callable
 from subprocess import SubprocessError
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from promptlesion.training.hardware import Choice
+from promptlesion.training.activation_checkpointing import checkpoint_activations
+from promptlesion.training.hardware import Choice, HardwareConfig
 
 logger = logging.getLogger(__name__)
+
+
+def ready_to_train(
+    network: nn.Module,
+    *,
+    hardware: HardwareConfig,
+    device: torch.device,
+    blocks: tuple[type[nn.Module], ...],
+    loss: Callable[[], Tensor],
+) -> bool:
+    """Let a network train as asked for, in place, and return whether torch.compile built it.
+
+    Args:
+        network: called as a module.
+        hardware: whether activations are computed again in the backward pass, and whether to compile.
+        device: where the network is.
+        blocks: whose activations those are.
+        loss: of one batch as there will be.
+    """
+    if hardware.activation_checkpointing == "on":
+        checkpoint_activations(network, blocks=blocks)
+    weights = list(network.parameters())
+    return compile_network(
+        network, choice=hardware.compile, device=device, trial=lambda: torch.autograd.grad(loss(), weights)
+    )
 
 
 def compile_network(network: nn.Module, *, choice: Choice, device: torch.device, trial: Callable[[], object]) -> bool:
