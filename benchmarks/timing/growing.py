@@ -203,6 +203,7 @@ def of_lesions(number: int, folder: Path) -> list[Point]:
                     generator=np.random.default_rng(index),
                     edge_mm=synthesizer.edge_mm,
                     max_extent_mm=synthesizer.max_extent_mm,
+                    image=image,
                     others=placed,
                 )
             )

@@ -143,6 +143,7 @@ def scene(lenient: Dataset) -> tuple[Volume, list[PlacedLesion]]:
             generator=np.random.default_rng(index),
             edge_mm=1.5,
             max_extent_mm=12.0,
+            image=image,
             others=lesions,
         )
         lesions.append(lesion)

@@ -30,6 +30,7 @@ def place(
     seed: int = 0,
     edge_mm: float = EDGE_MM,
     max_extent_mm: float = 40.0,
+    image: Volume | None = None,
     others: tuple[PlacedLesion, ...] = (),
     drawing: LesionDrawing = ANY_SIZE,
 ) -> PlacedLesion:
@@ -41,6 +42,7 @@ def place(
         generator=np.random.default_rng(seed),
         edge_mm=edge_mm,
         max_extent_mm=max_extent_mm,
+        image=image or Volume(np.broadcast_to(np.int16(0), labels.shape), labels.affine),
         others=others,
     )
 
@@ -269,3 +271,41 @@ class TestRefusals:
             r"larger than the model's patch allows \(\d+ times; ([\d.]+) mm along an axis where 4.2 mm", message
         )
         assert float(found.group(1)) > 4.2
+
+
+@pytest.fixture
+def organ_in_fat() -> tuple[Volume, Volume]:
+    """A ball of 8 mm radius, label 1, in fat and beside a wall of muscle; its border is blurred as a scan's is."""
+    x, y, z = np.meshgrid(*(np.arange(48) - 24.0,) * 3, indexing="ij")
+    labels = (np.sqrt(x**2 + y**2 + z**2) <= 8).astype(np.uint8)
+    hu = np.where(labels, 120.0, np.where(x > 11, 50.0, -100.0))
+    return Volume(ndimage.gaussian_filter(hu, 0.6).round().astype(np.int16), np.eye(4)), Volume(labels, np.eye(4))
+
+
+def bulging(scans: Dataset, share: float) -> Dataset:
+    lesion = scans.spec.lesions[0].model_copy(update={"diameter_mm": (7.0, 10.0), "exophytic_share": share})
+    return replace(scans, spec=scans.spec.model_copy(update={"lesions": (lesion, *scans.spec.lesions[1:])}))
+
+
+def test_a_lesion_bulges_into_fat_as_far_as_its_type_may(organ_in_fat: tuple[Volume, Volume], scans: Dataset) -> None:
+    image, labels = organ_in_fat
+    is_host = np.isin(labels.array, scans.host_labels(scans.spec.lesions[0]))
+    shares = []
+    for seed in range(25):
+        mask = on_scan(place(labels, bulging(scans, 0.5), image=image, seed=seed), labels)
+        outside = mask & ~is_host
+        shares.append(outside.sum() / mask.sum())
+        # between organ and fat, and between fat and muscle, lies a voxel that is neither
+        is_muscle = ndimage.binary_erosion(image.array > 0, iterations=2) & ~is_host
+        assert not (outside & is_muscle).any()
+        assert ndimage.label(mask)[1] == 1
+    assert max(shares) <= 0.5
+    assert np.mean(np.array(shares) > 0.1) > 0.5
+
+
+def test_a_lesion_of_any_other_type_keeps_to_its_host(organ_in_fat: tuple[Volume, Volume], scans: Dataset) -> None:
+    image, labels = organ_in_fat
+    is_host = np.isin(labels.array, scans.host_labels(scans.spec.lesions[0]))
+    for seed in range(10):
+        mask = on_scan(place(labels, bulging(scans, 0.0), image=image, seed=seed), labels)
+        assert is_host[mask].all()

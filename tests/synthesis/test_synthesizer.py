@@ -38,6 +38,7 @@ def scene(
             generator=np.random.default_rng(seed),
             edge_mm=synthesizer.edge_mm,
             max_extent_mm=synthesizer.max_extent_mm,
+            image=image,
             others=lesions,
         )
         lesions.append(lesion)

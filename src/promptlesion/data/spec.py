@@ -50,6 +50,20 @@ class LesionType(BaseModel):
         description="Names of the labels that a crescent lies against and never enters; no other shape has any.",
     )
 
+    exophytic_share: float = Field(
+        default=0.0,
+        ge=0,
+        lt=1,
+        description="Largest share of a lesion's volume that may bulge out of its host into the fat beside it, as "
+        "tumours of the kidney do; a crescent stays in its wall.",
+    )
+
+    @model_validator(mode="after")
+    def _crescents_stay_in_the_wall(self) -> "LesionType":
+        if self.shape == "crescent" and self.exophytic_share:
+            raise ValueError(f'expected exophytic_share 0 where shape is "crescent", found {self.exophytic_share:g}')
+        return self
+
     @model_validator(mode="after")
     def _crescents_have_a_lumen(self) -> "LesionType":
         if (self.shape == "crescent") != bool(self.lumen):

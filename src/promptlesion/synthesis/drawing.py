@@ -128,6 +128,7 @@ def draw_mask(
     diameter_mm: float,
     max_extent_mm: float,
     generator: np.random.Generator,
+    image: Volume | None = None,
 ) -> GrownMask | Refusal:
     """Draw a mask of a type around a voxel of its host, or say why there is none.
 
@@ -141,6 +142,7 @@ def draw_mask(
         diameter_mm: of the sphere of the asked-for volume.
         max_extent_mm: the largest extent of the mask along an axis.
         generator: of every draw.
+        image: the scan in HU, where the mask may reach into the fat beside its host.
 
     Raises:
         ValueError: the type's masks are real and the drawing holds none; `build_drawing` gathers them.
@@ -158,6 +160,7 @@ def draw_mask(
                 diameter_mm=diameter_mm,
                 max_extent_mm=max_extent_mm,
                 generator=generator,
+                image=image,
             )
             for _ in range(orientations)
         ]
@@ -189,7 +192,7 @@ def draw_mask(
     else:
         shape, origin = draw_ellipsoid(generator, deformation=drawing.deformation), "ellipsoid"
     return grow_shape(
-        shape, labels, is_host, voxel, diameter_mm=diameter_mm, max_extent_mm=max_extent_mm, origin=origin
+        shape, labels, is_host, voxel, diameter_mm=diameter_mm, max_extent_mm=max_extent_mm, origin=origin, image=image
     )
 
 
@@ -203,6 +206,7 @@ def _draw_whole(
     diameter_mm: float,
     max_extent_mm: float,
     generator: np.random.Generator,
+    image: Volume | None,
 ) -> GrownMask:
     """Draw a real lesion with its voxels, deformed with them, and clip it to its host; see `draw_mask`."""
     shape, origin = draw_real_shape(
@@ -217,6 +221,7 @@ def _draw_whole(
         max_extent_mm=max_extent_mm,
         origin=f"pasted {origin}",
         highest=_PASTED_LEVEL,
+        image=image,
     )
     hu = np.zeros(grown.mask.shape, dtype=np.float32)
     offsets = offsets_mm(grown.box, voxel, labels.affine)[grown.mask]

@@ -15,6 +15,7 @@ Box = tuple[slice, slice, slice]
 MIN_GROWTH, MAX_GROWTH = 0.4, 2.5
 _BISECTIONS = 10
 _SEARCH_VOXELS = 12
+_FAT_HU = (-200.0, -30.0)
 
 
 def box_around(voxel: tuple[int, int, int], volume: Volume, reach_mm: float) -> Box:
@@ -89,6 +90,7 @@ def grow_shape(
     max_extent_mm: float,
     origin: str,
     highest: float = MAX_GROWTH,
+    image: Volume | None = None,
 ) -> GrownMask:
     """Clip a shape to its host, at the least size at which the clipped mask has the asked-for volume.
 
@@ -103,6 +105,7 @@ def grow_shape(
         max_extent_mm: nothing farther from the voxel than that is looked at.
         origin: where the shape came from.
         highest: level up to which it grows; where that is not enough the mask stays smaller than asked for.
+        image: the scan in HU, where the shape may reach into the fat beside the host.
     """
     box = box_around(voxel, labels, min(MAX_GROWTH * diameter_mm, max_extent_mm))
     # a large lesion's size is found on a coarser grid through its origin, then its mask is drawn on the scan's own
@@ -110,7 +113,7 @@ def grow_shape(
     x, y, z = (slice(s.start + (c - s.start) % n, s.stop, n) for s, c, n in zip(box, voxel, strides, strict=True))
     coarse: Box = (x, y, z)
     target_voxels = np.pi / 6 * diameter_mm**3 / voxel_mm3(labels) / np.prod(strides)
-    field = _field_in_host(shape, labels, is_host, voxel, coarse, radius_mm=diameter_mm / 2)
+    field = _field_where(_room_for_it(labels, is_host, image, coarse), shape, labels, voxel, coarse, diameter_mm)
     level, mask = grow_field(field, _within(voxel, coarse), target_voxels=target_voxels, highest=highest)
     if max(strides) == 1:
         return GrownMask(box, mask, origin)
@@ -120,7 +123,7 @@ def grow_shape(
         for b, f, n in zip(coarse, found, strides, strict=True)
     )
     fine: Box = (x, y, z)
-    field = _field_in_host(shape, labels, is_host, voxel, fine, radius_mm=diameter_mm / 2)
+    field = _field_where(_room_for_it(labels, is_host, image, fine), shape, labels, voxel, fine, diameter_mm)
     return GrownMask(fine, _component(field < level, _within(voxel, fine)), origin)
 
 
@@ -148,19 +151,32 @@ def grow_field(
     return high, mask
 
 
-def _field_in_host(
+def _room_for_it(
+    labels: Volume, is_host: Bool[np.ndarray, "256"], image: Volume | None, box: Box
+) -> Bool[np.ndarray, "x y z"]:
+    """Return where a lesion may be: in its host, and with an image in unlabelled fat, and in the border of the two."""
+    values = labels.array[box]
+    inside: np.ndarray = is_host[values]
+    if image is None:
+        return inside
+    hu, is_free = image.array[box], values == 0
+    fat = is_free & (hu >= _FAT_HU[0]) & (hu <= _FAT_HU[1])
+    border = is_free & ndimage.binary_dilation(inside) & ndimage.binary_dilation(fat)
+    room: np.ndarray = inside | fat | border
+    return room
+
+
+def _field_where(
+    room: Bool[np.ndarray, "x y z"],
     shape: Shape,
     labels: Volume,
-    is_host: Bool[np.ndarray, "256"],
     voxel: tuple[int, int, int],
     box: Box,
-    *,
-    radius_mm: float,
+    diameter_mm: float,
 ) -> Float[np.ndarray, "x y z"]:
-    """Return a shape's scalar field in a box, infinite outside the host."""
-    inside = is_host[labels.array[box]]
-    field = np.full(inside.shape, np.inf)
-    field[inside] = shape.radius_ratio(offsets_mm(box, voxel, labels.affine)[inside], radius_mm=radius_mm)
+    """Return a shape's scalar field in a box, infinite where there is no room for it."""
+    field = np.full(room.shape, np.inf)
+    field[room] = shape.radius_ratio(offsets_mm(box, voxel, labels.affine)[room], radius_mm=diameter_mm / 2)
     return field
 
 

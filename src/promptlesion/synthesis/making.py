@@ -153,7 +153,7 @@ class CaseMaker:
         image, labels = read_case(recipe.dataset, source)
         seed = derive_seed(recipe.seed, "case", planned.name, source.name)
         kinds = {kind for _, kind in progress.waiting}
-        lesions = self._place(source, labels, progress, seed)
+        lesions = self._place(source, image, labels, progress, seed)
         if lesions:
             number = len(progress.lines) + 1
             name = planned.name if number == 1 else f"{planned.name}_{number}"
@@ -166,7 +166,7 @@ class CaseMaker:
             progress.remarks += self._remarks(source, image)
         return any((source.name, kind) not in self._hostless for kind in kinds)
 
-    def _place(self, source: Case, labels: Volume, progress: _Progress, seed: int) -> list[PlacedLesion]:
+    def _place(self, source: Case, image: Volume, labels: Volume, progress: _Progress, seed: int) -> list[PlacedLesion]:
         """Find places for the lesions that wait; once a type has found none, the rest of it waits on."""
         dataset = self._recipe.dataset
         lesions: list[PlacedLesion] = []
@@ -185,6 +185,7 @@ class CaseMaker:
                     edge_mm=self._synthesizer.edge_mm,
                     max_extent_mm=self._synthesizer.max_extent_mm,
                     others=lesions,
+                    image=image,
                 )
             except PlacementError as error:
                 left.append((number, kind))

@@ -1,4 +1,4 @@
-"""Where a lesion goes: inside its host, off other lesions, off the scan's edge, as large as asked for."""
+"""Where a lesion goes: in its host or bulging out, off other lesions, off the scan's edge, as large as asked for."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -53,6 +53,7 @@ def place_lesion(
     generator: np.random.Generator,
     edge_mm: float,
     max_extent_mm: float,
+    image: Volume,
     others: Sequence[PlacedLesion] = (),
 ) -> PlacedLesion:
     """Draw a lesion of a type and a place for it; what that costs follows the lesion, not the scan.
@@ -69,6 +70,7 @@ def place_lesion(
         generator: of every draw.
         edge_mm: width of the blended edge; lesions keep twice that apart, and off the scan's edge.
         max_extent_mm: the largest extent of the mask along an axis.
+        image: the scan in HU, which shows the fat that a type may bulge into.
         others: lesions placed in this scan already.
 
     Raises:
@@ -98,9 +100,12 @@ def place_lesion(
                     diameter_mm=diameter_mm,
                     max_extent_mm=max_extent_mm,
                     generator=generator,
+                    image=image if lesion_type.exophytic_share else None,
                 )
             if isinstance(found, GrownMask):
-                refusal = room.why_not(found, diameter_mm=diameter_mm, allowed_mm=lesion_type.diameter_mm)
+                refusal = room.why_not(
+                    found, diameter_mm=diameter_mm, allowed_mm=lesion_type.diameter_mm
+                ) or _why_not_so_far_out(found, labels, is_host, lesion_type.exophytic_share)
                 if refusal is None:
                     return _placed(type_index, found, labels, edge_mm)
                 found = refusal
@@ -117,6 +122,16 @@ def place_lesion(
 def paint_labels(labels: UInt8[np.ndarray, "x y z"], lesion: PlacedLesion, label: int) -> None:
     """Write a lesion over its host, in place; every other voxel keeps its label."""
     labels[lesion.box][lesion.mask] = label
+
+
+def _why_not_so_far_out(
+    grown: GrownMask, labels: Volume, is_host: Bool[np.ndarray, "256"], allowed_share: float
+) -> Refusal | None:
+    share = 1 - float(is_host[labels.array[grown.box]][grown.mask].mean())
+    if share <= allowed_share:
+        return None
+    figure = f"{100 * share:.0f} % where {100 * allowed_share:.0f} % are allowed"
+    return Refusal("too much of it outside of the host", share - allowed_share, figure)
 
 
 def _placed(type_index: int, grown: GrownMask, labels: Volume, edge_mm: float) -> PlacedLesion:

@@ -57,6 +57,7 @@ def measure_prompt_switch(
                     generator=numpy_generator(seed, "switch", index),
                     edge_mm=synthesizer.edge_mm,
                     max_extent_mm=synthesizer.max_extent_mm,
+                    image=image,
                 )
             except PlacementError:
                 continue

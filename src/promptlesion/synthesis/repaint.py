@@ -90,10 +90,10 @@ def scans_with_new_masks(
     placed: dict[str, list[PlacedLesion]] = {case.name: [] for case in dataset.cases}
     for type_index, lesion_type in enumerate(dataset.spec.lesions):
         host = dataset.host_labels(lesion_type)
-        with_host = [(case, labels) for case, _, labels in scans if np.isin(labels.array, host).any()]
+        with_host = [(case, image, labels) for case, image, labels in scans if np.isin(labels.array, host).any()]
         num_placed, failure = 0, "no scan has its host"
         for turn in range(_TRIES_PER_MASK * num_per_type if with_host else 0):
-            case, labels = with_host[turn % len(with_host)]
+            case, image, labels = with_host[turn % len(with_host)]
             try:
                 lesion = place_lesion(
                     labels,
@@ -103,6 +103,7 @@ def scans_with_new_masks(
                     generator=numpy_generator(seed, "new mask", case.name, type_index, turn),
                     edge_mm=edge_mm,
                     max_extent_mm=max_extent_mm,
+                    image=image,
                 )
             except PlacementError as error:
                 failure = f"{case.name}: {error}"

@@ -31,11 +31,19 @@ SPEC = DatasetSpec(
     spacing_mm=GRID.spacing_mm,
     # into drawn ellipsoids tumours were painted that differ more from real ones (docs/results/experiment.md)
     lesions=tuple(
-        LesionType(name=name, label=label, host=(host,), diameter_mm=diameter_mm, hu=hu, shape="real")
-        for name, label, host, diameter_mm, hu in (
-            ("liver_tumor", 5, "liver", (10.0, 45.0), (15.0, 115.0)),
-            ("kidney_tumor", 6, "kidney", (14.0, 46.0), (10.0, 130.0)),
-            ("pancreas_tumor", 7, "pancreas", (10.0, 30.0), (10.0, 95.0)),
+        LesionType(
+            name=name,
+            label=label,
+            host=(host,),
+            diameter_mm=diameter_mm,
+            hu=hu,
+            shape="real",
+            exophytic_share=exophytic_share,
+        )
+        for name, label, host, diameter_mm, hu, exophytic_share in (
+            ("liver_tumor", 5, "liver", (10.0, 45.0), (15.0, 115.0), 0.0),
+            ("kidney_tumor", 6, "kidney", (14.0, 46.0), (10.0, 130.0), 0.7),
+            ("pancreas_tumor", 7, "pancreas", (10.0, 30.0), (10.0, 95.0), 0.5),
         )
     ),
 )
