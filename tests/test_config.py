@@ -170,7 +170,7 @@ def test_the_patch_must_suit_autoencoder_and_prompt_encoder() -> None:
 
 
 def test_guidance_wants_a_prompt() -> None:
-    with pytest.raises(ConfigError, match=r"synthesis\.guidance_scale: expected 1, .* no prompt .*found 1\.3"):
+    with pytest.raises(ConfigError, match=r"synthesis\.guidance_scale: expected 1, .* no prompt .*found 1\.5"):
         resolve_config(preset="demo", settings=["diffusion.prompt_encoder=none"])
     settings = ["diffusion.prompt_encoder=none", "synthesis.guidance_scale=1"]
     assert resolve_config(preset="demo", settings=settings).diffusion.prompt_encoder == "none"
