@@ -916,6 +916,15 @@ def experiment(
     real_fractions: Annotated[
         str, typer.Option("--real-fractions", help="Shares of the real training subjects, with commas: 0.1,0.25,0.5,1.")
     ] = "1",
+    lesions_per_type: Annotated[
+        int | None,
+        typer.Option(
+            "--lesions-per-type",
+            min=1,
+            help="Lesions of each type to paint into a cohort. By default as many as the real scans have; with few of "
+            "these ask for more: patches are drawn at --ratios however many there are.",
+        ),
+    ] = None,
     workers: Annotated[
         int,
         typer.Option("--workers", min=1, help="Pieces of work at a time; on a CPU several small ones are faster."),
@@ -949,7 +958,7 @@ def experiment(
     from promptlesion.experiment.work import Experiment
 
     resolved = resolve_config(preset=preset, file=config, settings=settings or ())
-    planned = Experiment(data, lesions, out, resolved, seed, device)
+    planned = Experiment(data, lesions, out, resolved, seed, device, lesions_per_type)
     asked = ask(planned, methods=methods, num_seeds=seeds, ratios=ratios, real_fractions=real_fractions)
     results, failures = run_experiment(planned, asked, command=_command(), num_workers=workers)
     print_experiment(results)

@@ -51,7 +51,9 @@ def test_shape_and_lumen_are_read_and_written(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("pattern", [None, r'^(\w+?)_"(\d+)\s$'])
 def test_what_is_written_is_read_back(tmp_path: Path, spec: DatasetSpec, pattern: str | None) -> None:
-    original = spec.model_copy(update={"subject_pattern": pattern})
+    first, *others = spec.lesions
+    bulging = first.model_copy(update={"exophytic_share": 0.4})
+    original = spec.model_copy(update={"subject_pattern": pattern, "lesions": (bulging, *others)})
     path = tmp_path / "lesions.toml"
     write_spec(original, path)
     assert read_spec(path) == original
@@ -96,6 +98,11 @@ def test_what_is_written_is_read_back(tmp_path: Path, spec: DatasetSpec, pattern
             "label = 4",
             'label = 4\nshape = "crescent"\nlumen = ["wall"]',
             "lesions.non_calcified_plaque: expected a lumen apart from the host, found wall in both",
+        ),
+        (
+            "label = 4",
+            'label = 4\nshape = "crescent"\nlumen = ["lumen"]\nexophytic_share = 0.5',
+            'lesions.non_calcified_plaque: expected exophytic_share 0 where shape is "crescent", found 0.5',
         ),
         ("label = 4", 'label = 4\nshape = "round"', "lesions.non_calcified_plaque.shape: Input should be 'ellipsoid',"),
         ("[preprocessing]", "[prepocessing]", r"expected the tables .* found \['prepocessing'\]"),

@@ -96,8 +96,9 @@ def test_shapes_come_from_where_the_type_says(scans: Dataset, tmp_path: Path) ->
     """An ellipsoid, one cut from the label maps, and one from an archive that is named for any type."""
     np.savez(tmp_path / "cubes.npz", cube=np.ones((6, 6, 6)))
     dataset = real(scans)
-    labels = read_case(scans, scans.case("ras"))[1]
-    options = {"is_host": by_label((1,)), "is_lumen": by_label(()), "diameter_mm": 5.0, "max_extent_mm": 20.0}
+    image, labels = read_case(scans, scans.case("ras"))
+    options = {"image": image, "is_host": by_label((1,)), "is_lumen": by_label(()), "diameter_mm": 5.0}
+    options["max_extent_mm"] = 20.0
     origins = []
     for shapes in ({}, {"bright": ShapeSource(tmp_path / "cubes.npz")}):
         drawing = build_drawing(dataset, with_sizes(), deformation=0.2, max_extent_mm=18.0, shapes=shapes)
@@ -113,8 +114,9 @@ def test_shapes_come_from_where_the_type_says(scans: Dataset, tmp_path: Path) ->
 def test_real_shapes_without_any_are_an_error(scans: Dataset, tmp_path: Path) -> None:
     dataset = real(scans)
     drawing = LesionDrawing(with_sizes(), deformation=0.2)
-    labels = read_case(scans, scans.case("ras"))[1]
-    options = {"is_host": by_label((1,)), "is_lumen": by_label(()), "diameter_mm": 5.0, "max_extent_mm": 20.0}
+    image, labels = read_case(scans, scans.case("ras"))
+    options = {"image": image, "is_host": by_label((1,)), "is_lumen": by_label(()), "diameter_mm": 5.0}
+    options["max_extent_mm"] = 20.0
     with pytest.raises(ValueError, match="dark: expected a bank of real shapes in the drawing; found none"):
         draw_mask(drawing, dataset.spec.lesions[1], labels, (32, 24, 20), generator=np.random.default_rng(0), **options)
     with pytest.raises(ValueError, match="--shapes calcium=x: expected one of the lesion types bright, dark"):

@@ -49,7 +49,6 @@ class LesionType(BaseModel):
         default=(),
         description="Names of the labels that a crescent lies against and never enters; no other shape has any.",
     )
-
     exophytic_share: float = Field(
         default=0.0,
         ge=0,

@@ -1,6 +1,6 @@
 """From the scores and measurements on disk to the results."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from importlib.metadata import version
 from statistics import mean
@@ -12,7 +12,7 @@ from promptlesion.data.provenance import read_provenance
 from promptlesion.evaluation.distances import fidelity_rows
 from promptlesion.evaluation.extractors import build_extractors
 from promptlesion.evaluation.lesions import by_type, collect_lesions
-from promptlesion.evaluation.method_comparison import method_rows
+from promptlesion.evaluation.method_comparison import ALL_SIZES, ALL_TYPES, method_rows
 from promptlesion.evaluation.results import FidelityRow
 from promptlesion.evaluation.segmentation_metrics import LesionScore
 from promptlesion.evaluation.summary import dataset_summary, machine_text
@@ -62,19 +62,27 @@ def collect_results(
     )
 
 
-def _scores(
-    experiment: Experiment, number: int, method: str, ratio: float, seed: int, *, key: str = "scores"
-) -> list[LesionScore] | None:
+def _scores(experiment: Experiment, number: int, method: str, ratio: float, seed: int) -> list[LesionScore] | None:
     path = experiment.out / segmentation_name(number, method, ratio, seed) / SCORES_FILE
-    return _SCORES.validate_python(read_json(path).get(key, [])) if path.is_file() else None
+    return _SCORES.validate_python(read_json(path)["scores"]) if path.is_file() else None
 
 
-def _training_dice(experiment: Experiment, number: int, asked: Asked, names: Sequence[str]) -> dict[str, float]:
-    """Return the Dice of real scans alone on the scans it learned from; types that none of them has are left out."""
-    trained = [_scores(experiment, number, REAL, 0.0, seed, key="training_scores") for seed in asked.seeds]
-    counted = [score for scores in trained for score in scores or () if score.num_truth_voxels]
-    found = {name: [score.dice or 0.0 for score in counted if score.lesion_type == name] for name in names}
-    return {name: mean(values) for name, values in found.items() if values}
+def _training_dice(experiment: Experiment, number: int, asked: Asked) -> dict[str, float]:
+    """Return the Dice of real scans alone on the scans it learned from, by type, averaged as that of held-out ones."""
+    files = [
+        read_json(experiment.out / segmentation_name(number, REAL, 0.0, seed) / SCORES_FILE) for seed in asked.seeds
+    ]
+    trained = [_SCORES.validate_python(each["training_scores"]) for each in files if "training_scores" in each]
+    if len(trained) < len(asked.seeds):
+        return {}  # of before there were such scores
+    rows = method_rows({REAL: trained}, reference=REAL, seed=experiment.seed, num_resamples=1)
+    return {
+        row.lesion_type: row.value.value
+        for row in rows
+        if (row.metric, row.size) == ("dice", ALL_SIZES)
+        and row.lesion_type != ALL_TYPES
+        and row.value.value is not None
+    }
 
 
 def _comparisons(experiment: Experiment, asked: Asked) -> Iterator[Comparison]:
@@ -83,6 +91,7 @@ def _comparisons(experiment: Experiment, asked: Asked) -> Iterator[Comparison]:
     for number in asked.num_subjects:
         prepared = experiment.with_subjects(number)
         real = [scores for seed in asked.seeds if (scores := _scores(experiment, number, REAL, 0.0, seed))]
+        training_dice = _training_dice(experiment, number, asked) if len(real) == len(asked.seeds) else {}
         for ratio in [ratio for ratio in asked.ratios if ratio > 0]:
             by_method = {REAL: real}
             for method in asked.painting:
@@ -105,7 +114,7 @@ def _comparisons(experiment: Experiment, asked: Asked) -> Iterator[Comparison]:
                     for method in by_method
                     if method != REAL
                 },
-                training_dice=_training_dice(experiment, number, asked, names),
+                training_dice=training_dice,
                 rows=method_rows(by_method, reference=REAL, seed=experiment.seed, num_resamples=config.num_resamples),
             )
 

@@ -92,6 +92,8 @@ class _Estimates:
         if cell.kind == "method":
             return self._training(cell.method)
         num_cases = cell.ratio * cell.num_subjects
+        if self._experiment.lesions_per_type is not None and self._lesions_a_case:
+            num_cases = self._experiment.lesions_per_type * self._types / self._lesions_a_case
         if cell.kind == "fidelity":
             return _SECONDS_A_FEATURE * (num_cases * self._lesions_a_case + self._num_test_lesions)
         one = self._seconds["synthesis"]

@@ -81,6 +81,7 @@ def run_experiment(
         inputs={
             "data": data_fingerprint([*prepared.train, *prepared.validation, *prepared.test]),
             "lesions": prepared.dataset.spec.model_dump_json(),
+            "painted lesions of each type": str(experiment.lesions_per_type or "as many as real ones"),
         },
         device=resolve_device(experiment.device),
     )

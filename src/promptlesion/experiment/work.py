@@ -35,6 +35,8 @@ class Experiment:
     config: Config
     seed: int
     device: str
+    lesions_per_type: int | None = None
+    """To paint into a cohort; none: as many as the real scans have, times the ratio."""
 
     @property
     def cache(self) -> Path:
@@ -96,12 +98,17 @@ def do(cell: Cell, experiment: Experiment) -> None:
 
 
 def _paint(cell: Cell, experiment: Experiment, prepared: PreparedDataset, out: Path) -> None:
-    """Paint as many cases as the ratio asks for, with as many lesions as real ones have, every type equally often."""
+    """Paint cases with as many lesions as real ones have, every type equally often.
+
+    Unless a number is asked for there are as many cases as the ratio says.
+    """
     config = method_config(cell.method, experiment.config).synthesis
     synthesizer = experiment.load(cell.method, cell.num_subjects)
     names = [lesion.name for lesion in prepared.dataset.spec.lesions]
     per_case = mean_lesions_per_case(names, synthesizer.statistics, lesions_per_case=config.lesions_per_case)
-    per_type = max(1, math.ceil(cell.ratio * len(prepared.train) * per_case / len(names)))
+    per_type = experiment.lesions_per_type
+    if per_type is None:
+        per_type = max(1, math.ceil(cell.ratio * len(prepared.train) * per_case / len(names)))
     synthesize_cohort(
         prepared.part("train"),
         synthesizer,

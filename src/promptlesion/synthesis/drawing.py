@@ -13,7 +13,7 @@ from promptlesion.data.lesion_statistics import LesionStatistics
 from promptlesion.data.spec import LesionType
 from promptlesion.data.volume import Volume
 from promptlesion.synthesis.crescent import draw_crescent, grow_crescent
-from promptlesion.synthesis.growth import GrownMask, grow_shape, offsets_mm, voxel_mm3
+from promptlesion.synthesis.growth import MAX_GROWTH, GrownMask, grow_shape, offsets_mm, voxel_mm3
 from promptlesion.synthesis.real_shape import draw_real_shape
 from promptlesion.synthesis.room import Refusal
 from promptlesion.synthesis.shape import Shape, draw_ellipsoid
@@ -25,9 +25,9 @@ _DIAMETER_JITTER = 0.1
 _WALL_ORIENTATIONS = 32
 """In which a plaque is tried at a place of another vessel's wall, which is thinner than it is long."""
 _LEAST_KEPT = 0.85
-"""Share of a pasted lesion's volume that lies in its host, which is no wall."""
+"""Share of a pasted lesion's volume that there is room for, where its host is no wall."""
 _PASTED_LEVEL = 1.1
-"""A lesion pasted whole is clipped to its host and not grown; a tenth of its radius makes up for whole voxels."""
+"""A lesion pasted whole is clipped and not grown; a tenth of its radius makes up for whole voxels."""
 
 
 @dataclass(frozen=True)
@@ -128,9 +128,11 @@ def draw_mask(
     diameter_mm: float,
     max_extent_mm: float,
     generator: np.random.Generator,
-    image: Volume | None = None,
+    image: Volume,
 ) -> GrownMask | Refusal:
     """Draw a mask of a type around a voxel of its host, or say why there is none.
+
+    A mask that would have more of its volume beyond the host than its type may is clipped to the host.
 
     Args:
         drawing: where shapes come from.
@@ -142,7 +144,7 @@ def draw_mask(
         diameter_mm: of the sphere of the asked-for volume.
         max_extent_mm: the largest extent of the mask along an axis.
         generator: of every draw.
-        image: the scan in HU, where the mask may reach into the fat beside its host.
+        image: the scan in HU, which shows the fat beside the host.
 
     Raises:
         ValueError: the type's masks are real and the drawing holds none; `build_drawing` gathers them.
@@ -168,7 +170,7 @@ def draw_mask(
         kept = float(best.mask.sum()) * voxel_mm3(labels) / (np.pi / 6 * diameter_mm**3)
         if lesion_type.shape != "crescent" and kept < _LEAST_KEPT:
             figure = f"{100 * kept:.0f} % of a lesion where {100 * _LEAST_KEPT:.0f} % are needed"
-            return Refusal("too little of the host for a lesion pasted whole", _LEAST_KEPT - kept, figure)
+            return Refusal("too little room for a lesion pasted whole", _LEAST_KEPT - kept, figure)
         return best
     if lesion_type.name in drawing.banks:
         shape, origin = draw_real_shape(
@@ -191,9 +193,48 @@ def draw_mask(
         raise ValueError(f"{lesion_type.name}: expected a bank of real shapes in the drawing; found none")
     else:
         shape, origin = draw_ellipsoid(generator, deformation=drawing.deformation), "ellipsoid"
-    return grow_shape(
-        shape, labels, is_host, voxel, diameter_mm=diameter_mm, max_extent_mm=max_extent_mm, origin=origin, image=image
+    return _grown(
+        shape,
+        lesion_type,
+        labels,
+        voxel,
+        is_host=is_host,
+        diameter_mm=diameter_mm,
+        max_extent_mm=max_extent_mm,
+        origin=origin,
+        image=image,
     )
+
+
+def _grown(
+    shape: Shape,
+    lesion_type: LesionType,
+    labels: Volume,
+    voxel: tuple[int, int, int],
+    *,
+    is_host: Bool[np.ndarray, "256"],
+    diameter_mm: float,
+    max_extent_mm: float,
+    origin: str,
+    image: Volume,
+    highest: float = MAX_GROWTH,
+) -> GrownMask:
+    """Grow a shape, as far out of its host as its type may."""
+    for room in (image, None) if lesion_type.exophytic_share else (None,):
+        grown = grow_shape(
+            shape,
+            labels,
+            is_host,
+            voxel,
+            diameter_mm=diameter_mm,
+            max_extent_mm=max_extent_mm,
+            origin=origin,
+            highest=highest,
+            image=room,
+        )
+        if 1 - float(is_host[labels.array[grown.box]][grown.mask].mean()) <= lesion_type.exophytic_share:
+            break
+    return grown
 
 
 def _draw_whole(
@@ -206,22 +247,23 @@ def _draw_whole(
     diameter_mm: float,
     max_extent_mm: float,
     generator: np.random.Generator,
-    image: Volume | None,
+    image: Volume,
 ) -> GrownMask:
-    """Draw a real lesion with its voxels, deformed with them, and clip it to its host; see `draw_mask`."""
+    """Draw a real lesion with its voxels, deformed with them, and clip it to where it may be; see `draw_mask`."""
     shape, origin = draw_real_shape(
         drawing.banks[lesion_type.name], diameter_mm=diameter_mm, deformation=drawing.deformation, generator=generator
     )
-    grown = grow_shape(
+    grown = _grown(
         shape,
+        lesion_type,
         labels,
-        is_host,
         voxel,
+        is_host=is_host,
         diameter_mm=diameter_mm,
         max_extent_mm=max_extent_mm,
         origin=f"pasted {origin}",
-        highest=_PASTED_LEVEL,
         image=image,
+        highest=_PASTED_LEVEL,
     )
     hu = np.zeros(grown.mask.shape, dtype=np.float32)
     offsets = offsets_mm(grown.box, voxel, labels.affine)[grown.mask]

@@ -1,4 +1,4 @@
-"""A shape grown inside its host until its mask has the volume that was asked for, and the boxes that masks live in."""
+"""A shape grown in its host, and in fat beside it, until its mask has the asked-for volume; the boxes masks live in."""
 
 from dataclasses import dataclass
 
@@ -16,6 +16,8 @@ MIN_GROWTH, MAX_GROWTH = 0.4, 2.5
 _BISECTIONS = 10
 _SEARCH_VOXELS = 12
 _FAT_HU = (-200.0, -30.0)
+_BORDER_MM = 1.5
+"""Between a host and its fat: partial volume, and outlines drawn a little too tight."""
 
 
 def box_around(voxel: tuple[int, int, int], volume: Volume, reach_mm: float) -> Box:
@@ -92,7 +94,7 @@ def grow_shape(
     highest: float = MAX_GROWTH,
     image: Volume | None = None,
 ) -> GrownMask:
-    """Clip a shape to its host, at the least size at which the clipped mask has the asked-for volume.
+    """Clip a shape to where it may be, at the least size at which the clipped mask has the asked-for volume.
 
     The deformation may have made it larger than its sphere, the host may have cut much of it off.
 
@@ -105,16 +107,23 @@ def grow_shape(
         max_extent_mm: nothing farther from the voxel than that is looked at.
         origin: where the shape came from.
         highest: level up to which it grows; where that is not enough the mask stays smaller than asked for.
-        image: the scan in HU, where the shape may reach into the fat beside the host.
+        image: the scan in HU, where the shape may reach into the fat beside the host; without one it may not.
     """
+
+    def field_in(part: Box) -> Float[np.ndarray, "x y z"]:
+        """Return the shape's scalar field, infinite where there is no room for it."""
+        room = _room_in(part, labels, is_host, image)
+        field = np.full(room.shape, np.inf)
+        field[room] = shape.radius_ratio(offsets_mm(part, voxel, labels.affine)[room], radius_mm=diameter_mm / 2)
+        return field
+
     box = box_around(voxel, labels, min(MAX_GROWTH * diameter_mm, max_extent_mm))
     # a large lesion's size is found on a coarser grid through its origin, then its mask is drawn on the scan's own
     strides = [max(1, int(diameter_mm / (_SEARCH_VOXELS * side))) for side in labels.spacing_mm]
     x, y, z = (slice(s.start + (c - s.start) % n, s.stop, n) for s, c, n in zip(box, voxel, strides, strict=True))
     coarse: Box = (x, y, z)
     target_voxels = np.pi / 6 * diameter_mm**3 / voxel_mm3(labels) / np.prod(strides)
-    field = _field_where(_room_for_it(labels, is_host, image, coarse), shape, labels, voxel, coarse, diameter_mm)
-    level, mask = grow_field(field, _within(voxel, coarse), target_voxels=target_voxels, highest=highest)
+    level, mask = grow_field(field_in(coarse), _within(voxel, coarse), target_voxels=target_voxels, highest=highest)
     if max(strides) == 1:
         return GrownMask(box, mask, origin)
     found = ndimage.find_objects(mask.astype(np.uint8))[0]
@@ -123,8 +132,7 @@ def grow_shape(
         for b, f, n in zip(coarse, found, strides, strict=True)
     )
     fine: Box = (x, y, z)
-    field = _field_where(_room_for_it(labels, is_host, image, fine), shape, labels, voxel, fine, diameter_mm)
-    return GrownMask(fine, _component(field < level, _within(voxel, fine)), origin)
+    return GrownMask(fine, _component(field_in(fine) < level, _within(voxel, fine)), origin)
 
 
 def grow_field(
@@ -136,7 +144,7 @@ def grow_field(
 ) -> tuple[float, Bool[np.ndarray, "x y z"]]:
     """Return the lowest level at which the part of a field that holds a voxel is large enough, and that part.
 
-    Where no level is, the highest one and what it holds. Outside the host the field is infinite.
+    Where no level is, the highest one and what it holds. Where there is no room the field is infinite.
     """
     low, high = MIN_GROWTH, highest
     mask = _component(field < high, voxel)
@@ -151,33 +159,29 @@ def grow_field(
     return high, mask
 
 
-def _room_for_it(
-    labels: Volume, is_host: Bool[np.ndarray, "256"], image: Volume | None, box: Box
+def _room_in(
+    box: Box, labels: Volume, is_host: Bool[np.ndarray, "256"], image: Volume | None
 ) -> Bool[np.ndarray, "x y z"]:
-    """Return where a lesion may be: in its host, and with an image in unlabelled fat, and in the border of the two."""
-    values = labels.array[box]
-    inside: np.ndarray = is_host[values]
+    """Return where a lesion may be in a box: in its host; with an image in unlabelled fat and the border too.
+
+    Fat is told from noise and from the thin shells of its HU around gas by a mean over 3³ voxels and an opening.
+    """
+    inside: np.ndarray = is_host[labels.array[box]]
     if image is None:
         return inside
-    hu, is_free = image.array[box], values == 0
-    fat = is_free & (hu >= _FAT_HU[0]) & (hu <= _FAT_HU[1])
-    border = is_free & ndimage.binary_dilation(inside) & ndimage.binary_dilation(fat)
-    room: np.ndarray = inside | fat | border
+    x, y, z = (slice(side.start, side.stop) for side in box)
+    hu = ndimage.uniform_filter(image.array[x, y, z].astype(np.float32), 3)
+    is_free = labels.array[x, y, z] == 0
+    fat = ndimage.binary_opening(is_free & (hu >= _FAT_HU[0]) & (hu <= _FAT_HU[1]))
+    x, y, z = (slice(None, None, side.step) for side in box)
+    fat, is_free = fat[x, y, z], is_free[x, y, z]
+    if not fat.any() or not inside.any():
+        return inside
+    steps_mm = [mm * (side.step or 1) for mm, side in zip(labels.spacing_mm, box, strict=True)]
+    reach_mm = max(_BORDER_MM, *steps_mm)
+    from_host_mm, from_fat_mm = (ndimage.distance_transform_edt(~part, sampling=steps_mm) for part in (inside, fat))
+    room: np.ndarray = inside | fat | (is_free & (from_host_mm <= reach_mm) & (from_fat_mm <= reach_mm))
     return room
-
-
-def _field_where(
-    room: Bool[np.ndarray, "x y z"],
-    shape: Shape,
-    labels: Volume,
-    voxel: tuple[int, int, int],
-    box: Box,
-    diameter_mm: float,
-) -> Float[np.ndarray, "x y z"]:
-    """Return a shape's scalar field in a box, infinite where there is no room for it."""
-    field = np.full(room.shape, np.inf)
-    field[room] = shape.radius_ratio(offsets_mm(box, voxel, labels.affine)[room], radius_mm=diameter_mm / 2)
-    return field
 
 
 def _component(mask: Bool[np.ndarray, "x y z"], voxel: tuple[int, int, int]) -> Bool[np.ndarray, "x y z"]:

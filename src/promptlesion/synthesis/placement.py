@@ -59,7 +59,7 @@ def place_lesion(
     """Draw a lesion of a type and a place for it; what that costs follows the lesion, not the scan.
 
     A size is tried at several places before another is drawn, so that large lesions come nearly as often as they
-    should. The diameter is that of the sphere of the volume that is left inside the host: in a thin wall a shape grows
+    should. The diameter is that of the sphere of the volume that there is room for: in a thin wall a shape grows
     along it until the asked-for volume is reached.
 
     Args:
@@ -100,12 +100,10 @@ def place_lesion(
                     diameter_mm=diameter_mm,
                     max_extent_mm=max_extent_mm,
                     generator=generator,
-                    image=image if lesion_type.exophytic_share else None,
+                    image=image,
                 )
             if isinstance(found, GrownMask):
-                refusal = room.why_not(
-                    found, diameter_mm=diameter_mm, allowed_mm=lesion_type.diameter_mm
-                ) or _why_not_so_far_out(found, labels, is_host, lesion_type.exophytic_share)
+                refusal = room.why_not(found, diameter_mm=diameter_mm, allowed_mm=lesion_type.diameter_mm)
                 if refusal is None:
                     return _placed(type_index, found, labels, edge_mm)
                 found = refusal
@@ -120,18 +118,8 @@ def place_lesion(
 
 
 def paint_labels(labels: UInt8[np.ndarray, "x y z"], lesion: PlacedLesion, label: int) -> None:
-    """Write a lesion over its host, in place; every other voxel keeps its label."""
+    """Write a lesion over what is there, in place; every other voxel keeps its label."""
     labels[lesion.box][lesion.mask] = label
-
-
-def _why_not_so_far_out(
-    grown: GrownMask, labels: Volume, is_host: Bool[np.ndarray, "256"], allowed_share: float
-) -> Refusal | None:
-    share = 1 - float(is_host[labels.array[grown.box]][grown.mask].mean())
-    if share <= allowed_share:
-        return None
-    figure = f"{100 * share:.0f} % where {100 * allowed_share:.0f} % are allowed"
-    return Refusal("too much of it outside of the host", share - allowed_share, figure)
 
 
 def _placed(type_index: int, grown: GrownMask, labels: Volume, edge_mm: float) -> PlacedLesion:

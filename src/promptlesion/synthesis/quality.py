@@ -9,6 +9,7 @@ from scipy import ndimage
 
 from promptlesion.data.lesion_statistics import LesionMeasure, TypeStatistics
 from promptlesion.data.spec import LesionType
+from promptlesion.synthesis.blend import edge_weight
 
 Range = tuple[float, float]
 
@@ -17,8 +18,9 @@ _OUTER_SHARES = (0.01, 0.99)
 _BULK_SHARES = (0.05, 0.95)
 _MARGIN, _MARGIN_OF_FEW = 0.5, 10
 _LEAST_MARGIN_HU = 10.0
-_SEAM_FLOOR_HU, _SEAM_SHARE = 25.0, 0.1
-_FEWEST_VOXELS = 8
+_SEAM_FLOOR_HU, _SEAM_SHARE = 140.0, 0.55
+_LEAST_WEIGHT = 0.4
+"""Of an octant of the edge, some eight voxels: of less nothing is told."""
 
 
 @dataclass(frozen=True)
@@ -79,14 +81,13 @@ def seam_hu(
     spacing_mm: tuple[float, float, float],
     edge_mm: float,
 ) -> float:
-    """Return how much a lesion changed its surroundings where its blended edge ends: a step, or a halo, on one side.
+    """Return how far what was painted beside a lesion is from the scan: a halo on one side, or a lesion too large.
 
-    The mean change over the outer half of the edge, taken in each of the eight octants around the lesion, where
-    noise and blurred borders cancel out; the largest of them. The limit is 25 HU and a tenth of the lesion's contrast,
-    whose bloom reaches there rightly. Of 109 lesions painted into phantoms (coronary, abdomen) and 56 into real scans
-    (sarcoma, abdomen, aorta) all pass, 95 % of them with less than 0.79 and 0.66 of the limit; with a hard edge 92 %
-    and 89 % of the same lesions do not (median 2.5 and 2.2 of it), and painted too large, right up to the edge's
-    end, 55 % and 27 % do not.
+    The change over the outer half of the edge by the edge's weight there, taken in each of the eight octants around the
+    lesion, where noise and blurred borders cancel out; the largest of them. The limit is 140 HU and 0.55 of the
+    lesion's contrast, whose bloom reaches there rightly. Of 189 lesions that PromptLesion painted into the five-type
+    phantom (5 training subjects) 95 % have less than 0.83 of it and 2 % more than it; of 190 pasted ones all have less
+    than 0.37.
 
     Args:
         before: HU of a box around the lesion as the scan has it.
@@ -99,12 +100,13 @@ def seam_hu(
     is_outer = (distance_mm >= edge_mm / 2) & (distance_mm < edge_mm)
     change = after[is_outer].astype(np.float64) - before[is_outer]
     octant = (np.argwhere(is_outer) > np.argwhere(mask).mean(axis=0)) @ (1, 2, 4)
-    num_voxels = np.bincount(octant, minlength=8)
-    is_full = num_voxels >= _FEWEST_VOXELS
+    edge = edge_weight(mask, spacing_mm=spacing_mm, edge_mm=edge_mm)[is_outer]
+    weight = np.bincount(octant, weights=edge, minlength=8)
+    is_full = weight >= _LEAST_WEIGHT
     if not is_full.any():
         return 0.0
-    means = np.bincount(octant, weights=change, minlength=8)[is_full] / num_voxels[is_full]
-    return float(np.abs(means).max())
+    painted = np.bincount(octant, weights=change, minlength=8)[is_full] / weight[is_full]
+    return float(np.abs(painted).max())
 
 
 def mean_hu_inside(hu: Shaped[np.ndarray, "x y z"], mask: Bool[np.ndarray, "x y z"]) -> float:
