@@ -401,7 +401,6 @@ def _limits(demo: Demo, *, is_phantom: bool) -> tuple[str, ...]:
         f"One seed ({demo.seed}) and one split; another seed changes the Dice by an unknown amount.",
         f"Short training: {config.diffusion.num_steps} diffusion steps where the paper has 60 000; "
         f"patches of {config.autoencoder.patch_voxels} voxels where the paper has 96.",
-        "Lesion shapes are deformed ellipsoids clipped to their host, not shapes of real lesions.",
         "FID and KID come from an ImageNet network on slices, not from the paper's MedicalNet: compare them within "
         "this report only.",
     ]

@@ -299,7 +299,7 @@ def test_a_lesion_bulges_into_fat_as_far_as_its_type_may(organ_in_fat: tuple[Vol
         outside = mask & ~is_host
         shares.append(outside.sum() / mask.sum())
         from_fat_mm = np.arange(mask.shape[0]) * 0.5 - 25 - 12
-        assert not outside[from_fat_mm > 2].any()  # a border of 1.5 mm belongs to the fat
+        assert not outside[from_fat_mm > 2].any()  # a border of a millimetre belongs to the fat
         assert ndimage.label(mask)[1] == 1
     assert max(shares) <= 0.5
     assert np.mean(np.array(shares) > 0.1) > 0.3

@@ -16,7 +16,7 @@ MIN_GROWTH, MAX_GROWTH = 0.4, 2.5
 _BISECTIONS = 10
 _SEARCH_VOXELS = 12
 _FAT_HU = (-200.0, -30.0)
-_BORDER_MM = 1.5
+_BORDER_MM = 1.0
 """Between a host and its fat: partial volume, and outlines drawn a little too tight."""
 
 
