@@ -139,3 +139,27 @@ def test_without_a_vessel_it_says_so() -> None:
     )
     assert isinstance(refused, Refusal)
     assert refused.reason == "no vessel to follow beside it"
+
+
+def test_beside_fat_a_thin_wall_is_thickened_outward() -> None:
+    """In a wall of a millimetre the plaque is spread along the vessel; into fat it keeps the drawn thickness."""
+    labels, radius, _, height = straight(2.0, 1.0)
+    hu = np.where(radius <= 2.0, 400, np.where(radius <= 3.0, 30, -90))
+    hu[grid_mm(SHAPE)[..., 0] < -3.5] = 60  # muscle on the other side
+    scan = Volume(hu.astype(np.int16), labels.affine)
+    voxel = wall_voxel_near(labels.array, np.array([2.4, 0.0, 0.0]), grid_mm(SHAPE))
+    options = {"is_host": by_label((WALL,)), "is_lumen": by_label((LUMEN,)), "max_extent_mm": 30.0}
+    masks = []
+    for image in (None, scan):
+        grown = grow_crescent(PLAIN, labels, voxel, diameter_mm=4.0, image=image, **options)
+        assert isinstance(grown, GrownMask)
+        mask = np.zeros(labels.shape, dtype=bool)
+        mask[grown.box] = grown.mask
+        assert not (labels.array[mask] == LUMEN).any()
+        assert diameter(mask, labels) == pytest.approx(4.0, rel=0.05)
+        masks.append(mask)
+    within, outward = masks
+    assert np.ptp(height[outward]) < np.ptp(height[within])
+    assert radius[within].max() <= 3.0
+    assert 3.2 < radius[outward].max() < 2.0 + 2.5
+    assert not (hu[outward] == 60).any()

@@ -54,14 +54,8 @@ class LesionType(BaseModel):
         ge=0,
         lt=1,
         description="Largest share of a lesion's volume that may bulge out of its host into the fat beside it, as "
-        "tumours of the kidney do; a crescent stays in its wall.",
+        "tumours of the kidney and the plaque of remodelled arteries do.",
     )
-
-    @model_validator(mode="after")
-    def _crescents_stay_in_the_wall(self) -> "LesionType":
-        if self.shape == "crescent" and self.exophytic_share:
-            raise ValueError(f'expected exophytic_share 0 where shape is "crescent", found {self.exophytic_share:g}')
-        return self
 
     @model_validator(mode="after")
     def _crescents_have_a_lumen(self) -> "LesionType":

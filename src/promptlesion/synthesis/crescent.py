@@ -92,6 +92,7 @@ def grow_crescent(
     is_lumen: Bool[np.ndarray, "256"],
     diameter_mm: float,
     max_extent_mm: float,
+    image: Volume | None = None,
 ) -> GrownMask | Refusal:
     """Cut a crescent out of a vessel's wall, as large as asked for: where the wall is thin, longer and wider.
 
@@ -103,8 +104,9 @@ def grow_crescent(
         is_lumen: by label value, what it lies against.
         diameter_mm: of the sphere of the asked-for volume.
         max_extent_mm: the vessel is followed half as far each way.
+        image: the scan in HU, where the wall may be thickened outward into fat.
     """
-    wall = vessel_wall(labels, voxel, is_wall=is_host, is_lumen=is_lumen, reach_mm=max_extent_mm / 2)
+    wall = vessel_wall(labels, voxel, is_wall=is_host, is_lumen=is_lumen, reach_mm=max_extent_mm / 2, image=image)
     if wall is None:
         return Refusal("no vessel to follow beside it", 0.0, "no lumen near, or a stub of one")
     grown = _cut(crescent, wall, labels, diameter_mm=diameter_mm)

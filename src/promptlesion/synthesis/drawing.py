@@ -2,8 +2,9 @@
 
 import hashlib
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from typing import TypeVar
 
 import numpy as np
 from jaxtyping import Bool
@@ -13,13 +14,14 @@ from promptlesion.data.lesion_statistics import LesionStatistics
 from promptlesion.data.spec import LesionType
 from promptlesion.data.volume import Volume
 from promptlesion.synthesis.crescent import draw_crescent, grow_crescent
-from promptlesion.synthesis.growth import MAX_GROWTH, GrownMask, grow_shape, offsets_mm, voxel_mm3
+from promptlesion.synthesis.growth import GrownMask, grow_shape, offsets_mm, voxel_mm3
 from promptlesion.synthesis.real_shape import draw_real_shape
 from promptlesion.synthesis.room import Refusal
 from promptlesion.synthesis.shape import Shape, draw_ellipsoid
 from promptlesion.synthesis.shape_bank import ShapeBank, ShapeSource, cut_bank, read_bank
 
 logger = logging.getLogger(__name__)
+Mask = TypeVar("Mask", GrownMask, GrownMask | Refusal)
 
 _DIAMETER_JITTER = 0.1
 _WALL_ORIENTATIONS = 32
@@ -180,48 +182,29 @@ def draw_mask(
             generator=generator,
         )
     elif lesion_type.shape == "crescent":
-        return grow_crescent(
-            draw_crescent(generator),
+        crescent = draw_crescent(generator)
+        return _within_share(
+            lambda room: grow_crescent(
+                crescent,
+                labels,
+                voxel,
+                is_host=is_host,
+                is_lumen=is_lumen,
+                diameter_mm=diameter_mm,
+                max_extent_mm=max_extent_mm,
+                image=room,
+            ),
+            lesion_type,
             labels,
-            voxel,
             is_host=is_host,
-            is_lumen=is_lumen,
-            diameter_mm=diameter_mm,
-            max_extent_mm=max_extent_mm,
+            image=image,
         )
     elif lesion_type.shape == "real":
         raise ValueError(f"{lesion_type.name}: expected a bank of real shapes in the drawing; found none")
     else:
         shape, origin = draw_ellipsoid(generator, deformation=drawing.deformation), "ellipsoid"
-    return _grown(
-        shape,
-        lesion_type,
-        labels,
-        voxel,
-        is_host=is_host,
-        diameter_mm=diameter_mm,
-        max_extent_mm=max_extent_mm,
-        origin=origin,
-        image=image,
-    )
-
-
-def _grown(
-    shape: Shape,
-    lesion_type: LesionType,
-    labels: Volume,
-    voxel: tuple[int, int, int],
-    *,
-    is_host: Bool[np.ndarray, "256"],
-    diameter_mm: float,
-    max_extent_mm: float,
-    origin: str,
-    image: Volume,
-    highest: float = MAX_GROWTH,
-) -> GrownMask:
-    """Grow a shape, as far out of its host as its type may."""
-    for room in (image, None) if lesion_type.exophytic_share else (None,):
-        grown = grow_shape(
+    return _within_share(
+        lambda room: grow_shape(
             shape,
             labels,
             is_host,
@@ -229,12 +212,31 @@ def _grown(
             diameter_mm=diameter_mm,
             max_extent_mm=max_extent_mm,
             origin=origin,
-            highest=highest,
             image=room,
-        )
-        if 1 - float(is_host[labels.array[grown.box]][grown.mask].mean()) <= lesion_type.exophytic_share:
-            break
-    return grown
+        ),
+        lesion_type,
+        labels,
+        is_host=is_host,
+        image=image,
+    )
+
+
+def _within_share(
+    grow: Callable[[Volume | None], Mask],
+    lesion_type: LesionType,
+    labels: Volume,
+    *,
+    is_host: Bool[np.ndarray, "256"],
+    image: Volume,
+) -> Mask:
+    """Grow a mask that bulges out of its host no farther than its type may, and where it would, one that does not."""
+    if lesion_type.exophytic_share:
+        bulging = grow(image)
+        if isinstance(bulging, GrownMask):
+            inside = float(is_host[labels.array[bulging.box]][bulging.mask].mean())
+            if 1 - inside <= lesion_type.exophytic_share:
+                return bulging
+    return grow(None)
 
 
 def _draw_whole(
@@ -253,17 +255,22 @@ def _draw_whole(
     shape, origin = draw_real_shape(
         drawing.banks[lesion_type.name], diameter_mm=diameter_mm, deformation=drawing.deformation, generator=generator
     )
-    grown = _grown(
-        shape,
+    grown = _within_share(
+        lambda room: grow_shape(
+            shape,
+            labels,
+            is_host,
+            voxel,
+            diameter_mm=diameter_mm,
+            max_extent_mm=max_extent_mm,
+            origin=f"pasted {origin}",
+            highest=_PASTED_LEVEL,
+            image=room,
+        ),
         lesion_type,
         labels,
-        voxel,
         is_host=is_host,
-        diameter_mm=diameter_mm,
-        max_extent_mm=max_extent_mm,
-        origin=f"pasted {origin}",
         image=image,
-        highest=_PASTED_LEVEL,
     )
     hu = np.zeros(grown.mask.shape, dtype=np.float32)
     offsets = offsets_mm(grown.box, voxel, labels.affine)[grown.mask]

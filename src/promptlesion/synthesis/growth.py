@@ -112,7 +112,7 @@ def grow_shape(
 
     def field_in(part: Box) -> Float[np.ndarray, "x y z"]:
         """Return the shape's scalar field, infinite where there is no room for it."""
-        room = _room_in(part, labels, is_host, image)
+        room = room_in(part, labels, is_host, image)
         field = np.full(room.shape, np.inf)
         field[room] = shape.radius_ratio(offsets_mm(part, voxel, labels.affine)[room], radius_mm=diameter_mm / 2)
         return field
@@ -159,7 +159,7 @@ def grow_field(
     return high, mask
 
 
-def _room_in(
+def room_in(
     box: Box, labels: Volume, is_host: Bool[np.ndarray, "256"], image: Volume | None
 ) -> Bool[np.ndarray, "x y z"]:
     """Return where a lesion may be in a box: in its host; with an image in unlabelled fat and the border too.

@@ -13,7 +13,7 @@ from scipy.spatial import cKDTree
 from promptlesion.data.lesion_instances import ALL_26_NEIGHBOURS
 from promptlesion.data.volume import Volume
 from promptlesion.synthesis.centerline import Centerline, climb_to_middle, follow_lumen
-from promptlesion.synthesis.growth import Box, box_around
+from promptlesion.synthesis.growth import Box, box_around, room_in
 
 _NEAR_MM = 10.0
 _ROUNDS = 4
@@ -45,6 +45,7 @@ def vessel_wall(
     is_wall: Bool[np.ndarray, "256"],
     is_lumen: Bool[np.ndarray, "256"],
     reach_mm: float,
+    image: Volume | None = None,
 ) -> VesselWall | None:
     """Follow the vessel whose wall holds a voxel, or return nothing where there is no vessel beside it.
 
@@ -54,6 +55,7 @@ def vessel_wall(
         is_wall: by label value.
         is_lumen: by label value.
         reach_mm: how far to follow it, each way.
+        image: the scan in HU, where the fat around the vessel counts as wall.
     """
     margin_mm = _NEAR_MM
     for _ in range(_ROUNDS):
@@ -76,7 +78,7 @@ def vessel_wall(
     line = follow_lumen(own, inner_mm, middle, labels, reach_mm=reach_mm)
     if line is None:
         return None
-    wall = np.argwhere(is_wall[labels.array[box]])
+    wall = np.argwhere(room_in(box, labels, is_wall, image))
     towards = nearest[:, wall[:, 0], wall[:, 1], wall[:, 2]].T
     arc_mm, angle, is_own = _along_and_around(line, wall, towards, own, labels)
     at_voxel = int(np.flatnonzero((wall == (x, y, z)).all(axis=1))[0])

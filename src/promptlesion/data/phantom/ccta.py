@@ -25,6 +25,7 @@ SPEC = DatasetSpec(
             hu=(130.0, 1300.0),
             shape="crescent",
             lumen=("lumen",),
+            exophytic_share=0.4,
         ),
         LesionType(
             name="non_calcified_plaque",
@@ -34,6 +35,7 @@ SPEC = DatasetSpec(
             hu=(-50.0, 130.0),
             shape="crescent",
             lumen=("lumen",),
+            exophytic_share=0.6,
         ),
     ),
 )
