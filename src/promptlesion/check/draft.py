@@ -105,6 +105,9 @@ def _type_lines(
     if is_crescent:
         lines.append('shape = "crescent"  # plaque lines the vessel: along its wall, never in the lumen')
         lines.append(f"lumen = {_toml(tuple(lumens))}  # by its name")
+    lines.append(
+        "# exophytic_share = 0.4  # where the real ones bulge out of the host into fat: up to this share of the volume"
+    )
     return lines
 
 
