@@ -52,6 +52,7 @@ def test_an_experiment_fails_in_parts_goes_on_and_is_not_done_twice(
     done = written_at(out)
     assert len(done) == 2
     assert real.items() <= done.items()  # the first network was not trained again
+    assert not list((out / "2-subjects" / "segmentation").rglob("cache"))  # a cohort's prepared scans do not stay
     for name in FILES:
         assert (out / name).stat().st_size > 0, name
     again = ExperimentResults.model_validate_json((out / "results.json").read_bytes())

@@ -1,6 +1,7 @@
 """What is done in each piece of an experiment, by whichever process has it."""
 
 import math
+import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -23,6 +24,9 @@ from promptlesion.synthesis.cohort import synthesize_cohort
 from promptlesion.synthesis.plan import mean_lesions_per_case
 from promptlesion.synthesis.synthesizer import Synthesizer
 from promptlesion.training.atomic import write_json
+
+_CACHE_FOLDER = "cache"
+"""Of a cohort's prepared scans, a gigabyte easily: of no use once its network is trained."""
 
 
 @dataclass(frozen=True)
@@ -133,7 +137,7 @@ def _segment(cell: Cell, experiment: Experiment, prepared: PreparedDataset, out:
     train_stage(
         prepared,
         synthetic=synthetic,
-        cache=experiment.cache,
+        cache=out / _CACHE_FOLDER,
         config=config,
         out=out,
         seed=cell.seed,
@@ -144,6 +148,7 @@ def _segment(cell: Cell, experiment: Experiment, prepared: PreparedDataset, out:
     if cell.method == REAL:
         scores["training_scores"] = _scored(prepared.part("train"), "training-predictions", experiment, out)
     write_json(out / SCORES_FILE, scores)
+    shutil.rmtree(out / _CACHE_FOLDER, ignore_errors=True)
 
 
 def _scored(scans: Dataset, folder: str, experiment: Experiment, out: Path) -> list[dict[str, object]]:
