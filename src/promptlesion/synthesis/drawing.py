@@ -14,7 +14,7 @@ from promptlesion.data.lesion_statistics import LesionStatistics
 from promptlesion.data.spec import LesionType
 from promptlesion.data.volume import Volume
 from promptlesion.synthesis.crescent import draw_crescent, grow_crescent
-from promptlesion.synthesis.growth import GrownMask, grow_shape, offsets_mm, voxel_mm3
+from promptlesion.synthesis.growth import MAX_GROWTH, GrownMask, grow_shape, offsets_mm, voxel_mm3
 from promptlesion.synthesis.real_shape import draw_real_shape
 from promptlesion.synthesis.room import Refusal
 from promptlesion.synthesis.shape import Shape, draw_ellipsoid
@@ -151,21 +151,31 @@ def draw_mask(
     Raises:
         ValueError: the type's masks are real and the drawing holds none; `build_drawing` gathers them.
     """
+
+    def grow(shape: Shape, origin: str, highest: float = MAX_GROWTH) -> GrownMask:
+        return _within_share(
+            lambda room: grow_shape(
+                shape,
+                labels,
+                is_host,
+                voxel,
+                diameter_mm=diameter_mm,
+                max_extent_mm=max_extent_mm,
+                origin=origin,
+                highest=highest,
+                image=room,
+            ),
+            lesion_type,
+            labels,
+            is_host=is_host,
+            image=image,
+        )
+
     shape: Shape
     if lesion_type.name in drawing.banks and drawing.banks[lesion_type.name].has_voxels:
         orientations = _WALL_ORIENTATIONS if lesion_type.shape == "crescent" else 1
         drawn = [
-            _draw_whole(
-                drawing,
-                lesion_type,
-                labels,
-                voxel,
-                is_host=is_host,
-                diameter_mm=diameter_mm,
-                max_extent_mm=max_extent_mm,
-                generator=generator,
-                image=image,
-            )
+            _draw_whole(drawing, lesion_type, labels, voxel, diameter_mm=diameter_mm, generator=generator, grow=grow)
             for _ in range(orientations)
         ]
         best = max(drawn, key=lambda grown: int(grown.mask.sum()))
@@ -203,22 +213,7 @@ def draw_mask(
         raise ValueError(f"{lesion_type.name}: expected a bank of real shapes in the drawing; found none")
     else:
         shape, origin = draw_ellipsoid(generator, deformation=drawing.deformation), "ellipsoid"
-    return _within_share(
-        lambda room: grow_shape(
-            shape,
-            labels,
-            is_host,
-            voxel,
-            diameter_mm=diameter_mm,
-            max_extent_mm=max_extent_mm,
-            origin=origin,
-            image=room,
-        ),
-        lesion_type,
-        labels,
-        is_host=is_host,
-        image=image,
-    )
+    return grow(shape, origin)
 
 
 def _within_share(
@@ -245,33 +240,15 @@ def _draw_whole(
     labels: Volume,
     voxel: tuple[int, int, int],
     *,
-    is_host: Bool[np.ndarray, "256"],
     diameter_mm: float,
-    max_extent_mm: float,
     generator: np.random.Generator,
-    image: Volume,
+    grow: Callable[[Shape, str, float], GrownMask],
 ) -> GrownMask:
     """Draw a real lesion with its voxels, deformed with them, and clip it to where it may be; see `draw_mask`."""
     shape, origin = draw_real_shape(
         drawing.banks[lesion_type.name], diameter_mm=diameter_mm, deformation=drawing.deformation, generator=generator
     )
-    grown = _within_share(
-        lambda room: grow_shape(
-            shape,
-            labels,
-            is_host,
-            voxel,
-            diameter_mm=diameter_mm,
-            max_extent_mm=max_extent_mm,
-            origin=f"pasted {origin}",
-            highest=_PASTED_LEVEL,
-            image=room,
-        ),
-        lesion_type,
-        labels,
-        is_host=is_host,
-        image=image,
-    )
+    grown = grow(shape, f"pasted {origin}", _PASTED_LEVEL)
     hu = np.zeros(grown.mask.shape, dtype=np.float32)
     offsets = offsets_mm(grown.box, voxel, labels.affine)[grown.mask]
     hu[grown.mask] = shape.hu_at(offsets, radius_mm=diameter_mm / 2)

@@ -9,7 +9,7 @@ from scipy import ndimage
 
 from promptlesion.data.lesion_statistics import LesionMeasure, TypeStatistics
 from promptlesion.data.spec import LesionType
-from promptlesion.synthesis.blend import edge_weight
+from promptlesion.synthesis.blend import weight_at
 
 Range = tuple[float, float]
 
@@ -100,8 +100,7 @@ def seam_hu(
     is_outer = (distance_mm >= edge_mm / 2) & (distance_mm < edge_mm)
     change = after[is_outer].astype(np.float64) - before[is_outer]
     octant = (np.argwhere(is_outer) > np.argwhere(mask).mean(axis=0)) @ (1, 2, 4)
-    edge = edge_weight(mask, spacing_mm=spacing_mm, edge_mm=edge_mm)[is_outer]
-    weight = np.bincount(octant, weights=edge, minlength=8)
+    weight = np.bincount(octant, weights=weight_at(distance_mm[is_outer], edge_mm=edge_mm), minlength=8)
     is_full = weight >= _LEAST_WEIGHT
     if not is_full.any():
         return 0.0
