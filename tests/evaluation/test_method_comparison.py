@@ -63,7 +63,7 @@ def test_what_is_counted() -> None:
     assert _found(rows, "precision").value.value == pytest.approx((2 / 3 + 0) / 2)  # a and c predicted something
     false = _found(rows, "false_positives_per_scan")
     assert (false.value.value, false.num_subjects) == (pytest.approx(2 / 4), 4)
-    assert dice.difference is None and dice.p_value is None and dice.seed_std is None
+    assert dice.difference is None and dice.p_value is None and dice.trainings == (pytest.approx(0.4),)
 
 
 def test_sizes_meet_at_the_median_and_score_lesion_by_lesion() -> None:
@@ -110,10 +110,10 @@ def test_seeds_are_averaged_within_subjects_first() -> None:
     once = method_rows({"real": [_cases()], "mixed": [_cases(0.1)]}, reference="real", seed=0)
     thrice = method_rows({"real": [_cases()] * 3, "mixed": [_cases(0.1)] * 3}, reference="real", seed=0)
     for one, three in zip(once, thrice, strict=True):
-        assert (three.num_seeds, three.seed_std) == (3, pytest.approx(0.0, abs=1e-12))
+        assert three.trainings == one.trainings * 3
         assert three.value.low == pytest.approx(one.value.low) and three.p_value == one.p_value
     rows = method_rows({"real": [_cases(0.0), _cases(0.1), _cases(0.2)]}, reference="real", seed=0)
-    assert _found(rows, "dice").seed_std == pytest.approx(0.1)
+    assert np.diff(_found(rows, "dice").trainings) == pytest.approx([0.1, 0.1])
     assert _found(rows, "dice").value.value == pytest.approx(np.mean([score.dice for score in _cases(0.1)]))
 
 

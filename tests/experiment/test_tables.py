@@ -14,7 +14,13 @@ from promptlesion.experiment.tables import Table, all_tables, as_csv, as_latex
 TYPES = ("calcified_plaque", "liver_tumor")
 
 
-def row(method: str, lesion_type: str, value: float, difference: tuple[float, float, float] | None = None) -> MethodRow:
+def row(
+    method: str,
+    lesion_type: str,
+    value: float,
+    difference: tuple[float, float, float] | None = None,
+    spread: float = 0.0,
+) -> MethodRow:
     estimate = None if difference is None else Estimate(value=difference[0], low=difference[1], high=difference[2])
     return MethodRow(
         method=method,
@@ -22,10 +28,10 @@ def row(method: str, lesion_type: str, value: float, difference: tuple[float, fl
         size="all sizes",
         metric="dice",
         num_subjects=12,
-        num_seeds=3,
         value=Estimate(value=value, low=value - 0.1, high=value + 0.1),
         difference=estimate,
         p_value=None if difference is None else 0.04,
+        trainings=(value - spread, value, value + spread),
     )
 
 
@@ -106,7 +112,7 @@ def test_the_dice_table_has_value_interval_difference_and_p() -> None:
     first, second = dice.rows
     assert first[:4] == ("real", "3", "0.500 [0.400, 0.600]", "–")
     assert second[3] == "+0.100 [+0.020, +0.180] (p 0.040)"
-    assert {"dice", "metrics", "sizes", "table2-time", "sweep"} == set(tables)  # nothing was painted
+    assert {"dice", "trainings", "metrics", "sizes", "table2-time", "sweep"} == set(tables)  # nothing was painted
     assert [line[0] for line in tables["sweep"].rows] == ["4", "4", "8", "8"]
 
 
@@ -116,6 +122,18 @@ def test_the_sentences_say_for_which_type_it_is_clear() -> None:
         "copy-paste: mean Dice 0.600, +0.000 against real scans alone (-0.050 to +0.050, p = 0.040): no clear help or "
         "harm; better for calcified plaque; worse for liver tumor."
     )
+
+
+@pytest.mark.parametrize(
+    ("spread", "verdict"),
+    [(0.09, "it helped here"), (0.11, "but only 2 of 3 trainings came out above: no clear help or harm")],
+)
+def test_what_one_training_does_not_show_is_not_clear(spread: float, verdict: str) -> None:
+    rows = (row("real", "liver_tumor", 0.5), row("copy-paste", "liver_tumor", 0.6, (0.1, 0.02, 0.18), spread))
+    (sentence,) = summary_sentences(results(rows))
+    assert verdict in sentence
+    (table,) = (table for table in all_tables(results(rows)) if table.name == "trainings")
+    assert table.rows[1] == ("copy-paste", f"{0.6 - spread:.3f}, 0.600, {0.6 + spread:.3f}")
 
 
 def test_what_more_lesions_could_add_is_training_less_held_out_dice() -> None:

@@ -55,12 +55,13 @@ class MethodRow(BaseModel):
     size: str = Field(description="'all sizes', or equal-volume diameters such as '< 4.2 mm'")
     metric: Metric = Field(description="share of 1, mm, percent or number per scan, as its name says")
     num_subjects: int = Field(description="subjects that this method is counted in")
-    num_seeds: int = Field(description="trainings")
     value: Estimate = Field(description="mean over subjects and its interval; None where a type is counted in nobody")
     num_paired_subjects: int = Field(default=0, description="subjects that both methods are counted in")
     difference: Estimate | None = Field(default=None, description="this method minus the reference, paired by subject")
     p_value: float | None = Field(default=None, description="paired permutation test of that difference, two-sided")
-    seed_std: float | None = Field(default=None, description="standard deviation of the value between the seeds")
+    trainings: tuple[float | None, ...] = Field(
+        description="the value of each training, one a seed; None where a type is counted in nobody"
+    )
 
 
 def method_rows(
@@ -117,12 +118,11 @@ def method_rows(
                     size=size,
                     metric=metric,
                     num_subjects=_num_counted(values),
-                    num_seeds=len(by_seed),
                     value=type_mean_bootstrap(values, level=level, **options),
                     num_paired_subjects=0 if is_reference else _num_counted(values - base),
                     difference=None if is_reference else type_mean_bootstrap(values - base, level=level, **options),
                     p_value=None if is_reference else sign_flip_p_value(values - base, seed=seed),
-                    seed_std=_seed_std(by_seed),
+                    trainings=tuple(_mean_over_types(training) for training in by_seed),
                 )
                 groups.setdefault((lesion_type, size), []).append(row)
     return tuple(row for group in groups.values() for row in group)
@@ -187,11 +187,9 @@ def _seed_mean(by_seed: Float64[np.ndarray, "seeds subjects types"]) -> Float64[
     return means
 
 
-def _seed_std(by_seed: Float64[np.ndarray, "seeds subjects types"]) -> float | None:
-    """Spread between the seeds of the mean over types of the mean over subjects; None unless two have every type."""
-    complete = [values for values in by_seed if (~np.isnan(values)).any(axis=0).all()]
-    means = [float(np.nanmean(values, axis=0).mean()) for values in complete]
-    return float(np.std(means, ddof=1)) if len(means) > 1 else None
+def _mean_over_types(values: Float64[np.ndarray, "subjects types"]) -> float | None:
+    """Mean over types of the mean over subjects; None where a type is counted in nobody."""
+    return float(np.nanmean(values, axis=0).mean()) if (~np.isnan(values)).any(axis=0).all() else None
 
 
 def _num_counted(values: Float64[np.ndarray, "subjects types"]) -> int:

@@ -23,7 +23,7 @@ _SHOWN_AROUND = 0.35
 
 
 def dice_figure(comparison: Comparison) -> Figure:
-    """Draw each method's Dice with its interval, a panel a lesion type; the dashed line is real scans alone."""
+    """Draw each method's Dice, interval and trainings, a panel a lesion type; the dashed line is real scans alone."""
     rows = [row for row in comparison.rows if row.metric == "dice" and row.size == ALL_SIZES]
     types = sorted(dict.fromkeys(row.lesion_type for row in rows), key=lambda name: name == ALL_TYPES)
     methods = list(dict.fromkeys(row.method for row in rows))
@@ -162,6 +162,9 @@ def _dot(axes: Axes, row: MethodRow, position: int, method: str) -> None:
     color = _COLORS[method]
     if row.value.low is not None and row.value.high is not None:
         axes.plot([row.value.low, row.value.high], [position, position], color=color, linewidth=1.8)
+    if len(row.trainings) > 1:
+        trainings = [value for value in row.trainings if value is not None]
+        axes.plot(trainings, [position] * len(trainings), "|", color=TEXT_COLOR, markersize=6, markeredgewidth=0.9)
     axes.plot(row.value.value, position, "o", color=color, markersize=5)
 
 

@@ -25,7 +25,8 @@ from promptlesion.training.atomic import write_text
 from promptlesion.training.progress import progress_bar
 
 _CAPTIONS = {
-    "dice": "Dice on the held-out subjects with its interval over subjects; dashed: real scans alone.",
+    "dice": "Dice on the held-out subjects with its interval over subjects; ticks: the single trainings; dashed: real "
+    "scans alone.",
     "figure1": "Figure 1. Healthy scans, their labels, the scans with synthetic lesions, and their masks. The lesions "
     "are taken from the larger half of each type, evenly spread.",
     "figure2": "Figure 2. The largest held-out lesion of each type that every method can paint, and what each paints "
@@ -92,16 +93,29 @@ def _by_type(rows: list[MethodRow]) -> str:
 
 
 def _is_clear(row: MethodRow, sign: int) -> bool:
-    """Return whether the interval of the difference lies on one side of zero and the test agrees.
+    """Return whether the interval of the difference lies on one side of zero, and test and trainings agree.
 
-    Of few subjects the interval alone comes out too narrow.
+    Of few subjects the interval alone comes out too narrow, and neither it nor the test knows that another training
+    would have come out otherwise: every one must lie on that side of real scans alone.
     """
+    return _is_clear_over_subjects(row, sign) and _num_trainings(row, sign) == len(row.trainings)
+
+
+def _is_clear_over_subjects(row: MethodRow, sign: int) -> bool:
     difference = row.difference
     if difference is None or difference.low is None or difference.high is None:
         return False
     if row.p_value is not None and row.p_value >= _LEVEL:
         return False
     return difference.low > 0 if sign > 0 else difference.high < 0
+
+
+def _num_trainings(row: MethodRow, sign: int) -> int:
+    """Return how many trainings lie on one side of real scans alone, the mean of all its trainings."""
+    if row.difference is None or row.difference.value is None or row.value.value is None:
+        return 0
+    real = row.value.value - row.difference.value
+    return sum(value is not None and sign * (value - real) > 0 for value in row.trainings)
 
 
 def _verdict(row: MethodRow) -> str:
@@ -113,9 +127,13 @@ def _verdict(row: MethodRow) -> str:
     if difference.low is None or difference.high is None:
         return f"{text} (one subject, so no interval)"
     text += f" ({difference.low:+.3f} to {difference.high:+.3f}{p_text})"
-    if _is_clear(row, 1):
-        return f"{text}: it helped here"
-    return f"{text}: it did harm here" if _is_clear(row, -1) else f"{text}: no clear help or harm"
+    for sign, words, side in ((1, "it helped here", "above"), (-1, "it did harm here", "below")):
+        if _is_clear(row, sign):
+            return f"{text}: {words}"
+        if _is_clear_over_subjects(row, sign):
+            number = f"{_num_trainings(row, sign)} of {len(row.trainings)} trainings"
+            return f"{text}, but only {number} came out {side}: no clear help or harm"
+    return f"{text}: no clear help or harm"
 
 
 def _draw(experiment: Experiment, asked: Asked, results: ExperimentResults) -> dict[str, Path]:

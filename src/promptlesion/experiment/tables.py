@@ -56,6 +56,7 @@ def all_tables(results: ExperimentResults) -> list[Table]:
     main = main_comparison(results)
     return [
         *([dice_table(results, main)] if main else []),
+        *([trainings_table(main)] if main and len(results.seeds) > 1 else []),
         *([metric_table(main)] if main else []),
         *([size_table(main)] if main else []),
         *([fit_table(main)] if main and main.training_dice else []),
@@ -86,7 +87,7 @@ def dice_table(results: ExperimentResults, comparison: Comparison) -> Table:
     body = []
     for method in _methods(rows):
         by_type = {row.lesion_type: row for row in rows if row.method == method}
-        texts = [method, str(max(row.num_seeds for row in by_type.values()))]
+        texts = [method, str(max(len(row.trainings) for row in by_type.values()))]
         for name in types:
             texts += [estimate_text(by_type[name].value), difference_text(by_type[name])]
         body.append(tuple(texts))
@@ -97,6 +98,27 @@ def dice_table(results: ExperimentResults, comparison: Comparison) -> Table:
         "real scans alone."
     )
     return Table("dice", caption, tuple(columns), tuple(body))
+
+
+def trainings_table(comparison: Comparison) -> Table:
+    """Dice of each training: how far two of the same method lie apart by chance, which no interval above holds."""
+    rows = [row for row in comparison.rows if row.metric == "dice" and row.size == ALL_SIZES]
+    by_method = {(row.method, row.lesion_type): row for row in rows}
+    types = _types(rows)
+    return Table(
+        "trainings",
+        "Dice of each training, in the order of the seeds. Intervals and p above are over subjects alone; how far two "
+        "trainings of the same method lie apart by chance is seen here.",
+        ("method", *(readable(name) for name in types)),
+        tuple(
+            (method, *(", ".join(map(_training_text, by_method[method, name].trainings)) for name in types))
+            for method in _methods(rows)
+        ),
+    )
+
+
+def _training_text(value: float | None) -> str:
+    return "–" if value is None else f"{value:.3f}"
 
 
 def metric_table(comparison: Comparison) -> Table:
