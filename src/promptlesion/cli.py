@@ -929,6 +929,10 @@ def experiment(
         int,
         typer.Option("--workers", min=1, help="Pieces of work at a time; on a CPU several small ones are faster."),
     ] = 1,
+    report_only: Annotated[
+        bool,
+        typer.Option("--report-only", help="Do no work: report on what is done so far, also while others work on OUT."),
+    ] = False,
     lesions: LesionsOption = None,
     seed: SeedOption = 0,
     device: DeviceOption = "auto",
@@ -960,8 +964,12 @@ def experiment(
     resolved = resolve_config(preset=preset, file=config, settings=settings or ())
     planned = Experiment(data, lesions, out, resolved, seed, device, lesions_per_type)
     asked = ask(planned, methods=methods, num_seeds=seeds, ratios=ratios, real_fractions=real_fractions)
-    results, failures = run_experiment(planned, asked, command=_command(), num_workers=workers)
+    results, failures = run_experiment(
+        planned, asked, command=_command(), num_workers=workers, is_report_only=report_only
+    )
     print_experiment(results)
+    if report_only and results.unfinished:
+        say(f"{len(results.unfinished)} pieces of work are not done yet.")
     say(f"Report: {out / 'report.html'}")
     if failures:
         for name, reason in failures.items():

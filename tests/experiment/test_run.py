@@ -33,21 +33,30 @@ def test_an_experiment_fails_in_parts_goes_on_and_is_not_done_twice(
     tiny_experiment: Experiment, asked: Asked, tiny_data: Dataset
 ) -> None:
     out = tiny_experiment.out
+    command = "promptlesion experiment"
+    results, failures = run_experiment(tiny_experiment, asked, command=command, is_report_only=True)
+    assert results.unfinished == tuple(cell.name for cell in plan_cells(asked))
+    assert not results.comparisons and not failures
+    assert not (out / "2-subjects").exists()  # nothing was begun
     # a file where the cohort's folder should be: that piece cannot be done, nor what needs it
     blocked = out / "2-subjects" / "synthetic"
     blocked.parent.mkdir(parents=True)
     blocked.write_text("in the way", encoding="utf-8")
-    results, failures = run_experiment(tiny_experiment, asked, command="promptlesion experiment", num_workers=2)
+    results, failures = run_experiment(tiny_experiment, asked, command=command, num_workers=2)
     assert list(failures) == ["2-subjects/synthetic/copy-paste/ratio-1/seed-0"]
     assert "in the way" not in failures.popitem()[1]
     assert {row.method for each in results.comparisons for row in each.rows} == {"real"}
     assert "What failed" in (out / "report.html").read_text(encoding="utf-8")
     real = written_at(out)
     assert len(real) == 1
+    reported, _ = run_experiment(tiny_experiment, asked, command=command, is_report_only=True)
+    assert reported.comparisons == results.comparisons
+    assert set(reported.unfinished) == {*results.unfinished, *results.failures}  # nobody tried this time
+    assert "pieces of work are not done yet" in (out / "report.html").read_text(encoding="utf-8")
 
     blocked.unlink()
-    results, failures = run_experiment(tiny_experiment, asked, command="promptlesion experiment", num_workers=2)
-    assert not failures
+    results, failures = run_experiment(tiny_experiment, asked, command=command, num_workers=2)
+    assert not failures and not results.unfinished
     assert all(cell.is_done(out) for cell in plan_cells(asked))
     done = written_at(out)
     assert len(done) == 2
@@ -58,14 +67,14 @@ def test_an_experiment_fails_in_parts_goes_on_and_is_not_done_twice(
     again = ExperimentResults.model_validate_json((out / "results.json").read_bytes())
     assert again == results
 
-    run_experiment(tiny_experiment, asked, command="promptlesion experiment")
+    run_experiment(tiny_experiment, asked, command=command)
     assert written_at(out) == done
 
     _check_dice(out, results)
     _check_training_dice(out, results)
     other = replace(tiny_experiment, seed=1)
     with pytest.raises(RunError, match="expected a run with the asked-for settings; found one with other"):
-        run_experiment(other, asked, command="promptlesion experiment")
+        run_experiment(other, asked, command=command)
 
 
 def _check_training_dice(out: Path, results: ExperimentResults) -> None:

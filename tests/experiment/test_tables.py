@@ -88,6 +88,7 @@ def results(rows: tuple[MethodRow, ...]) -> ExperimentResults:
             ),
         ),
         failures={},
+        unfinished=(),
         configuration={},
         limits=(),
         num_resamples=100,

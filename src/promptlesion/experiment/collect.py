@@ -22,6 +22,7 @@ from promptlesion.experiment.cells import (
     SCORES_FILE,
     cohort_name,
     part_name,
+    plan_cells,
     segmentation_name,
 )
 from promptlesion.experiment.results import Comparison, ExperimentResults, MethodFidelity, MethodTime
@@ -29,6 +30,7 @@ from promptlesion.experiment.work import Experiment
 from promptlesion.methods import LATENT_METHODS, REAL
 from promptlesion.training.atomic import read_json, write_text
 from promptlesion.training.device import resolve_device
+from promptlesion.training.run import is_finished_run
 
 _SCORES = TypeAdapter(list[LesionScore])
 
@@ -36,7 +38,7 @@ _SCORES = TypeAdapter(list[LesionScore])
 def collect_results(
     experiment: Experiment, asked: Asked, *, command: str, failures: Mapping[str, str]
 ) -> ExperimentResults:
-    """Put together what is there; pieces that failed are left out and named."""
+    """Put together what is there; pieces that failed, or are not done, are left out and named."""
     prepared, config = experiment.prepared, experiment.config
     root = prepared.dataset.root.resolve()
     fidelity = tuple(_fidelity(experiment, asked))
@@ -56,6 +58,9 @@ def collect_results(
         real_against_real=_real_against_real(experiment) if fidelity else (),
         times=tuple(_times(experiment, asked, fidelity)),
         failures=dict(failures),
+        unfinished=tuple(
+            cell.name for cell in plan_cells(asked) if cell.name not in failures and not cell.is_done(experiment.out)
+        ),
         configuration=config.model_dump(mode="json"),
         limits=_limits(experiment, asked),
         num_resamples=config.evaluation.num_resamples,
@@ -110,9 +115,9 @@ def _comparisons(experiment: Experiment, asked: Asked) -> Iterator[Comparison]:
                 },
                 ratio=ratio,
                 num_synthetic={
-                    method: mean(_num_painted(experiment, number, method, ratio, asked))
+                    method: mean(painted)
                     for method in by_method
-                    if method != REAL
+                    if (painted := _num_painted(experiment, number, method, ratio, asked))
                 },
                 training_dice=training_dice,
                 rows=method_rows(by_method, reference=REAL, seed=experiment.seed, num_resamples=config.num_resamples),
@@ -120,12 +125,12 @@ def _comparisons(experiment: Experiment, asked: Asked) -> Iterator[Comparison]:
 
 
 def _num_painted(experiment: Experiment, number: int, method: str, ratio: float, asked: Asked) -> list[int]:
-    """Count the accepted lesions of each seed's cohort that is there."""
+    """Count the accepted lesions of each seed's finished cohort; real scans alone have none."""
     folders = [experiment.out / cohort_name(number, method, ratio, seed) for seed in asked.seeds]
     return [
         sum(lesion["is_accepted"] for line in read_provenance(folder).values() for lesion in line["lesions"])
         for folder in folders
-        if folder.is_dir()
+        if is_finished_run(folder)
     ]
 
 
@@ -171,7 +176,7 @@ def _times(experiment: Experiment, asked: Asked, fidelity: tuple[MethodFidelity,
         part = experiment.out / part_name(number)
         measured = {each.method: each for each in fidelity if each.num_subjects == number}
         for method in asked.painting:
-            if not (part / method / "run.json").is_file():
+            if not is_finished_run(part / method):
                 continue
             speed = measured.get(method)
             stage1 = part / "autoencoder" / "run.json"

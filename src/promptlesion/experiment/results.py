@@ -69,6 +69,7 @@ class ExperimentResults(_Model):
     real_against_real: tuple[FidelityRow, ...] = Field(description="held-out against training lesions, for scale")
     times: tuple[MethodTime, ...]
     failures: dict[str, str] = Field(description="why pieces of work failed, by name")
+    unfinished: tuple[str, ...] = Field(description="names of the other pieces of work that are not done")
     configuration: dict[str, object]
     limits: tuple[str, ...]
     interval_level: float = 0.95

@@ -56,7 +56,7 @@ class _Busy:
 
 
 def run_experiment(
-    experiment: Experiment, asked: Asked, *, command: str, num_workers: int = 1
+    experiment: Experiment, asked: Asked, *, command: str, num_workers: int = 1, is_report_only: bool = False
 ) -> tuple[ExperimentResults, dict[str, str]]:
     """Do all that is left, then write tables, figures and report.
 
@@ -65,6 +65,7 @@ def run_experiment(
         asked: what is compared with what.
         command: as typed, for the report.
         num_workers: pieces of work at a time.
+        is_report_only: do no work; write what is there, though others may be working on the folder.
 
     Returns:
         The results, and why pieces failed, by name.
@@ -85,7 +86,14 @@ def run_experiment(
         },
         device=resolve_device(experiment.device),
     )
-    cells = plan_cells(asked)
+    failures = {} if is_report_only else _work(plan_cells(asked), experiment, num_workers)
+    with locked(experiment.out / _LOCKS_FOLDER / "report.lock"):  # several commands may end at once
+        results = write_experiment(experiment, asked, command=command, failures=failures)
+    return results, failures
+
+
+def _work(cells: list[Cell], experiment: Experiment, num_workers: int) -> dict[str, str]:
+    """Do all that is left, saying first how long it will take and then how far it is; return why pieces failed."""
     board = Board(cells, num_workers=num_workers)
     _look(board, experiment.out, set())
     if any(board.state(cell) != "done" for cell in cells):
@@ -103,9 +111,7 @@ def run_experiment(
         for _ in _worked(board, experiment, num_workers, failures):
             draw()
         draw()
-    with locked(experiment.out / _LOCKS_FOLDER / "report.lock"):  # several commands may end at once
-        results = write_experiment(experiment, asked, command=command, failures=failures)
-    return results, failures
+    return failures
 
 
 def _worked(board: Board, experiment: Experiment, num_workers: int, failures: dict[str, str]) -> Iterator[None]:
