@@ -285,9 +285,10 @@ def print_experiment(results: "ExperimentResults") -> None:
     comparison = main_comparison(results)
     if comparison is not None:
         dice = dice_table(results, comparison)
-        table = _table(*dice.columns)
-        for row in dice.rows:
-            table.add_row(*row)
+        table = _table("lesion type", "method", "Dice", "less real (p)")
+        for column, name in enumerate(dice.columns[2::2]):  # side by side they would not fit a terminal
+            for index, (method, _, *cells) in enumerate(dice.rows):
+                table.add_row("" if index else name, method, *cells[2 * column : 2 * column + 2])
         say(dice.caption)
         console.print(table)
     for sentence in summary_sentences(results):
