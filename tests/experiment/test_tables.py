@@ -5,6 +5,7 @@ import io
 
 import pytest
 
+from promptlesion.console import print_experiment
 from promptlesion.evaluation.method_comparison import MethodRow
 from promptlesion.evaluation.results import DatasetSummary, Estimate
 from promptlesion.experiment.report import summary_sentences
@@ -115,6 +116,16 @@ def test_the_dice_table_has_value_interval_difference_and_p() -> None:
     assert second[3] == "+0.100 [+0.020, +0.180] (p 0.040)"
     assert {"dice", "trainings", "metrics", "sizes", "table2-time", "sweep"} == set(tables)  # nothing was painted
     assert [line[0] for line in tables["sweep"].rows] == ["4", "4", "8", "8"]
+
+
+def test_in_a_terminal_no_figure_is_cut_off(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    print_experiment(results(HELPS))
+    printed = capsys.readouterr().out
+    assert "…" not in printed
+    assert [printed.count(text) for text in ("copy-paste  ", "+0.100", "-0.150", "all types")] == [3, 1, 1, 1]
 
 
 def test_the_sentences_say_for_which_type_it_is_clear() -> None:
