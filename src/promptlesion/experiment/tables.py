@@ -111,14 +111,16 @@ def trainings_table(comparison: Comparison) -> Table:
         "trainings of the same method lie apart by chance is seen here.",
         ("method", *(readable(name) for name in types)),
         tuple(
-            (method, *(", ".join(map(_training_text, by_method[method, name].trainings)) for name in types))
+            (
+                method,
+                *(
+                    ", ".join(estimate_text(Estimate(value=each)) for each in by_method[method, name].trainings)
+                    for name in types
+                ),
+            )
             for method in _methods(rows)
         ),
     )
-
-
-def _training_text(value: float | None) -> str:
-    return "–" if value is None else f"{value:.3f}"
 
 
 def metric_table(comparison: Comparison) -> Table:
