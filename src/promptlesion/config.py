@@ -142,7 +142,7 @@ class Config(BaseModel):
         if self.diffusion.prompt_encoder == "none" and self.synthesis.guidance_scale != 1:
             raise ValueError(
                 "synthesis.guidance_scale: expected 1, as diffusion.prompt_encoder = none leaves no prompt to be "
-                f"guided by; found {self.synthesis.guidance_scale:g}"
+                f"guided by; found {self.synthesis.guidance_scale}"
             )
         return self
 

@@ -1,6 +1,7 @@
 """The methods by name: training on real scans alone, and with lesions of each method that paints."""
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TypedDict
 
@@ -13,6 +14,7 @@ from promptlesion.data.cache import CachedCase
 from promptlesion.data.prepared import PreparedDataset
 from promptlesion.data.spec import DatasetSpec
 from promptlesion.diffusion.train import train_diffusion
+from promptlesion.synthesis.guidance_fit import fit_guidance
 from promptlesion.training.run import Run
 
 REAL, PROMPTLESION = "real", "promptlesion"
@@ -141,7 +143,19 @@ def train_method(
                 **common,
             )
         return train_diffusion(
-            config=resolved.diffusion, autoencoder_run=autoencoder_run, hardware=config.hardware, **common
+            config=resolved.diffusion,
+            autoencoder_run=autoencoder_run,
+            hardware=config.hardware,
+            on_trained=partial(
+                fit_guidance,
+                out,
+                prepared.part("train"),
+                resolved.synthesis,
+                seed=seed,
+                device=device,
+                hardware=config.hardware,
+            ),
+            **common,
         )
     if method == "copy-paste":
         return train_copy_paste(config=resolved.copy_paste, **common)

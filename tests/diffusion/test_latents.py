@@ -23,7 +23,13 @@ def autoencoder(tiny_autoencoder_run: Path) -> TrainedAutoencoder:
 @pytest.fixture
 def encode(tiny_spec: DatasetSpec, autoencoder: TrainedAutoencoder, tmp_path: Path) -> Encode:
     def run(
-        cases: list[CachedCase], *, key: str = "a", seed: int = 0, margin: int = 2, patches: int = 3
+        cases: list[CachedCase],
+        *,
+        key: str = "a",
+        seed: int = 0,
+        margin: int = 2,
+        patches: int = 3,
+        denoise_lesions: bool = False,
     ) -> LesionLatents:
         return encode_lesions(
             cases,
@@ -32,6 +38,7 @@ def encode(tiny_spec: DatasetSpec, autoencoder: TrainedAutoencoder, tmp_path: Pa
             patch_voxels=24,
             patches_per_lesion=patches,
             blank_margin_voxels=margin,
+            denoise_lesions=denoise_lesions,
             seed=seed,
             path=tmp_path / "latents.safetensors",
             key=key,
@@ -65,6 +72,17 @@ def test_patches_of_one_lesion_differ_and_their_seed_decides(encode: Encode, tin
     again, other = encode(tiny_cases[:1], key="b"), encode(tiny_cases[:1], key="c", seed=1)
     assert torch.equal(first.clean, again.clean)
     assert not torch.equal(first.clean, other.clean)
+
+
+def test_denoised_the_lesion_changes_and_its_surroundings_do_not(
+    encode: Encode, tiny_cases: list[CachedCase], autoencoder: TrainedAutoencoder
+) -> None:
+    plain, denoised = encode(tiny_cases[:2]), encode(tiny_cases[:2], key="b", denoise_lesions=True)
+    assert torch.equal(plain.surroundings, denoised.surroundings)
+    assert torch.equal(plain.lesion_mask, denoised.lesion_mask)
+    difference = (plain.clean - denoised.clean).float().abs().sum(dim=1, keepdim=True)
+    inside = plain.lesion_mask > 0
+    assert difference[inside].mean() > 2 * difference[~inside].mean()
 
 
 def test_a_case_gives_the_same_patches_whatever_else_is_encoded(encode: Encode, tiny_cases: list[CachedCase]) -> None:

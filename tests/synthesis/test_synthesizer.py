@@ -67,6 +67,21 @@ def test_a_seed_gives_the_same_voxels_and_another_others(
     assert not np.array_equal(first[0], other[0])
 
 
+def test_a_lesion_is_guided_by_the_scale_of_the_type_asked_for(
+    scene: tuple[Volume, list[PlacedLesion]], synthesizer: PromptLesionSynthesizer
+) -> None:
+    image, lesions = scene
+
+    def paint(*scales: float) -> list[np.ndarray]:
+        guided = replace(synthesizer, guidance_scales=scales)
+        return guided.paint([image] * 2, [lesions[0]] * 2, types=[0, 1], seeds=[3, 3])
+
+    plain, strong, mixed = paint(1.0, 1.0), paint(3.0, 3.0), paint(1.0, 3.0)
+    np.testing.assert_allclose(mixed[0], plain[0], atol=0.1)
+    np.testing.assert_allclose(mixed[1], strong[1], atol=0.1)
+    assert all(np.abs(one - other).max() > 1 for one, other in zip(plain, strong, strict=True))
+
+
 @pytest.mark.parametrize(
     "change",
     [
@@ -155,7 +170,6 @@ def test_the_prompt_changes_what_is_painted(
     "change",
     [
         {"init": "noise"},
-        {"guidance_scale": 3.0},
         {"sampler": "ancestral"},
         {"sampler": "dpm-solver++"},
         {"num_steps": 20},

@@ -71,6 +71,13 @@ def test_drawn_noise_is_as_strong_as_it_is_in_the_box(noise: np.ndarray) -> None
         assert drawn.std() == pytest.approx(sigma, rel=0.1)
 
 
+def test_of_what_is_there_already_less_is_drawn(noise: np.ndarray) -> None:
+    """Variances add up: 12 HU are there, 20 are wanted, 16 are drawn; of what is noisier none at all."""
+    for present_hu, drawn_hu in ((0.0, 20), (12.0, 16), (25.0, 0)):
+        drawn = draw_noise(noise, EVERYWHERE, generator=np.random.default_rng(1), present_hu=present_hu)
+        assert drawn.std() == pytest.approx(drawn_hu, rel=0.1)
+
+
 def test_a_stripe_is_not_drawn_again(noise: np.ndarray) -> None:
     stripe = np.abs(np.indices(SHAPE)[1] - 15) < 1
     drawn = draw_noise(noise - 50 * stripe.astype(np.float32), EVERYWHERE, generator=np.random.default_rng(1))

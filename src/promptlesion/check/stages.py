@@ -210,7 +210,7 @@ class _Estimator:
             patch_voxels,
         )
         denoising_seconds = second.seconds_of(denoise.flops)
-        passes = config.num_steps * (2 if config.guidance_scale != 1 else 1)
+        passes = config.num_steps * (1 if config.guidance_scale == 1 else 2)
         reading = 1.3 * self.extent.seconds_read
         writing = 1.3 * self.extent.scan_voxels * compressing_seconds_a_voxel()
         seconds = passes * denoising_seconds + first.seconds_of(encode.flops + (1 + config.keep_noise) * decode.flops)

@@ -41,16 +41,27 @@ def draw_lesion_patch(
     *,
     patch_voxels: int,
     generator: np.random.Generator,
+    image: Int16[np.ndarray, "_ _ _"] | None = None,
 ) -> tuple[Int16[np.ndarray, "x y z"], Bool[np.ndarray, "x y z"]]:
     """Cut a turned and mirrored patch that holds the lesion's centre near its middle.
 
     Few subjects are soon known by heart; turned and mirrored, their surroundings are others. Axes change places only
     where a voxel has equal sides.
+
+    Args:
+        case: the prepared case.
+        lesion: one of its lesions.
+        spec: lesion types of the dataset.
+        patch_voxels: edge of the patch.
+        generator: of place and turn.
+        image: HU to cut instead of the case's own, of the same shape.
     """
     offset = generator.integers(3 * patch_voxels // 8, 5 * patch_voxels // 8 + 1, size=3)
     x, y, z = (int(c) - int(o) for c, o in zip(lesion.center_voxel, offset, strict=True))
-    image, mask = cut_lesion(case, lesion, spec, start=(x, y, z), patch_voxels=patch_voxels)
+    patch, mask = cut_lesion(case, lesion, spec, start=(x, y, z), patch_voxels=patch_voxels)
+    if image is not None:
+        patch = crop(image, (x, y, z), patch.shape, fill=AIR_HU)
     mirrored = tuple(int(axis) for axis in np.flatnonzero(generator.random(3) < 0.5))
     is_isotropic = np.allclose(spec.spacing_mm, spec.spacing_mm[0], rtol=1e-3)
     order = [int(axis) for axis in generator.permutation(3)] if is_isotropic else [0, 1, 2]
-    return np.flip(image, mirrored).transpose(order), np.flip(mask, mirrored).transpose(order)
+    return np.flip(patch, mirrored).transpose(order), np.flip(mask, mirrored).transpose(order)

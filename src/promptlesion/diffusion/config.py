@@ -72,6 +72,11 @@ class DiffusionConfig(BaseModel):
     blank_margin_voxels: int = Field(
         2, ge=0, description="voxels around the lesion blanked with it in the surroundings"
     )
+    denoise_lesions: bool = Field(
+        False,
+        description="learn lesions freed of noise by non-local means: few are soon known by heart, noise and all, and "
+        "synthesis.keep_noise adds the scan's own",
+    )
     loss: Literal["mse", "l1"] = Field("mse", description="of the prediction: mean squared or mean absolute error")
     lesion_weight: float = Field(
         1.0, ge=1, description="weight of a latent voxel of the lesion in the loss; 1 is the plain mean"

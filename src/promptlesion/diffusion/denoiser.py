@@ -64,7 +64,7 @@ class Denoiser(nn.Module):
         conditioning: Conditioning,
         levels: Sequence[int],
         *,
-        guidance_scale: float = 1.0,
+        guidance_scale: Float[Tensor, " batch"] | float = 1.0,
         recorder: StepRecorder | None = None,
     ) -> Denoise:
         """Return what splits a noisy latent into its clean part and its noise, for sampling.
@@ -77,12 +77,15 @@ class Denoiser(nn.Module):
             conditioning: of the batch to sample.
             levels: that will be visited.
             guidance_scale: of classifier-free guidance (Ho and Salimans 2022, eq. 6): without + scale * (with -
-                without prompt). Both are computed as one batch, and the encoder, which sees no prompt, only once.
+                without prompt), one for all or one for each of the batch. Both are computed as one batch, and the
+                encoder, which sees no prompt, only once.
+            recorder: of the network's step.
         """
         embedding, is_guided = None, False
+        scale = torch.as_tensor(guidance_scale, device=conditioning.surroundings.device).reshape(-1, 1, 1, 1, 1)
         if self.prompt_encoder is not None:
             embedding = self.prompt_encoder(conditioning.lesion_type, conditioning.lesion_mask)
-            is_guided = guidance_scale != 1.0
+            is_guided = bool((scale != 1).any())
             if is_guided:
                 embedding = torch.cat([embedding, torch.zeros_like(embedding)])
         known = torch.cat([conditioning.surroundings, conditioning.lesion_mask], dim=1)
@@ -94,7 +97,7 @@ class Denoiser(nn.Module):
             predicted = predict(noisy, level)
             if is_guided:
                 with_prompt, without = predicted.chunk(2)
-                predicted = without + guidance_scale * (with_prompt - without)
+                predicted = without + scale * (with_prompt - without)
             return self.schedule.split(noisy, predicted, level, self.prediction)
 
         return denoise

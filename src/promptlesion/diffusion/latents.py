@@ -2,19 +2,23 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Int16
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
+from scipy import ndimage
 from torch import Tensor
 
 from promptlesion.autoencoder.autoencoder import TrainedAutoencoder
 from promptlesion.data.cache import CachedCase
 from promptlesion.data.intensity import HUWindow
+from promptlesion.data.lesion_instances import LesionInstance, cut_instance
 from promptlesion.data.lesion_patch import draw_lesion_patch
+from promptlesion.data.noise import NEIGHBOURHOOD_VOXELS, denoise
 from promptlesion.data.spec import DatasetSpec
 from promptlesion.diffusion.conditioning import Conditioning, blank_lesion, mask_on_latent_grid
 from promptlesion.training.atomic import written_whole
@@ -67,6 +71,7 @@ def encode_lesions(
     patch_voxels: int,
     patches_per_lesion: int,
     blank_margin_voxels: int,
+    denoise_lesions: bool,
     seed: int,
     path: Path,
     key: str,
@@ -81,6 +86,7 @@ def encode_lesions(
         patch_voxels: edge of a patch.
         patches_per_lesion: patches around each lesion.
         blank_margin_voxels: margin blanked with the lesion in the surroundings.
+        denoise_lesions: free the lesion and that margin of noise in what is to be learned.
         seed: of the places and mirrorings.
         path: the file that keeps the latents.
         key: identifies what the latents depend on; a file with another key is made anew.
@@ -99,21 +105,23 @@ def encode_lesions(
     types: list[int] = []
     with progress_bar("encoding lesions", len(lesions)) as bar:
         for done, (case, index, lesion) in enumerate(lesions, start=1):
-            patches = [
-                draw_lesion_patch(
-                    case,
-                    lesion,
-                    spec,
-                    patch_voxels=patch_voxels,
-                    generator=numpy_generator(seed, case.name, index, variant),
-                )
-                for variant in range(patches_per_lesion)
-            ]
+            draw = partial(draw_lesion_patch, case, lesion, spec, patch_voxels=patch_voxels)
+            seeds = [(seed, case.name, index, variant) for variant in range(patches_per_lesion)]
+            patches = [draw(generator=numpy_generator(*own)) for own in seeds]
+            learned = [image for image, _ in patches]
+            if denoise_lesions:
+                smooth = _without_noise(case, lesion, spec, margin_voxels=blank_margin_voxels)
+                learned = [draw(generator=numpy_generator(*own), image=smooth)[0] for own in seeds]
             for start in range(0, len(patches), _ENCODE_BATCH):
-                images, masks = zip(*patches[start : start + _ENCODE_BATCH], strict=True)
-                image = torch.from_numpy(window.normalize(np.stack(images).astype(np.float32)))[:, None]
+                part = slice(start, start + _ENCODE_BATCH)
+                images, masks = zip(*patches[part], strict=True)
                 mask = torch.from_numpy(np.stack(masks))[:, None]
-                encoded.append(_encode(image, mask, autoencoder, blank_margin_voxels, device))
+                blanked = blank_lesion(_normalized(images, window), mask, margin_voxels=blank_margin_voxels)
+                clean, surroundings = (
+                    _encode(shown, autoencoder, device) for shown in (_normalized(learned[part], window), blanked)
+                )
+                on_grid = mask_on_latent_grid(mask, downsampling=autoencoder.network.downsampling)
+                encoded.append((clean, surroundings, on_grid))
             types += [lesion.type_index] * patches_per_lesion
             bar.update(done)
     clean, surroundings, masks_on_grid = (torch.cat(parts).half().contiguous() for parts in zip(*encoded, strict=True))
@@ -123,20 +131,29 @@ def encode_lesions(
     return latents
 
 
+def _without_noise(
+    case: CachedCase, lesion: LesionInstance, spec: DatasetSpec, *, margin_voxels: int
+) -> Int16[np.ndarray, "x y z"]:
+    """Return the case's HU, with the lesion and a margin around it freed of noise."""
+    label, reach = spec.lesions[lesion.type_index].label, margin_voxels + NEIGHBOURHOOD_VOXELS
+    box, mask = cut_instance(case.labels, lesion, label, margin_voxels=(reach, reach, reach))
+    region = ndimage.maximum_filter(mask, size=2 * margin_voxels + 1)
+    image: np.ndarray = np.array(case.image)
+    image[box] = np.rint(denoise(image[box], region, window=HUWindow(*spec.window_hu)))
+    return image
+
+
+def _normalized(images: Sequence[np.ndarray], window: HUWindow) -> Float[Tensor, "batch 1 x y z"]:
+    return torch.from_numpy(window.normalize(np.stack(images).astype(np.float32)))[:, None]
+
+
 @torch.no_grad()
 def _encode(
-    image: Float[Tensor, "batch 1 x y z"],
-    mask: Tensor,
-    autoencoder: TrainedAutoencoder,
-    blank_margin_voxels: int,
-    device: torch.device,
-) -> tuple[Tensor, Tensor, Tensor]:
-    image, mask = image.to(device), mask.to(device)
-    network = autoencoder.network
+    image: Float[Tensor, "batch 1 x y z"], autoencoder: TrainedAutoencoder, device: torch.device
+) -> Float[Tensor, "batch channel u v w"]:
     with autocast(device, autoencoder.config.precision):
-        clean = network.encode(image)
-        surroundings = network.encode(blank_lesion(image, mask, margin_voxels=blank_margin_voxels))
-    return clean.cpu(), surroundings.cpu(), mask_on_latent_grid(mask, downsampling=network.downsampling).cpu()
+        latent: Tensor = autoencoder.network.encode(image.to(device)).cpu()
+    return latent
 
 
 def _stored_key(path: Path) -> str | None:

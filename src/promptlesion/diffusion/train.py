@@ -2,7 +2,7 @@
 
 import logging
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -50,6 +50,7 @@ def train_diffusion(
     device: str = "auto",
     method: str = "promptlesion",
     hardware: HardwareConfig = DEFAULT_HARDWARE,
+    on_trained: Callable[[], object] = lambda: None,
 ) -> Run:
     """Train the denoiser on the lesions of the training cases, or go on with an interrupted run.
 
@@ -64,6 +65,8 @@ def train_diffusion(
         device: `auto` or a device's name.
         method: name of the method, for the card and the provenance of what it paints.
         hardware: how the machine is used; it changes results by rounding at most.
+        on_trained: done when the checkpoint is there, by the main process first, before the run counts as finished;
+            of a run that is finished already too.
 
     Returns:
         The finished run; its checkpoint names the autoencoder.
@@ -91,6 +94,8 @@ def train_diffusion(
         device=torch_device,
     )
     if run.is_finished:
+        with main_process_first():
+            on_trained()
         return run
     with main_process_first():
         latents = encode_lesions(
@@ -100,10 +105,11 @@ def train_diffusion(
             patch_voxels=config.patch_voxels,
             patches_per_lesion=config.patches_per_lesion,
             blank_margin_voxels=config.blank_margin_voxels,
+            denoise_lesions=config.denoise_lesions,
             seed=derive_seed(seed, "diffusion", "patches"),
             path=out / "latents.safetensors",
             key=f"{autoencoder_hash} {fingerprint} {config.patch_voxels} "
-            f"{config.patches_per_lesion} {config.blank_margin_voxels} {seed}",
+            f"{config.patches_per_lesion} {config.blank_margin_voxels} {config.denoise_lesions} {seed}",
             device=torch_device,
         )
     torch.manual_seed(derive_seed(seed, "diffusion", "weights"))
@@ -139,6 +145,8 @@ def train_diffusion(
         },
         parts={"denoiser": state.networks["average"].state_dict()},
     )
+    with main_process_first():
+        on_trained()
     run.finish()
     return run
 

@@ -1,6 +1,6 @@
 """Settings of synthesis. The defaults are what measured best; the paper samples with 400 ancestral steps."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -21,7 +21,11 @@ class SynthesisConfig(BaseModel):
         False,
         description="after every sampling step put the healthy latent, noised alike, back outside the blanked region",
     )
-    guidance_scale: float = Field(1.0, ge=0, description="classifier-free guidance; 1 is off")
+    guidance_scale: Annotated[float, Field(ge=0)] | Literal["fitted"] = Field(
+        1.0,
+        description="classifier-free guidance; 1 is off. fitted: for each lesion type that with which painted lesions "
+        "are as bright as the training lesions, found when the denoiser has been trained",
+    )
     keep_noise: bool = Field(
         True, description="give the lesion noise like the scan's at its place, which the autoencoder drops"
     )

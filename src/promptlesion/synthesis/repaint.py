@@ -68,7 +68,14 @@ def scans_with_own_masks(dataset: Dataset, *, edge_mm: float, max_extent_mm: flo
 
 
 def scans_with_new_masks(
-    dataset: Dataset, *, num_per_type: int, edge_mm: float, max_extent_mm: float, drawing: LesionDrawing, seed: int
+    dataset: Dataset,
+    *,
+    num_per_type: int,
+    edge_mm: float,
+    max_extent_mm: float,
+    drawing: LesionDrawing,
+    seed: int,
+    is_fewer_enough: bool = False,
 ) -> list[MaskedScan]:
     """Place as many masks of each type, scans taking turns; those that do not have a type's host are passed over.
 
@@ -79,6 +86,7 @@ def scans_with_new_masks(
         max_extent_mm: the largest mask along an axis.
         drawing: where sizes and shapes come from.
         seed: of masks and noise.
+        is_fewer_enough: where there is no room for so many, take as many as there is.
 
     Returns:
         The scans that got a mask.
@@ -112,7 +120,7 @@ def scans_with_new_masks(
             num_placed += 1
             if num_placed == num_per_type:
                 break
-        if num_placed < num_per_type:
+        if num_placed < num_per_type and not is_fewer_enough:
             raise PlacementError(
                 f"{lesion_type.name}: expected room for {num_per_type} masks in {len(scans)} scans; found it for "
                 f"{num_placed} ({failure})"

@@ -18,6 +18,7 @@ from promptlesion.data.crops import crop
 from promptlesion.data.intensity import HUWindow
 from promptlesion.data.lesion_instances import sphere_diameter_mm
 from promptlesion.data.lesion_statistics import LesionStatistics
+from promptlesion.data.noise import robust_sigma
 from promptlesion.data.spec import DatasetSpec
 from promptlesion.data.volume import Volume
 from promptlesion.diffusion.bound_network import cast_weights
@@ -31,10 +32,11 @@ from promptlesion.diffusion.sampler import (
 from promptlesion.diffusion.train import TrainedDiffusion, load_diffusion
 from promptlesion.synthesis.batch import lesions_at_once
 from promptlesion.synthesis.config import SynthesisConfig
+from promptlesion.synthesis.guidance import guidance_scales
 from promptlesion.synthesis.patch_grid import PatchGrid, patch_grid, pull_image, pull_mask
 from promptlesion.synthesis.placement import Box, PlacedLesion
 from promptlesion.synthesis.shape_bank import ShapeBank
-from promptlesion.synthesis.texture import draw_noise, lost_noise
+from promptlesion.synthesis.texture import draw_noise, fine_part, lost_noise
 from promptlesion.training.device import autocast, resolve_device, resolve_precision, send
 from promptlesion.training.hardware import DEFAULT_HARDWARE, HardwareConfig
 from promptlesion.training.seeding import numpy_generator
@@ -139,6 +141,8 @@ class PromptLesionSynthesizer:
     model: TrainedDiffusion
     config: SynthesisConfig
     device: torch.device
+    guidance_scales: tuple[float, ...]
+    """Of each lesion type, in prompt order."""
     method: str = "promptlesion"
     own_lesions: Mapping[str, ShapeBank] = field(default_factory=dict)
     recorder: StepRecorder | None = None
@@ -209,7 +213,8 @@ class PromptLesionSynthesizer:
             scan = image.array[lesion.box].astype(np.float32)
             shown = scan.clip(window.low, window.high)
             if look.lost_noise is not None:
-                box_hu += _noise(look.lost_noise, lesion, grid.footprint(image.shape), seed)
+                present_hu = robust_sigma(fine_part(box_hu, sigma_voxels=grid.step_voxels)[lesion.mask])
+                box_hu += _noise(look.lost_noise, lesion, grid.footprint(image.shape), seed, present_hu)
             # what the window cuts off beside the lesion (lung, say) is not the lesion's to change
             painted.append(box_hu + np.where(lesion.mask, np.float32(0), scan - shown))
         return painted
@@ -276,9 +281,8 @@ class PromptLesionSynthesizer:
                 region = dilate(mask, margin_voxels=self.model.config.blank_margin_voxels)
                 is_painted = mask_on_latent_grid(region, downsampling=network.downsampling) > 0
                 reinject = _background(healthy, is_painted, noise)
-            denoise = denoiser.bound(
-                conditioning, levels, guidance_scale=self.config.guidance_scale, recorder=self.recorder
-            )
+            scales = send(torch.tensor(self.guidance_scales), self.device)[lesion_type]
+            denoise = denoiser.bound(conditioning, levels, guidance_scale=scales, recorder=self.recorder)
             latent = sample(
                 start,
                 sampler=self.config.sampler,
@@ -292,7 +296,7 @@ class PromptLesionSynthesizer:
 
 
 def _noise(
-    lost: Float32[np.ndarray, "_ _ _"], lesion: PlacedLesion, covered: Box, seed: int
+    lost: Float32[np.ndarray, "_ _ _"], lesion: PlacedLesion, covered: Box, seed: int, present_hu: float
 ) -> Float32[np.ndarray, "_ _ _"]:
     """Return noise for a lesion's box like that which the autoencoder drops of the scan there.
 
@@ -301,6 +305,7 @@ def _noise(
         lesion: where the noise goes.
         covered: the part of the scan that the patch covers.
         seed: of the lesion.
+        present_hu: standard deviation of what varies as finely in the painted lesion: an autoencoder adds its own.
     """
     x, y, z = (a.start - b.start for a, b in zip(lesion.box, covered, strict=True))
     occupied = ndimage.find_objects(lesion.mask.astype(np.uint8))[0]
@@ -308,7 +313,7 @@ def _noise(
         slice(max(0, first + side.start - _NOISE_MARGIN_VOXELS), first + side.stop + _NOISE_MARGIN_VOXELS)
         for first, side in zip((x, y, z), occupied, strict=True)
     )
-    noise = draw_noise(lost, (i, j, k), generator=numpy_generator(seed, "noise"))
+    noise = draw_noise(lost, (i, j, k), generator=numpy_generator(seed, "noise"), present_hu=present_hu)
     return crop(noise, (x, y, z), lesion.mask.shape, fill=0)
 
 
@@ -339,7 +344,8 @@ def load_synthesizer(
     """Read a finished diffusion run and the autoencoder it names.
 
     Raises:
-        ValueError: more sampling steps than the model's schedule has levels, or guidance of a model without prompt.
+        ValueError: more sampling steps than the model's schedule has levels, guidance of a model without prompt, or
+            one that is to be fitted and is not.
     """
     torch_device = resolve_device(device)
     model = load_diffusion(run_folder, torch_device)
@@ -347,8 +353,9 @@ def load_synthesizer(
     if model.denoiser.prompt_encoder is None and config.guidance_scale != 1.0:
         raise ValueError(
             f"{run_folder}: expected guidance_scale 1, as the model has no prompt to be guided by; "
-            f"found {config.guidance_scale:g}. --set synthesis.guidance_scale=1"
+            f"found {config.guidance_scale}. --set synthesis.guidance_scale=1"
         )
+    scales = guidance_scales(run_folder, config, str(model.card["weights_sha256"]), model.spec)
     cast_weights(model.denoiser.network, resolve_precision(torch_device, model.config.precision))
     recorder = StepRecorder(choice=hardware.compile, device=torch_device)
-    return PromptLesionSynthesizer(model, config, torch_device, recorder=recorder)
+    return PromptLesionSynthesizer(model, config, torch_device, scales, recorder=recorder)

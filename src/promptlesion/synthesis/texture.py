@@ -4,10 +4,9 @@ import numpy as np
 from jaxtyping import Float32, Shaped
 from scipy import fft, ndimage
 
+from promptlesion.data.noise import robust_sigma
 from promptlesion.synthesis.growth import Box
 
-_SIGMA_PER_DEVIATION = 1.4826
-"""Of a normal distribution: its standard deviation over the median absolute deviation."""
 _MOST_SIGMAS = 2.5
 
 
@@ -27,15 +26,22 @@ def lost_noise(
         autoencoded: HU of the same part, encoded and decoded.
         sigma_voxels: of the Gaussian, along each axis.
     """
-    lost = scan.astype(np.float32) - autoencoded
-    fine = lost - ndimage.gaussian_filter(lost, sigma_voxels, mode="nearest")
-    limit = _MOST_SIGMAS * _sigma(fine)
+    fine = fine_part(scan.astype(np.float32) - autoencoded, sigma_voxels=sigma_voxels)
+    limit = _MOST_SIGMAS * robust_sigma(fine)
     noise: np.ndarray = fine.clip(-limit, limit)
     return noise
 
 
+def fine_part(
+    hu: Float32[np.ndarray, "x y z"], *, sigma_voxels: tuple[float, float, float]
+) -> Float32[np.ndarray, "x y z"]:
+    """Return what a Gaussian takes away."""
+    fine: np.ndarray = hu - ndimage.gaussian_filter(hu, sigma_voxels, mode="nearest")
+    return fine
+
+
 def draw_noise(
-    noise: Float32[np.ndarray, "x y z"], near: Box, *, generator: np.random.Generator
+    noise: Float32[np.ndarray, "x y z"], near: Box, *, generator: np.random.Generator, present_hu: float = 0.0
 ) -> Float32[np.ndarray, "x y z"]:
     """Draw other noise with the same power at every frequency, as strong as the given one is in a box.
 
@@ -49,14 +55,10 @@ def draw_noise(
         noise: what the autoencoder lost.
         near: where its strength counts.
         generator: of the draw.
+        present_hu: standard deviation of what varies as finely there already; the noise is weaker by it.
     """
     power = np.abs(fft.rfftn(noise))
     white = fft.rfftn(generator.normal(size=noise.shape).astype(np.float32))
     drawn: np.ndarray = fft.irfftn(power * white / np.maximum(np.abs(white), 1e-12), s=noise.shape).astype(np.float32)
-    strength = _sigma(drawn)
-    return drawn * np.float32(_sigma(noise[near]) / strength if strength > 0 else 0)
-
-
-def _sigma(values: Float32[np.ndarray, "x y z"]) -> float:
-    """Return the standard deviation as the median tells it, which few strong voxels do not change."""
-    return _SIGMA_PER_DEVIATION * float(np.median(np.abs(values - np.median(values))))
+    strength, wanted = robust_sigma(drawn), max(0.0, robust_sigma(noise[near]) ** 2 - present_hu**2) ** 0.5
+    return drawn * np.float32(wanted / strength if strength > 0 else 0)

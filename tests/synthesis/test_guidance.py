@@ -1,0 +1,97 @@
+"""Each type is guided as far as makes it as bright as its training lesions, and no further."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from promptlesion.data.dataset import Dataset
+from promptlesion.data.lesion_statistics import LesionStatistics, TypeStatistics
+from promptlesion.data.spec import DatasetSpec
+from promptlesion.synthesis.config import SynthesisConfig
+from promptlesion.synthesis.guidance import GUIDANCE_FILE, guidance_scales
+from promptlesion.synthesis.guidance_fit import SCALES, fit_guidance
+from promptlesion.synthesis.synthesizer import load_synthesizer
+
+
+@pytest.fixture
+def fitted_config(config: SynthesisConfig) -> SynthesisConfig:
+    return config.model_copy(update={"guidance_scale": "fitted"})
+
+
+@pytest.fixture
+def run(tmp_path: Path, tiny_diffusion_run: Path) -> Path:
+    """A finished run of its own, of the tiny model."""
+    for name in ("autoencoder", "diffusion"):
+        shutil.copytree(tiny_diffusion_run.parent / name, tmp_path / name)
+    return tmp_path / "diffusion"
+
+
+def test_a_number_is_the_scale_of_every_type(tmp_path: Path, config: SynthesisConfig, tiny_spec: DatasetSpec) -> None:
+    named = config.model_copy(update={"guidance_scale": 1.5})
+    assert guidance_scales(tmp_path, named, "0" * 64, tiny_spec) == (1.5, 1.5)
+
+
+def test_the_scale_is_that_whose_lesions_are_as_bright_as_the_training_lesions(
+    run: Path, scans: Dataset, fitted_config: SynthesisConfig
+) -> None:
+    fitted = fit_guidance(run, scans, fitted_config, seed=3, device="cpu")
+    assert fitted is not None
+    assert list(fitted.types) == ["bright", "dark"]
+    for found in fitted.types.values():
+        assert found.num_painted == 16
+        assert tuple(found.painted_mean_hu) == SCALES
+        assert found.training_mean_hu is not None
+        distances = [abs(mean_hu - found.training_mean_hu) for mean_hu in found.painted_mean_hu.values()]
+        assert found.scale == SCALES[int(np.argmin(distances))]
+    scales = tuple(found.scale for found in fitted.types.values())
+    assert load_synthesizer(run, fitted_config, device="cpu").guidance_scales == scales
+
+
+def test_what_is_fitted_is_kept_until_the_sampling_changes(
+    run: Path, scans: Dataset, fitted_config: SynthesisConfig
+) -> None:
+    fit_guidance(run, scans, fitted_config, seed=3, device="cpu")
+    path = run / GUIDANCE_FILE
+    written = path.read_text()
+    fit_guidance(run, scans, fitted_config, seed=4, device="cpu")
+    assert path.read_text() == written
+    other = fitted_config.model_copy(update={"num_steps": 2})
+    with pytest.raises(ValueError, match=r"guidance\.json: expected guidance fitted .* num_steps 2, .* found none"):
+        load_synthesizer(run, other, device="cpu")
+    fit_guidance(run, scans, other, seed=3, device="cpu")
+    assert json.loads(path.read_text())["sampling"]["num_steps"] == 2
+
+
+def test_a_damaged_file_is_fitted_anew_and_another_denoisers_is_no_use(
+    run: Path, scans: Dataset, fitted_config: SynthesisConfig, tiny_spec: DatasetSpec
+) -> None:
+    (run / GUIDANCE_FILE).write_text('{"types": ')
+    with pytest.raises(ValueError, match=r"promptlesion train diffusion.*guidance_scale=1"):
+        load_synthesizer(run, fitted_config, device="cpu")
+    fit_guidance(run, scans, fitted_config, seed=3, device="cpu")
+    load_synthesizer(run, fitted_config, device="cpu")
+    with pytest.raises(ValueError, match="found none"):
+        guidance_scales(run, fitted_config, "0" * 64, tiny_spec)
+
+
+def test_nothing_is_fitted_where_the_scale_is_named(run: Path, scans: Dataset, config: SynthesisConfig) -> None:
+    assert fit_guidance(run, scans, config, seed=3, device="cpu") is None
+    assert not (run / GUIDANCE_FILE).exists()
+
+
+def test_without_training_lesions_or_room_there_is_no_guidance(
+    run: Path, scans: Dataset, fitted_config: SynthesisConfig
+) -> None:
+    card_path = run / "checkpoint" / "card.json"
+    card = json.loads(card_path.read_text())
+    nothing = TypeStatistics(diameters_mm=(), mean_hu=(), std_hu=(), contrast_hu=(), counts_per_case=(0,))
+    known = TypeStatistics.model_validate(card["lesion_statistics"]["types"]["bright"])
+    statistics = LesionStatistics(types={"bright": known, "dark": nothing})
+    card["lesion_statistics"] = statistics.model_dump(mode="json")
+    card_path.write_text(json.dumps(card))
+    fitted = fit_guidance(run, scans, fitted_config, seed=3, device="cpu")
+    assert fitted is not None
+    assert (fitted.types["dark"].scale, fitted.types["dark"].training_mean_hu) == (1.0, None)
