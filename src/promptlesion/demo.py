@@ -22,7 +22,6 @@ from promptlesion.data.cache import data_fingerprint
 from promptlesion.data.dataset import Dataset, open_dataset
 from promptlesion.data.phantom import write_phantom_dataset
 from promptlesion.data.prepared import PreparedDataset, prepare_dataset
-from promptlesion.diffusion.train import train_diffusion
 from promptlesion.evaluation.distances import fidelity_rows
 from promptlesion.evaluation.features import ImageNetSliceFeatures
 from promptlesion.evaluation.figures import (
@@ -53,6 +52,7 @@ from promptlesion.evaluation.segmentation_metrics import (
 )
 from promptlesion.evaluation.slice_changes import largest_change, montage_columns
 from promptlesion.evaluation.summary import dataset_summary, machine_text
+from promptlesion.methods import PROMPTLESION, train_method
 from promptlesion.segmentation.predict import segment_dataset
 from promptlesion.segmentation.stage import train_stage
 from promptlesion.synthesis.cohort import synthesize_cohort
@@ -62,7 +62,6 @@ from promptlesion.synthesis.prompt_switch import measure_prompt_switch
 from promptlesion.synthesis.synthesizer import PromptLesionSynthesizer, load_synthesizer
 from promptlesion.training.atomic import read_json, write_json
 from promptlesion.training.device import resolve_device
-from promptlesion.training.hardware import HardwareConfig
 from promptlesion.training.progress import progress_bar
 from promptlesion.training.run import Run, read_metrics
 
@@ -89,9 +88,9 @@ class Demo:
         """Lesion types in prompt order."""
         return [lesion.name for lesion in self.dataset.spec.lesions]
 
-    def hardware(self, training: str, out: Path) -> HardwareConfig:
-        """How a training uses the machine."""
-        return fitted_config(self.config, training, self.dataset, out=out, device=self.device).hardware
+    def fitted(self, training: str, out: Path) -> Config:
+        """Return the configuration with the machine used so that a training fits into its memory."""
+        return fitted_config(self.config, training, self.dataset, out=out, device=self.device)
 
 
 def run_demo(
@@ -178,18 +177,16 @@ def _train_generator(demo: Demo) -> dict[str, Run]:
         out=demo.out / "autoencoder",
         seed=demo.seed,
         device=demo.device,
-        hardware=demo.hardware("autoencoder", demo.out / "autoencoder"),
+        hardware=demo.fitted("autoencoder", demo.out / "autoencoder").hardware,
     )
-    diffusion = train_diffusion(
-        train_cases=prepared.train,
-        spec=spec,
-        labels=prepared.dataset.labels,
+    diffusion = train_method(
+        PROMPTLESION,
+        prepared,
         autoencoder_run=demo.out / "autoencoder",
-        config=config.diffusion,
+        config=demo.fitted(PROMPTLESION, demo.out / "diffusion"),
         out=demo.out / "diffusion",
         seed=demo.seed,
         device=demo.device,
-        hardware=demo.hardware("promptlesion", demo.out / "diffusion"),
     )
     return {"autoencoder": autoencoder, "diffusion": diffusion}
 
@@ -227,6 +224,7 @@ def _prompt_switch(demo: Demo, synthesizer: PromptLesionSynthesizer) -> dict[str
                 demo.prepared.part("train"),
                 synthesizer.statistics,
                 deformation=demo.config.synthesis.deformation,
+                size_range_lesions=demo.config.synthesis.size_range_lesions,
                 max_extent_mm=synthesizer.max_extent_mm,
             ),
             seed=demo.seed,
@@ -248,7 +246,7 @@ def _train_segmentations(demo: Demo, synthetic: Dataset) -> dict[str, Run]:
             out=demo.out / "segmentation" / name,
             seed=demo.seed,
             device=demo.device,
-            hardware=demo.hardware("segmentation", demo.out / "segmentation" / name),
+            hardware=demo.fitted("segmentation", demo.out / "segmentation" / name).hardware,
         )
         for name in _SEGMENTATIONS
     }

@@ -13,7 +13,7 @@ from promptlesion.data.lesion_statistics import LesionStatistics, TypeStatistics
 from promptlesion.data.spec import LesionType
 from promptlesion.synthesis.drawing import LesionDrawing, build_drawing, draw_diameter_mm, draw_mask
 from promptlesion.synthesis.growth import by_label
-from promptlesion.synthesis.shape_bank import ShapeSource
+from promptlesion.synthesis.shape_bank import ShapeSource, cut_bank
 
 BRIGHT = LesionType(name="bright", label=2, host=("organ",), diameter_mm=(4.0, 20.0), hu=(0.0, 1.0))
 
@@ -29,9 +29,11 @@ def with_sizes(*diameters_mm: float, name: str = "bright") -> LesionStatistics:
     )
 
 
-def sizes(statistics: LesionStatistics, *, max_extent_mm: float = 50.0, count: int = 2000) -> np.ndarray:
+def sizes(
+    statistics: LesionStatistics, *, max_extent_mm: float = 50.0, count: int = 2000, size_range_lesions: int = 0
+) -> np.ndarray:
     generator = np.random.default_rng(0)
-    drawing = LesionDrawing(statistics, deformation=0.25)
+    drawing = LesionDrawing(statistics, deformation=0.25, size_range_lesions=size_range_lesions)
     draw = [draw_diameter_mm(drawing, BRIGHT, max_extent_mm=max_extent_mm, generator=generator) for _ in range(count)]
     return np.array(draw)
 
@@ -64,6 +66,22 @@ def test_without_a_size_that_fits_the_range_is_log_uniform(statistics: LesionSta
     low, high = 4.0, 20.0 - 0.03 * 16.0
     shares = (np.log(drawn) - np.log(low)) / np.log(high / low)
     assert stats.kstest(shares, "uniform").pvalue > 0.01
+
+
+@pytest.mark.parametrize(("num_lesions", "share_of_range"), [(1, 5 / 6), (5, 1 / 2), (45, 1 / 10), (0, 1)])
+def test_the_range_counts_as_so_many_lesions(num_lesions: int, share_of_range: float) -> None:
+    """Of those log-uniform in 4 to 19.5 mm most are more than 0.3 of a logarithm from 8 mm; of the others hardly any."""
+    drawn = sizes(with_sizes(*[8.0] * num_lesions), size_range_lesions=5)
+    is_far = np.abs(np.log(drawn / 8.0)) > 0.3
+    far_in_range = 1 - 0.6 / np.log((20.0 - 0.03 * 16.0) / 4.0)
+    assert is_far.mean() == pytest.approx(share_of_range * far_in_range, abs=0.03)
+
+
+def test_pasted_lesions_keep_the_sizes_they_have(scans: Dataset) -> None:
+    bank = cut_bank(scans, scans.spec.lesions[1])
+    options = {"deformation": 0.2, "max_extent_mm": 18.0, "size_range_lesions": 5}
+    assert build_drawing(scans, with_sizes(6.0), **options).size_range_lesions == 5
+    assert build_drawing(scans, with_sizes(6.0), own_lesions={"dark": bank}, **options).size_range_lesions == 0
 
 
 def test_a_patch_smaller_than_the_smallest_lesion_still_gives_that_size_to_be_refused_by_name() -> None:

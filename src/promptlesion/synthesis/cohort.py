@@ -105,6 +105,7 @@ def synthesize_cohort(
         synthesizer.statistics,
         deformation=config.deformation,
         max_extent_mm=synthesizer.max_extent_mm,
+        size_range_lesions=config.size_range_lesions,
         shapes=shapes,
         own_lesions=synthesizer.own_lesions,
     )

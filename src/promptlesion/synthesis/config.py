@@ -38,6 +38,12 @@ class SynthesisConfig(BaseModel):
         lt=1,
         description="amplitude of an ellipsoid's surface deformation, as a share of its radius",
     )
+    size_range_lesions: int = Field(
+        0,
+        ge=0,
+        description="training lesions of a type that its diameter_mm in lesions.toml counts as when a size is drawn; "
+        "few lesions do not show what sizes there are. 0: sizes are those of training lesions alone",
+    )
     max_attempts: int = Field(
         3, ge=1, description="times a lesion is sampled, each with noise of its own, until it passes the quality filter"
     )

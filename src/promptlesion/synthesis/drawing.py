@@ -40,6 +40,8 @@ class LesionDrawing:
     """Sizes of the training lesions; of a type that is missing any size in its range is as likely as another."""
     deformation: float
     """Root mean square of an ellipsoid's surface deviation, as a share of its radius."""
+    size_range_lesions: int = 0
+    """How many training lesions the type's range of sizes counts as."""
     banks: Mapping[str, ShapeBank] = field(default_factory=dict)
     """Real shapes by type name; the masks of these types are drawn from them, whatever `lesions.toml` says."""
 
@@ -47,7 +49,7 @@ class LesionDrawing:
     def fingerprint(self) -> str:
         """Identifies all that masks are drawn from."""
         banks = sorted((name, bank.fingerprint) for name, bank in self.banks.items())
-        content = f"{self.statistics.model_dump_json()} {self.deformation} {banks}"
+        content = f"{self.statistics.model_dump_json()} {self.deformation} {self.size_range_lesions} {banks}"
         return hashlib.sha256(content.encode()).hexdigest()[:16]
 
 
@@ -57,6 +59,7 @@ def build_drawing(
     *,
     deformation: float,
     max_extent_mm: float,
+    size_range_lesions: int = 0,
     shapes: Mapping[str, ShapeSource] | None = None,
     own_lesions: Mapping[str, ShapeBank] | None = None,
 ) -> LesionDrawing:
@@ -67,6 +70,8 @@ def build_drawing(
         statistics: of the lesions the method was trained on.
         deformation: of an ellipsoid's surface, as a share of its radius.
         max_extent_mm: the largest lesion that the method can paint, along an axis.
+        size_range_lesions: how many training lesions the type's range of sizes counts as; a method that pastes lesions
+            has no use for it, as theirs is the size that they have.
         shapes: folders or archives of masks, by type name; such a type is drawn from them.
         own_lesions: whole lesions by type name, of a method that pastes them; the masks of these types are theirs.
 
@@ -97,7 +102,7 @@ def build_drawing(
         elif lesion_type.shape == "real":
             banks[lesion_type.name] = cut_bank(dataset, lesion_type)
         _warn_of_large(statistics, lesion_type, max_extent_mm)
-    return LesionDrawing(statistics, deformation, banks)
+    return LesionDrawing(statistics, deformation, 0 if own else size_range_lesions, banks)
 
 
 def draw_diameter_mm(
@@ -105,12 +110,14 @@ def draw_diameter_mm(
 ) -> float:
     """Draw a size: a training lesion's, a tenth more or less, within the type's range and what the model can paint.
 
-    Without such a lesion it is log-uniform over that range.
+    Few training lesions do not show what sizes there are. So of n + m draws, where n lesions fit and the range counts
+    as m, m are log-uniform over that range; without a lesion all are.
     """
     low, high = _drawable_mm(lesion_type, max_extent_mm)
     known = drawing.statistics.types.get(lesion_type.name)
     fitting = [diameter for diameter in known.diameters_mm if low <= diameter <= high] if known else []
-    if not fitting:
+    share_of_range = drawing.size_range_lesions / max(1, drawing.size_range_lesions + len(fitting))
+    if not fitting or (share_of_range and generator.random() < share_of_range):
         return float(np.exp(generator.uniform(np.log(low), np.log(high))))
     diameter_mm = fitting[int(generator.integers(len(fitting)))]
     # beyond the range the jitter is turned back: cut off, it would pile up lesions of exactly the smallest size

@@ -62,7 +62,13 @@ def fit_guidance(
     if fitted is not None:
         return fitted
     spec, statistics = unguided.spec, unguided.statistics
-    drawing = build_drawing(dataset, statistics, deformation=config.deformation, max_extent_mm=unguided.max_extent_mm)
+    drawing = build_drawing(
+        dataset,
+        statistics,
+        deformation=config.deformation,
+        max_extent_mm=unguided.max_extent_mm,
+        size_range_lesions=config.size_range_lesions,
+    )
     scans = scans_with_new_masks(
         dataset,
         num_per_type=_LESIONS_PER_TYPE,
