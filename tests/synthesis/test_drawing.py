@@ -70,7 +70,7 @@ def test_without_a_size_that_fits_the_range_is_log_uniform(statistics: LesionSta
 
 @pytest.mark.parametrize(("num_lesions", "share_of_range"), [(1, 5 / 6), (5, 1 / 2), (45, 1 / 10), (0, 1)])
 def test_the_range_counts_as_so_many_lesions(num_lesions: int, share_of_range: float) -> None:
-    """Of those log-uniform in 4 to 19.5 mm most are more than 0.3 of a logarithm from 8 mm; of the others hardly any."""
+    """Of those log-uniform in 4 to 19.5 mm most are more than 0.3 of a logarithm from 8 mm; of the rest hardly any."""
     drawn = sizes(with_sizes(*[8.0] * num_lesions), size_range_lesions=5)
     is_far = np.abs(np.log(drawn / 8.0)) > 0.3
     far_in_range = 1 - 0.6 / np.log((20.0 - 0.03 * 16.0) / 4.0)
