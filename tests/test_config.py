@@ -169,8 +169,17 @@ def test_the_patch_must_suit_autoencoder_and_prompt_encoder() -> None:
         resolve_config(preset="demo", settings=[*wide, *one_hot[1:], "diffusion.patch_voxels=40"])
 
 
+@pytest.mark.parametrize(("value", "found"), [("much", "'much'"), ("-1", "-1")])
+def test_what_may_be_one_of_two_things_says_both(value: str, found: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        resolve_config(settings=[f"synthesis.guidance_scale={value}"], preset="paper")
+    message = str(error.value)
+    assert message.startswith("configuration: synthesis.guidance_scale: Input should be ")
+    assert message.endswith(f", or: Input should be 'fitted'; found {found}")
+
+
 def test_guidance_wants_a_prompt() -> None:
-    with pytest.raises(ConfigError, match=r"synthesis\.guidance_scale: expected 1, .* no prompt .*found 1\.5"):
+    with pytest.raises(ConfigError, match=r"synthesis\.guidance_scale: expected 1, .* no prompt .*found fitted"):
         resolve_config(preset="demo", settings=["diffusion.prompt_encoder=none"])
     settings = ["diffusion.prompt_encoder=none", "synthesis.guidance_scale=1"]
     assert resolve_config(preset="demo", settings=settings).diffusion.prompt_encoder == "none"

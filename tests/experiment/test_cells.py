@@ -74,7 +74,7 @@ def test_a_method_is_its_configuration() -> None:
     config = resolve_config(preset="demo")
     assert method_config("promptlesion-onehot", config).diffusion.prompt_encoder == "one-hot"
     assert method_config("promptlesion-transformer", config).diffusion.prompt_encoder == "mask-transformer"
-    assert method_config("promptlesion-onehot", config).synthesis.guidance_scale == 1.5
+    assert method_config("promptlesion-onehot", config).synthesis.guidance_scale == "fitted"
     assert method_config("difftumor", config).synthesis.guidance_scale == 1.0  # it has no prompt to be guided by
     assert patch_voxels("med-ddpm", config) == 32
     assert patch_voxels("promptlesion-onehot", config) == 48
