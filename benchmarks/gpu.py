@@ -54,7 +54,11 @@ def main(
     found: Figures = {"command": " ".join(["python", *sys.argv]), "preset": preset}
     with tempfile.TemporaryDirectory() as folder:
         suite = Suite(
-            resolve_config(preset=preset, settings=settings or ()), resolve_device(device), Path(folder), 1, 60
+            resolve_config(preset=preset, settings=["synthesis.guidance_scale=1.5", *(settings or ())]),
+            resolve_device(device),
+            Path(folder),
+            1,
+            60,
         )
         found["machine"] = describe_machine(suite.device)
         parts: dict[str, Callable[[], object]] = {

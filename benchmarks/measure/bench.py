@@ -163,7 +163,7 @@ def _read_model(text: str, prepared: PreparedDataset) -> Model:
 def sampling_words(bench: Bench) -> str:
     """Return how lesions were sampled, for a table's footer."""
     found = bench.config.synthesis
-    guidance = f"guidance {found.guidance_scale:g}{' of models with a prompt' if found.guidance_scale != 1 else ''}"
+    guidance = f"guidance {found.guidance_scale}{' of models with a prompt' if found.guidance_scale != 1 else ''}"
     background = ", background re-injected" if found.reinject_background else ""
     return f"{found.sampler}, {found.num_steps} steps, {guidance}, init {found.init}{background}"
 

@@ -185,7 +185,9 @@ def of_lesions(number: int, folder: Path) -> list[Point]:
     """Place many lesions in one scan, each off all others, and paint them."""
 
     dataset, _, run = _tiny_run(folder)
-    synthesizer = load_method(run, resolve_config(preset="demo").synthesis, "cpu")
+    synthesizer = load_method(
+        run, resolve_config(preset="demo", settings=["synthesis.guidance_scale=1.5"]).synthesis, "cpu"
+    )
     drawing = build_drawing(dataset, synthesizer.statistics, deformation=0.25, max_extent_mm=synthesizer.max_extent_mm)
     shape = (160, 160, 160)
     labels = np.full(shape, LABELS["organ"], dtype=np.uint8)
@@ -231,7 +233,7 @@ def of_workers(number: int, folder: Path) -> list[Point]:
     """Paint the same cohort with so many workers, by the wall clock: it should take the number-th part."""
 
     dataset, _, run = _tiny_run(folder)
-    config = resolve_config(preset="demo").synthesis
+    config = resolve_config(preset="demo", settings=["synthesis.guidance_scale=1.5"]).synthesis
     seconds, rate = painted(folder / "cohort", str(run), dataset, config, workers=number, num_cases=32, device="cpu")
     assert rate is not None
     return [
