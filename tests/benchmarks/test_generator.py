@@ -40,7 +40,8 @@ def data(tiny_data: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def run(script: dict[str, Any], data: Path, tiny_diffusion_run: Path) -> Run:
     def call(command: str, *arguments: str, model: Path = tiny_diffusion_run, root: Path = data) -> str:
         shared = ["--data", str(root), "--cache", str(data.parent / "cache"), "--model", f"tiny={model}"]
-        sampling = ["--preset", "demo", "--set", "synthesis.num_steps=2", "--device", "cpu"]
+        sampling = ["--preset", "demo", "--set", "synthesis.num_steps=2", "--set", "synthesis.guidance_scale=1.5"]
+        sampling += ["--device", "cpu"]
         asked = [command, *shared, *sampling, "--out", str(data.parent / "out"), *arguments]
         result = CliRunner().invoke(script["app"], asked, catch_exceptions=False)
         assert result.exit_code == 0, result.output
