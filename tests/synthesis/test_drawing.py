@@ -13,7 +13,7 @@ from promptlesion.data.lesion_statistics import LesionStatistics, TypeStatistics
 from promptlesion.data.spec import LesionType
 from promptlesion.synthesis.drawing import LesionDrawing, build_drawing, draw_diameter_mm, draw_mask
 from promptlesion.synthesis.growth import by_label
-from promptlesion.synthesis.shape_bank import ShapeSource, cut_bank
+from promptlesion.synthesis.shape_bank import ShapeSource
 
 BRIGHT = LesionType(name="bright", label=2, host=("organ",), diameter_mm=(4.0, 20.0), hu=(0.0, 1.0))
 
@@ -75,13 +75,6 @@ def test_the_range_counts_as_so_many_lesions(num_lesions: int, share_of_range: f
     is_far = np.abs(np.log(drawn / 8.0)) > 0.3
     far_in_range = 1 - 0.6 / np.log((20.0 - 0.03 * 16.0) / 4.0)
     assert is_far.mean() == pytest.approx(share_of_range * far_in_range, abs=0.03)
-
-
-def test_pasted_lesions_keep_the_sizes_they_have(scans: Dataset) -> None:
-    bank = cut_bank(scans, scans.spec.lesions[1])
-    options = {"deformation": 0.2, "max_extent_mm": 18.0, "size_range_lesions": 5}
-    assert build_drawing(scans, with_sizes(6.0), **options).size_range_lesions == 5
-    assert build_drawing(scans, with_sizes(6.0), own_lesions={"dark": bank}, **options).size_range_lesions == 0
 
 
 def test_a_patch_smaller_than_the_smallest_lesion_still_gives_that_size_to_be_refused_by_name() -> None:

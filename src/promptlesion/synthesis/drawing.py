@@ -70,8 +70,7 @@ def build_drawing(
         statistics: of the lesions the method was trained on.
         deformation: of an ellipsoid's surface, as a share of its radius.
         max_extent_mm: the largest lesion that the method can paint, along an axis.
-        size_range_lesions: how many training lesions the type's range of sizes counts as; a method that pastes lesions
-            has no use for it, as theirs is the size that they have.
+        size_range_lesions: how many training lesions the type's range of sizes counts as.
         shapes: folders or archives of masks, by type name; such a type is drawn from them.
         own_lesions: whole lesions by type name, of a method that pastes them; the masks of these types are theirs.
 
@@ -102,7 +101,7 @@ def build_drawing(
         elif lesion_type.shape == "real":
             banks[lesion_type.name] = cut_bank(dataset, lesion_type)
         _warn_of_large(statistics, lesion_type, max_extent_mm)
-    return LesionDrawing(statistics, deformation, 0 if own else size_range_lesions, banks)
+    return LesionDrawing(statistics, deformation, size_range_lesions, banks)
 
 
 def draw_diameter_mm(
