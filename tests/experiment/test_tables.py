@@ -118,6 +118,30 @@ def test_the_dice_table_has_value_interval_difference_and_p() -> None:
     assert [line[0] for line in tables["sweep"].rows] == ["4", "4", "8", "8"]
 
 
+def test_promptlesion_is_held_against_every_other_method_that_paints() -> None:
+    """The rows hold the rival less PromptLesion; the table turns them round."""
+    types = (*TYPES, "all types")
+    rivals = (
+        *(row("copy-paste", name, 0.5, (-0.1, -0.18, -0.02)) for name in types),
+        *(row("intensity", name, 0.65, (0.05, -0.02, 0.12)) for name in types),
+        *(row("promptlesion-transformer", name, 0.6) for name in types),
+    )
+    found = results(HELPS)
+    comparisons = tuple(each.model_copy(update={"rivals": rivals}) for each in found.comparisons)
+    found = found.model_copy(update={"comparisons": comparisons})
+    tables = {table.name: table for table in all_tables(found)}
+    assert summary_sentences(found)[-1] == (
+        "promptlesion-transformer, all types, paired: less copy-paste +0.100 [+0.020, +0.180] (p 0.040); "
+        "less intensity -0.050 [-0.120, +0.020] (p 0.040)."
+    )
+    assert tables["rivals"].columns[0] == "promptlesion-transformer less"
+    assert [line[:2] for line in tables["rivals"].rows] == [
+        ("copy-paste", "+0.100 [+0.020, +0.180] (p 0.040)"),
+        ("intensity", "-0.050 [-0.120, +0.020] (p 0.040)"),
+    ]
+    assert tables["rivals"].columns[-1] == "all types"
+
+
 def test_in_a_terminal_no_figure_is_cut_off(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

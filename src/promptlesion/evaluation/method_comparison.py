@@ -15,7 +15,7 @@ its true lesions. Precision and false positives go by the predicted lesion's own
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from statistics import median
 from typing import Literal
 
@@ -130,6 +130,11 @@ def method_rows(
 
 _Within = Callable[[float], bool] | None
 _Stratum = tuple[str, str, _Within]
+
+
+def dice_rows(rows: Iterable[MethodRow]) -> list[MethodRow]:
+    """Return the rows that hold the Dice of lesions of all sizes together."""
+    return [row for row in rows if (row.metric, row.size) == ("dice", ALL_SIZES)]
 
 
 def _strata(scores: Sequence[LesionScore], lesion_type: str) -> dict[str, _Within]:

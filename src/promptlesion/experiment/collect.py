@@ -1,6 +1,6 @@
 """From the scores and measurements on disk to the results."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
 from statistics import mean
@@ -12,7 +12,7 @@ from promptlesion.data.provenance import read_provenance
 from promptlesion.evaluation.distances import fidelity_rows
 from promptlesion.evaluation.extractors import build_extractors
 from promptlesion.evaluation.lesions import by_type, collect_lesions
-from promptlesion.evaluation.method_comparison import ALL_SIZES, ALL_TYPES, method_rows
+from promptlesion.evaluation.method_comparison import ALL_TYPES, MethodRow, dice_rows, method_rows
 from promptlesion.evaluation.results import FidelityRow
 from promptlesion.evaluation.segmentation_metrics import LesionScore
 from promptlesion.evaluation.summary import dataset_summary, machine_text
@@ -27,7 +27,7 @@ from promptlesion.experiment.cells import (
 )
 from promptlesion.experiment.results import Comparison, ExperimentResults, MethodFidelity, MethodTime
 from promptlesion.experiment.work import Experiment
-from promptlesion.methods import LATENT_METHODS, REAL
+from promptlesion.methods import LATENT_METHODS, PROMPTLESION, REAL
 from promptlesion.training.atomic import read_json, write_text
 from promptlesion.training.device import resolve_device
 from promptlesion.training.run import is_finished_run
@@ -83,10 +83,8 @@ def _training_dice(experiment: Experiment, number: int, asked: Asked) -> dict[st
     rows = method_rows({REAL: trained}, reference=REAL, seed=experiment.seed, num_resamples=1)
     return {
         row.lesion_type: row.value.value
-        for row in rows
-        if (row.metric, row.size) == ("dice", ALL_SIZES)
-        and row.lesion_type != ALL_TYPES
-        and row.value.value is not None
+        for row in dice_rows(rows)
+        if row.lesion_type != ALL_TYPES and row.value.value is not None
     }
 
 
@@ -105,6 +103,13 @@ def _comparisons(experiment: Experiment, asked: Asked) -> Iterator[Comparison]:
                     by_method[method] = there
             if not real:
                 continue
+            ours = [method for method in by_method if method.startswith(PROMPTLESION)]
+            painting = {method: scores for method, scores in by_method.items() if method != REAL}
+            rivals: Sequence[MethodRow] = ()
+            if ours and len(painting) > 1:
+                rivals = method_rows(
+                    painting, reference=ours[-1], seed=experiment.seed, num_resamples=config.num_resamples
+                )
             names = [lesion.name for lesion in prepared.dataset.spec.lesions]
             yield Comparison(
                 num_subjects=number,
@@ -120,6 +125,7 @@ def _comparisons(experiment: Experiment, asked: Asked) -> Iterator[Comparison]:
                     if (painted := _num_painted(experiment, number, method, ratio, asked))
                 },
                 training_dice=training_dice,
+                rivals=tuple(dice_rows(rivals)),
                 rows=method_rows(by_method, reference=REAL, seed=experiment.seed, num_resamples=config.num_resamples),
             )
 

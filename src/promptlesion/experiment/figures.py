@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from promptlesion.data.dataset import Dataset
-from promptlesion.evaluation.method_comparison import ALL_SIZES, ALL_TYPES, MethodRow
+from promptlesion.evaluation.method_comparison import ALL_TYPES, MethodRow
 from promptlesion.evaluation.palette import GRID_COLOR, MUTED_COLOR, REAL_COLOR, TEXT_COLOR, readable
 from promptlesion.experiment.results import Comparison
 from promptlesion.methods import METHODS, REAL
@@ -24,7 +24,7 @@ _SHOWN_AROUND = 0.35
 
 def dice_figure(comparison: Comparison) -> Figure:
     """Draw each method's Dice, interval and trainings, a panel a lesion type; the dashed line is real scans alone."""
-    rows = [row for row in comparison.rows if row.metric == "dice" and row.size == ALL_SIZES]
+    rows = comparison.dice_rows
     types = sorted(dict.fromkeys(row.lesion_type for row in rows), key=lambda name: name == ALL_TYPES)
     methods = list(dict.fromkeys(row.method for row in rows))
     figure = Figure(figsize=(2.0 * len(types) + 2.0, 0.34 * len(methods) + 1.3), layout="constrained")
@@ -51,12 +51,7 @@ def sweep_figure(comparisons: Sequence[Comparison], *, by: str) -> Figure:
         comparisons: those to draw, that differ in nothing else.
         by: `ratio` or `num_subjects`.
     """
-    rows = [
-        (float(getattr(comparison, by)), row)
-        for comparison in comparisons
-        for row in comparison.rows
-        if row.metric == "dice" and row.size == ALL_SIZES
-    ]
+    rows = [(float(getattr(comparison, by)), row) for comparison in comparisons for row in comparison.dice_rows]
     types = sorted(dict.fromkeys(row.lesion_type for _, row in rows), key=lambda name: name == ALL_TYPES)
     methods = list(dict.fromkeys(row.method for _, row in rows))
     figure = Figure(figsize=(2.5 * len(types) + 1.8, 2.9), layout="constrained")

@@ -8,7 +8,7 @@ from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined, se
 from matplotlib.figure import Figure
 
 from promptlesion.evaluation.figures import save_figure
-from promptlesion.evaluation.method_comparison import ALL_SIZES, ALL_TYPES, MethodRow
+from promptlesion.evaluation.method_comparison import ALL_TYPES, MethodRow
 from promptlesion.evaluation.montage import montage_figure
 from promptlesion.evaluation.palette import readable
 from promptlesion.evaluation.report import flattened
@@ -18,7 +18,7 @@ from promptlesion.experiment.cells import part_name
 from promptlesion.experiment.collect import collect_results
 from promptlesion.experiment.figures import dice_figure, gallery_figure, sweep_figure
 from promptlesion.experiment.results import ExperimentResults
-from promptlesion.experiment.tables import all_tables, main_comparison, write_tables
+from promptlesion.experiment.tables import all_tables, main_comparison, rivals_table, write_tables
 from promptlesion.experiment.work import Experiment
 from promptlesion.methods import REAL
 from promptlesion.training.atomic import write_text
@@ -73,7 +73,7 @@ def summary_sentences(results: ExperimentResults) -> list[str]:
     comparison = main_comparison(results)
     if comparison is None:
         return ["Nothing could be compared: there is no segmentation network trained on real scans alone."]
-    rows = [row for row in comparison.rows if row.metric == "dice" and row.size == ALL_SIZES]
+    rows = comparison.dice_rows
     names = {row.lesion_type for row in rows}
     overall = ALL_TYPES if ALL_TYPES in names else next(iter(names))
     sentences = []
@@ -82,6 +82,10 @@ def summary_sentences(results: ExperimentResults) -> list[str]:
             continue
         single = [each for each in rows if each.method == row.method and each.lesion_type != overall]
         sentences.append(f"{row.method}: mean Dice {row.value.value:.3f}, {_verdict(row)}{_by_type(single)}.")
+    if comparison.rivals:
+        rivals = rivals_table(comparison)
+        against = "; ".join(f"less {method} {overall_text}" for method, *_, overall_text in rivals.rows)
+        sentences.append(f"{rivals.columns[0].removesuffix(' less')}, {rivals.columns[-1]}, paired: {against}.")
     return sentences or ["No method that paints was compared with real scans alone."]
 
 

@@ -3,7 +3,7 @@
 from pydantic import BaseModel, ConfigDict, Field
 
 from promptlesion.evaluation.fidelity import Fidelity
-from promptlesion.evaluation.method_comparison import MethodRow
+from promptlesion.evaluation.method_comparison import MethodRow, dice_rows
 from promptlesion.evaluation.results import DatasetSummary, FidelityRow
 
 
@@ -25,6 +25,16 @@ class Comparison(_Model):
         description="Dice of real scans alone on the scans it was trained on, by type: mean over these that have the "
         "type, and over the seeds",
     )
+    rivals: tuple[MethodRow, ...] = Field(
+        default=(),
+        description="Dice of every other method that paints, less PromptLesion's, paired by subject: PromptLesion is "
+        "the reference and among the rows; empty where it or all others are missing",
+    )
+
+    @property
+    def dice_rows(self) -> list[MethodRow]:
+        """Dice against real scans alone, lesions of all sizes together."""
+        return dice_rows(self.rows)
 
 
 class MethodFidelity(_Model):

@@ -56,6 +56,7 @@ def all_tables(results: ExperimentResults) -> list[Table]:
     main = main_comparison(results)
     return [
         *([dice_table(results, main)] if main else []),
+        *([rivals_table(main)] if main and main.rivals else []),
         *([trainings_table(main)] if main and len(results.seeds) > 1 else []),
         *([metric_table(main)] if main else []),
         *([size_table(main)] if main else []),
@@ -78,7 +79,7 @@ def main_comparison(results: ExperimentResults) -> Comparison | None:
 
 def dice_table(results: ExperimentResults, comparison: Comparison) -> Table:
     """Dice by type: value with its interval, and the difference to real scans alone with interval and p."""
-    rows = [row for row in comparison.rows if row.metric == "dice" and row.size == ALL_SIZES]
+    rows = comparison.dice_rows
     types = _types(rows)
     columns = ["method", "seeds"]
     for name in types:
@@ -100,9 +101,27 @@ def dice_table(results: ExperimentResults, comparison: Comparison) -> Table:
     return Table("dice", caption, tuple(columns), tuple(body))
 
 
+def rivals_table(comparison: Comparison) -> Table:
+    """Dice of PromptLesion less that of every other method that paints, by type: is it better than pasting?"""
+    (ours,) = {row.method for row in comparison.rivals if row.difference is None}
+    by_method = {(row.method, row.lesion_type): row for row in comparison.rivals}
+    types = _types(comparison.rivals)
+    return Table(
+        "rivals",
+        f"Dice of {ours} less that of each other method, paired by subject, with interval and p as above; above zero "
+        "PromptLesion is better.",
+        (f"{ours} less", *(readable(name) for name in types)),
+        tuple(
+            (method, *(difference_text(_turned(by_method[method, name])) for name in types))
+            for method in _methods(comparison.rivals)
+            if method != ours
+        ),
+    )
+
+
 def trainings_table(comparison: Comparison) -> Table:
     """Dice of each training: how far two of the same method lie apart by chance, which no interval above holds."""
-    rows = [row for row in comparison.rows if row.metric == "dice" and row.size == ALL_SIZES]
+    rows = comparison.dice_rows
     by_method = {(row.method, row.lesion_type): row for row in rows}
     types = _types(rows)
     return Table(
@@ -147,11 +166,7 @@ def size_table(comparison: Comparison) -> Table:
 
 def fit_table(comparison: Comparison) -> Table:
     """Dice of real scans alone on the scans it was trained on, and on held-out ones: what more lesions could add."""
-    held_out = {
-        row.lesion_type: row.value.value
-        for row in comparison.rows
-        if (row.method, row.metric, row.size) == (REAL, "dice", ALL_SIZES)
-    }
+    held_out = {row.lesion_type: row.value.value for row in comparison.dice_rows if row.method == REAL}
     body = [
         (readable(name), str(comparison.num_lesions[name]), f"{trained:.3f}", f"{found:.3f}", f"{trained - found:+.3f}")
         for name, trained in comparison.training_dice.items()
@@ -287,7 +302,7 @@ def sweep_table(results: ExperimentResults) -> Table:
     """Mean Dice over the types for every number of real subjects and every ratio."""
     body = []
     for comparison in results.comparisons:
-        rows = [row for row in comparison.rows if row.metric == "dice" and row.size == ALL_SIZES]
+        rows = comparison.dice_rows
         last = _types(rows)[-1] if rows else ""
         body += [
             (
@@ -349,6 +364,15 @@ def difference_text(row: MethodRow) -> str:
     if row.p_value is None:
         return signed_text(row.difference)
     return signed_text(row.difference) + (f" (p {row.p_value:.3f})" if row.p_value >= 0.001 else " (p < 0.001)")
+
+
+def _turned(row: MethodRow) -> MethodRow:
+    """Return the row with its difference the other way round: the reference less the method."""
+    difference = row.difference
+    if difference is None:
+        return row
+    value, low, high = (None if each is None else -each for each in (difference.value, difference.low, difference.high))
+    return row.model_copy(update={"difference": Estimate(value=value, low=high, high=low)})
 
 
 def _median(values: Sequence[float]) -> str:
