@@ -39,20 +39,15 @@ def denoise(
     """Return an image freed of its noise in a region, elsewhere as it is; all of it is cut off at the window.
 
     Non-local means (Buades et al. 2005): voxels whose neighbourhoods differ by no more than the noise are averaged, so
-    edges stay and a lesion's mean changes by a few HU at most.
+    edges stay and a lesion's mean changes by a few HU at most. All of the image is gone through: give a box that
+    leaves `NEIGHBOURHOOD_VOXELS` around the region.
     """
     shown = image.astype(np.float32).clip(window.low, window.high)
     sigma = noise_hu(image, window=window)
     if sigma == 0 or not region.any():
         return shown
-    x, y, z = (
-        slice(max(0, side.start - NEIGHBOURHOOD_VOXELS), side.stop + NEIGHBOURHOOD_VOXELS)
-        for side in ndimage.find_objects(region.astype(np.uint8))[0]
-    )
-    part = shown[x, y, z]
     smooth = denoise_nl_means(
-        part, patch_size=_PATCH_VOXELS, patch_distance=_REACH_VOXELS, h=_STRENGTH * sigma, sigma=sigma
+        shown, patch_size=_PATCH_VOXELS, patch_distance=_REACH_VOXELS, h=_STRENGTH * sigma, sigma=sigma
     )
-    denoised: np.ndarray = shown.copy()
-    denoised[x, y, z] = np.where(region[x, y, z], smooth, part)
+    denoised: np.ndarray = np.where(region, smooth, shown)
     return denoised
