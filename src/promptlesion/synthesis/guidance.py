@@ -24,7 +24,8 @@ class TypeGuidance(BaseModel):
     scale: float = Field(description="of classifier-free guidance")
     training_mean_hu: float | None = Field(description="mean of the training lesions' means; none where there are none")
     painted_mean_hu: dict[float, float] = Field(description="mean of the painted lesions' means, at each scale")
-    num_painted: int = Field(description="lesions painted at each scale, at new places in training scans")
+    num_painted: int = Field(description="lesions painted at scale 1, at new places in training scans")
+    num_guided: int = Field(description="those of them painted at every other scale too, which shows what it adds")
 
 
 class FittedGuidance(BaseModel):
