@@ -117,6 +117,17 @@ def test_seeds_are_averaged_within_subjects_first() -> None:
     assert _found(rows, "dice").value.value == pytest.approx(np.mean([score.dice for score in _cases(0.1)]))
 
 
+def test_a_seed_that_one_of_them_lacks_is_no_part_of_their_difference() -> None:
+    real = [_cases(0.0), _cases(0.1), _cases(0.3)]
+    rows = method_rows({"real": real, "mixed": [_cases(0.02), None, _cases(0.34)]}, reference="real", seed=0)
+    mixed = _found(rows, "dice", method="mixed")
+    assert mixed.difference is not None and mixed.difference.value == pytest.approx((0.02 + 0.04) / 2)
+    assert len(mixed.trainings) == 2
+    assert mixed.value.value == pytest.approx(np.mean(mixed.trainings))
+    rows = method_rows({"real": [None, *real[1:]], "mixed": [_cases(0.02), None, None]}, reference="real", seed=0)
+    assert _found(rows, "dice", method="mixed").difference == Estimate(value=None)
+
+
 def test_all_types_is_the_mean_over_types() -> None:
     hard = _cases()
     soft = [replace(score, lesion_type="soft", dice=score.dice / 2) for score in hard[:2]]

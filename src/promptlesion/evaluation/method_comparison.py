@@ -12,6 +12,9 @@ What is counted, the same for all methods:
 By size, lesions are scored one by one (see `lesion_matching`); the two strata of a type meet at the median diameter of
 its true lesions. Precision and false positives go by the predicted lesion's own size.
 "All types" is the mean over the types that the truth has.
+
+A seed that one of two methods has no training with is left out of their difference: trainings of one seed lie high or
+low together.
 """
 
 from collections import defaultdict
@@ -65,7 +68,7 @@ class MethodRow(BaseModel):
 
 
 def method_rows(
-    scores: Mapping[str, Sequence[Sequence[LesionScore]]],
+    scores: Mapping[str, Sequence[Sequence[LesionScore] | None]],
     *,
     reference: str,
     seed: int,
@@ -75,7 +78,7 @@ def method_rows(
     """Compare methods on the same cases: by type (and all types), by size within a type, by metric, by method.
 
     Args:
-        scores: by method, the scores of one training each (other seeds).
+        scores: by method, the scores of one training each, seed by seed; None where one has no training with a seed.
         reference: the method the others are compared with.
         seed: of the bootstrap's draws and the permutations.
         num_resamples: of the bootstrap.
@@ -85,7 +88,7 @@ def method_rows(
         ValueError: the trainings were not scored on the same cases, or the reference is none of the methods.
     """
     _check(scores, reference)
-    first = scores[reference][0]
+    first = next(run for run in scores[reference] if run is not None)
     subjects = list(dict.fromkeys(score.subject for score in first))
     types = list(dict.fromkeys(score.lesion_type for score in first))
     there = {score.lesion_type for score in first if score.num_truth_voxels}
@@ -95,7 +98,7 @@ def method_rows(
     for metric in METRICS:
         tables = {
             stratum[:2]: {
-                method: np.stack([_subject_values(run, subjects, metric, stratum) for run in runs])
+                method: np.stack([_subject_values(run or (), subjects, metric, stratum) for run in runs])
                 for method, runs in scores.items()
             }
             for stratum in strata
@@ -108,10 +111,11 @@ def method_rows(
         for (lesion_type, size), table in tables.items():
             if all(np.isnan(values).all() for values in table.values()):
                 continue  # nothing to count: the truth has no such lesion
-            base = _seed_mean(table[reference])
             for method, by_seed in table.items():
                 values = _seed_mean(by_seed)
                 is_reference = method == reference
+                lacking = _lacking(scores[method]) | _lacking(scores[reference])
+                differences = _seed_mean(_without(by_seed, lacking)) - _seed_mean(_without(table[reference], lacking))
                 row = MethodRow(
                     method=method,
                     lesion_type=lesion_type,
@@ -119,10 +123,14 @@ def method_rows(
                     metric=metric,
                     num_subjects=_num_counted(values),
                     value=type_mean_bootstrap(values, level=level, **options),
-                    num_paired_subjects=0 if is_reference else _num_counted(values - base),
-                    difference=None if is_reference else type_mean_bootstrap(values - base, level=level, **options),
-                    p_value=None if is_reference else sign_flip_p_value(values - base, seed=seed),
-                    trainings=tuple(_mean_over_types(training) for training in by_seed),
+                    num_paired_subjects=0 if is_reference else _num_counted(differences),
+                    difference=None if is_reference else type_mean_bootstrap(differences, level=level, **options),
+                    p_value=None if is_reference else sign_flip_p_value(differences, seed=seed),
+                    trainings=tuple(
+                        _mean_over_types(training)
+                        for training, run in zip(by_seed, scores[method], strict=True)
+                        if run is not None
+                    ),
                 )
                 groups.setdefault((lesion_type, size), []).append(row)
     return tuple(row for group in groups.values() for row in group)
@@ -183,6 +191,17 @@ def _values(score: LesionScore, metric: Metric, within: _Within) -> Sequence[flo
             return [getattr(lesion, metric) for lesion in true]
 
 
+def _lacking(runs: Sequence[Sequence[LesionScore] | None]) -> set[int]:
+    return {index for index, run in enumerate(runs) if run is None}
+
+
+def _without(
+    by_seed: Float64[np.ndarray, "seeds subjects types"], lacking: set[int]
+) -> Float64[np.ndarray, "kept subjects types"]:
+    kept: Float64[np.ndarray, "kept subjects types"] = by_seed[[i for i in range(len(by_seed)) if i not in lacking]]
+    return kept
+
+
 def _seed_mean(by_seed: Float64[np.ndarray, "seeds subjects types"]) -> Float64[np.ndarray, "subjects types"]:
     """Average over the seeds that are counted; NaN where none is."""
     is_counted = ~np.isnan(by_seed)
@@ -201,14 +220,15 @@ def _num_counted(values: Float64[np.ndarray, "subjects types"]) -> int:
     return int((~np.isnan(values)).any(axis=1).sum())
 
 
-def _check(scores: Mapping[str, Sequence[Sequence[LesionScore]]], reference: str) -> None:
+def _check(scores: Mapping[str, Sequence[Sequence[LesionScore] | None]], reference: str) -> None:
     if reference not in scores:
         raise ValueError(f"reference {reference!r}: expected one of the methods {', '.join(scores)}")
     expected: set[tuple[str, str]] | None = None
     for method, runs in scores.items():
-        if not runs or not runs[0]:
+        there = [run for run in runs if run is not None]
+        if not any(there):
             raise ValueError(f"{method}: expected the scores of at least one training, found none")
-        for run in runs:
+        for run in there:
             found = {(score.case, score.lesion_type) for score in run}
             expected = found if expected is None else expected
             if found != expected:

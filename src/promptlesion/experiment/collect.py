@@ -93,15 +93,15 @@ def _comparisons(experiment: Experiment, asked: Asked) -> Iterator[Comparison]:
     config = experiment.config.evaluation
     for number in asked.num_subjects:
         prepared = experiment.with_subjects(number)
-        real = [scores for seed in asked.seeds if (scores := _scores(experiment, number, REAL, 0.0, seed))]
-        training_dice = _training_dice(experiment, number, asked) if len(real) == len(asked.seeds) else {}
+        real = [_scores(experiment, number, REAL, 0.0, seed) for seed in asked.seeds]
+        training_dice = _training_dice(experiment, number, asked) if all(real) else {}
         for ratio in [ratio for ratio in asked.ratios if ratio > 0]:
             by_method = {REAL: real}
             for method in asked.painting:
                 found = [_scores(experiment, number, method, ratio, seed) for seed in asked.seeds]
-                if there := [scores for scores in found if scores]:
-                    by_method[method] = there
-            if not real:
+                if any(found):
+                    by_method[method] = found
+            if not any(real):
                 continue
             ours = [method for method in by_method if method.startswith(PROMPTLESION)]
             painting = {method: scores for method, scores in by_method.items() if method != REAL}
