@@ -132,6 +132,7 @@ class NoisePainter:
     max_extent_mm: float = 30.0
     finest_mm: float = 1.0
     own_lesions: dict[str, ShapeBank] = field(default_factory=dict)
+    guidance_scales: tuple[float, ...] = ()
     batch_size: int = 1
     is_batch_seen: bool = False
     """Whether a lesion's last bits depend on those it is painted with, as a network's do."""

@@ -30,7 +30,18 @@ from promptlesion.training.run import RunError
 
 COUNTS = {"bright": 6, "dark": 4}
 SEED = 11
-CASE_KEYS = ["case", "source", "subject", "method", "model", "sampler", "num_steps", "seed", "edge_mm"]
+CASE_KEYS = [
+    "case",
+    "source",
+    "subject",
+    "method",
+    "model",
+    "sampler",
+    "num_steps",
+    "guidance_scales",
+    "seed",
+    "edge_mm",
+]
 CASE_KEYS += ["source_sha256", "lesions"]
 LESION_KEYS = ["type", "mask_origin", "center_mm", "diameter_mm", "mean_hu", "std_hu", "contrast_hu", "seam_hu"]
 LESION_KEYS += ["attempts", "rejections", "is_accepted"]
@@ -80,6 +91,7 @@ def test_provenance_says_what_was_painted(
         assert line["subject"] == scans.case(source).subject
         assert (line["method"], line["model"]) == ("promptlesion", synthesizer.model_hash)
         assert (line["sampler"], line["num_steps"], line["edge_mm"]) == ("ddim", 3, synthesizer.edge_mm)
+        assert line["guidance_scales"] == list(synthesizer.guidance_scales) == [1.0, 1.0]
         image, labels = read_case(cohort, cohort.case(name))
         is_new = labels.array != read_case(scans, scans.case(source))[1].array
         parts, num_parts = ndimage.label(is_new, structure=np.ones((3, 3, 3)))
@@ -272,6 +284,8 @@ def test_other_settings_are_refused(
         again(seed=12)
     with pytest.raises(RunError, match=r"inputs\.model"):
         again(painter=noise_painter(scans.spec))
+    with pytest.raises(RunError, match=r"inputs\.guidance \('1, 1' instead of '1, 1\.5'\)"):
+        again(painter=replace(synthesizer, guidance_scales=(1.0, 1.5)))  # fitted anew meanwhile
     with pytest.raises(RunError, match=r"inputs\.cases"):
         again(scans=scans.select(["ras", "lps"]))
 

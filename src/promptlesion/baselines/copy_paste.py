@@ -134,6 +134,7 @@ class CopyPasteSynthesizer:
     model_hash: str
     device: torch.device
     method: str = COPY_PASTE
+    guidance_scales: tuple[float, ...] = ()
 
     @property
     def edge_mm(self) -> float:

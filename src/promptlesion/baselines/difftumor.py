@@ -174,6 +174,7 @@ class DiffTumorSynthesizer:
     model_hash: str
     method: str = DIFFTUMOR
     own_lesions: Mapping[str, ShapeBank] = field(default_factory=dict)
+    guidance_scales: tuple[float, ...] = ()
 
     @property
     def device(self) -> torch.device:

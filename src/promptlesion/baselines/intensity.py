@@ -165,6 +165,7 @@ class IntensitySynthesizer:
     device: torch.device
     method: str = INTENSITY
     own_lesions: Mapping[str, ShapeBank] = field(default_factory=dict)
+    guidance_scales: tuple[float, ...] = ()
 
     @property
     def edge_mm(self) -> float:

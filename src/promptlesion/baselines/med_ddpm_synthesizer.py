@@ -41,6 +41,7 @@ class MedDDPMSynthesizer:
     device: torch.device
     method: str = MED_DDPM
     own_lesions: Mapping[str, ShapeBank] = field(default_factory=dict)
+    guidance_scales: tuple[float, ...] = ()
     recorder: StepRecorder | None = None
     """Turns the denoiser's step into a CUDA graph where that can be had."""
 

@@ -167,6 +167,7 @@ def _open_run(recipe: Recipe, synthesizer: Synthesizer, counts: Mapping[str, int
             seed=recipe.seed,
             inputs={
                 "model": synthesizer.model_hash,
+                "guidance": ", ".join(f"{scale:g}" for scale in synthesizer.guidance_scales),
                 "cases": ", ".join(case.name for case in cases),
                 "scan_sizes": hashlib.sha256(json.dumps(sizes).encode()).hexdigest()[:16],
                 "lesions": recipe.dataset.spec.model_dump_json(),

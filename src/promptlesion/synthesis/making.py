@@ -230,6 +230,7 @@ class CaseMaker:
             "model": synthesizer.model_hash,
             "sampler": recipe.config.sampler,
             "num_steps": recipe.config.num_steps,
+            "guidance_scales": list(synthesizer.guidance_scales),
             "seed": seed,
             "edge_mm": synthesizer.edge_mm,
             "source_sha256": self._hashes_of(source),

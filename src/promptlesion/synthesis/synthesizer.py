@@ -97,6 +97,11 @@ class Synthesizer(Protocol):
         ...
 
     @property
+    def guidance_scales(self) -> tuple[float, ...]:
+        """Guidance of each lesion type, in prompt order; empty without a prompt to guide by."""
+        ...
+
+    @property
     def batch_size(self) -> int:
         """How many lesions it paints together where there are so many; they may lie in different scans."""
         ...
