@@ -183,9 +183,7 @@ def paint_one(root: Path, model: Path, preset: str, device: str, seed: int) -> d
     dataset = open_dataset(root)
     asked = json.loads((root / "dataset.json").read_text(encoding="utf-8"))["asked_type"]
     kind = [lesion.name for lesion in dataset.spec.lesions].index(asked)
-    drawing = build_drawing(
-        dataset, synthesizer.statistics, deformation=config.deformation, max_extent_mm=synthesizer.max_extent_mm
-    )
+    drawing = build_drawing(dataset, synthesizer.statistics, config, max_extent_mm=synthesizer.max_extent_mm)
     plain = {name: getattr(making, name) for name in (*_INPUT_AND_OUTPUT, *_WORK)}
     figures: dict[str, float] = {}
     for turn in ("cold", "warm"):

@@ -119,8 +119,7 @@ class Bench:
             drawing=build_drawing(
                 self.prepared.part("train"),
                 synthesizers[0].statistics,
-                deformation=self.config.synthesis.deformation,
-                size_range_lesions=self.config.synthesis.size_range_lesions,
+                self.config.synthesis,
                 max_extent_mm=max_extent_mm,
             ),
             seed=self.seed,

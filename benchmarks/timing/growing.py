@@ -185,10 +185,9 @@ def of_lesions(number: int, folder: Path) -> list[Point]:
     """Place many lesions in one scan, each off all others, and paint them."""
 
     dataset, _, run = _tiny_run(folder)
-    synthesizer = load_method(
-        run, resolve_config(preset="demo", settings=["synthesis.guidance_scale=1.5"]).synthesis, "cpu"
-    )
-    drawing = build_drawing(dataset, synthesizer.statistics, deformation=0.25, max_extent_mm=synthesizer.max_extent_mm)
+    config = resolve_config(preset="demo", settings=["synthesis.guidance_scale=1.5"]).synthesis
+    synthesizer = load_method(run, config, "cpu")
+    drawing = build_drawing(dataset, synthesizer.statistics, config, max_extent_mm=synthesizer.max_extent_mm)
     shape = (160, 160, 160)
     labels = np.full(shape, LABELS["organ"], dtype=np.uint8)
     image = Volume(np.zeros(shape, dtype=np.int16), np.eye(4))

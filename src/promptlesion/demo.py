@@ -223,8 +223,7 @@ def _prompt_switch(demo: Demo, synthesizer: PromptLesionSynthesizer) -> dict[str
             drawing=build_drawing(
                 demo.prepared.part("train"),
                 synthesizer.statistics,
-                deformation=demo.config.synthesis.deformation,
-                size_range_lesions=demo.config.synthesis.size_range_lesions,
+                demo.config.synthesis,
                 max_extent_mm=synthesizer.max_extent_mm,
             ),
             seed=demo.seed,

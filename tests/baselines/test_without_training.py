@@ -129,7 +129,7 @@ def test_other_shapes_for_a_method_that_pastes_are_refused(
         build_drawing(
             lenient,
             synthesizer.statistics,
-            deformation=0.2,
+            SynthesisConfig(),
             max_extent_mm=20.0,
             shapes={"bright": ShapeSource(tmp_path)},
             own_lesions=synthesizer.own_lesions,

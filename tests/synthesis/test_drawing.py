@@ -11,6 +11,7 @@ from scipy import stats
 from promptlesion.data.dataset import Dataset, read_case
 from promptlesion.data.lesion_statistics import LesionStatistics, TypeStatistics
 from promptlesion.data.spec import LesionType
+from promptlesion.synthesis.config import SynthesisConfig
 from promptlesion.synthesis.drawing import LesionDrawing, build_drawing, draw_diameter_mm, draw_mask
 from promptlesion.synthesis.growth import by_label
 from promptlesion.synthesis.shape_bank import ShapeSource
@@ -87,13 +88,13 @@ def test_the_generator_alone_decides() -> None:
 
 def test_the_share_too_large_for_the_patch_is_said_once(scans: Dataset, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
-        build_drawing(scans, with_sizes(5.0, 6.0, 7.0, 40.0), deformation=0.2, max_extent_mm=18.0)
+        build_drawing(scans, with_sizes(5.0, 6.0, 7.0, 40.0), SynthesisConfig(), max_extent_mm=18.0)
     assert [record.getMessage() for record in caplog.records] == [
         "bright: 25 % of the training lesions are larger than the 18 mm that the model's patch takes; sizes are drawn "
         "among the others"
     ]
     caplog.clear()
-    build_drawing(scans, with_sizes(5.0, 6.0, 7.0, 40.0), deformation=0.2, max_extent_mm=50.0)
+    build_drawing(scans, with_sizes(5.0, 6.0, 7.0, 40.0), SynthesisConfig(), max_extent_mm=50.0)
     assert not caplog.records
 
 
@@ -112,7 +113,7 @@ def test_shapes_come_from_where_the_type_says(scans: Dataset, tmp_path: Path) ->
     options["max_extent_mm"] = 20.0
     origins = []
     for shapes in ({}, {"bright": ShapeSource(tmp_path / "cubes.npz")}):
-        drawing = build_drawing(dataset, with_sizes(), deformation=0.2, max_extent_mm=18.0, shapes=shapes)
+        drawing = build_drawing(dataset, with_sizes(), SynthesisConfig(), max_extent_mm=18.0, shapes=shapes)
         for lesion_type in dataset.spec.lesions:
             drawn = draw_mask(drawing, lesion_type, labels, (32, 24, 20), generator=np.random.default_rng(0), **options)
             origins.append(drawn.origin)
@@ -132,7 +133,7 @@ def test_real_shapes_without_any_are_an_error(scans: Dataset, tmp_path: Path) ->
         draw_mask(drawing, dataset.spec.lesions[1], labels, (32, 24, 20), generator=np.random.default_rng(0), **options)
     with pytest.raises(ValueError, match="--shapes calcium=x: expected one of the lesion types bright, dark"):
         build_drawing(
-            scans, with_sizes(), deformation=0.2, max_extent_mm=9.0, shapes={"calcium": ShapeSource(Path("x"))}
+            scans, with_sizes(), SynthesisConfig(), max_extent_mm=9.0, shapes={"calcium": ShapeSource(Path("x"))}
         )
 
 
@@ -142,7 +143,7 @@ def test_the_fingerprint_tells_what_masks_are_drawn_from(scans: Dataset, tmp_pat
     banked = build_drawing(
         scans,
         with_sizes(5.0),
-        deformation=0.2,
+        SynthesisConfig(deformation=0.2),
         max_extent_mm=18.0,
         shapes={"bright": ShapeSource(tmp_path / "cubes.npz")},
     )

@@ -103,9 +103,8 @@ def synthesize_cohort(
     drawing = build_drawing(
         dataset,
         synthesizer.statistics,
-        deformation=config.deformation,
+        config,
         max_extent_mm=synthesizer.max_extent_mm,
-        size_range_lesions=config.size_range_lesions,
         shapes=shapes,
         own_lesions=synthesizer.own_lesions,
     )

@@ -13,6 +13,7 @@ from promptlesion.data.dataset import Dataset
 from promptlesion.data.lesion_statistics import LesionStatistics
 from promptlesion.data.spec import LesionType
 from promptlesion.data.volume import Volume
+from promptlesion.synthesis.config import SynthesisConfig
 from promptlesion.synthesis.crescent import draw_crescent, grow_crescent
 from promptlesion.synthesis.growth import MAX_GROWTH, GrownMask, grow_shape, offsets_mm, voxel_mm3
 from promptlesion.synthesis.real_shape import draw_real_shape
@@ -56,10 +57,9 @@ class LesionDrawing:
 def build_drawing(
     dataset: Dataset,
     statistics: LesionStatistics,
+    config: SynthesisConfig,
     *,
-    deformation: float,
     max_extent_mm: float,
-    size_range_lesions: int = 0,
     shapes: Mapping[str, ShapeSource] | None = None,
     own_lesions: Mapping[str, ShapeBank] | None = None,
 ) -> LesionDrawing:
@@ -68,9 +68,8 @@ def build_drawing(
     Args:
         dataset: lesion types, and the training cases that real shapes are cut from.
         statistics: of the lesions the method was trained on.
-        deformation: of an ellipsoid's surface, as a share of its radius.
+        config: how far masks are deformed, and how many training lesions the type's range of sizes counts as.
         max_extent_mm: the largest lesion that the method can paint, along an axis.
-        size_range_lesions: how many training lesions the type's range of sizes counts as.
         shapes: folders or archives of masks, by type name; such a type is drawn from them.
         own_lesions: whole lesions by type name, of a method that pastes them; the masks of these types are theirs.
 
@@ -101,7 +100,7 @@ def build_drawing(
         elif lesion_type.shape == "real":
             banks[lesion_type.name] = cut_bank(dataset, lesion_type)
         _warn_of_large(statistics, lesion_type, max_extent_mm)
-    return LesionDrawing(statistics, deformation, size_range_lesions, banks)
+    return LesionDrawing(statistics, config.deformation, config.size_range_lesions, banks)
 
 
 def draw_diameter_mm(

@@ -71,13 +71,7 @@ def fit_guidance(
     if fitted is not None:
         return fitted
     spec, statistics = unguided.spec, unguided.statistics
-    drawing = build_drawing(
-        dataset,
-        statistics,
-        deformation=config.deformation,
-        max_extent_mm=unguided.max_extent_mm,
-        size_range_lesions=config.size_range_lesions,
-    )
+    drawing = build_drawing(dataset, statistics, config, max_extent_mm=unguided.max_extent_mm)
     scans = scans_with_new_masks(
         dataset,
         num_per_type=_LESIONS_PER_TYPE,
