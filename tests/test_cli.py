@@ -240,7 +240,7 @@ def test_a_phantom_is_prepared_and_segmentations_of_it_are_measured(run: Callabl
 
 
 def test_a_network_is_chosen_and_its_predictions_are_mirrored(
-    run: Callable[..., Answer], tiny_data: Dataset, tmp_path: Path
+    run: Callable[..., Answer], tiny_data: Dataset, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     (tmp_path / "mine.toml").write_text(
         "[segmentation]\npatch_voxels = 16\nchannels = [4, 4, 4]\nnum_epochs = 1\nsteps_per_epoch = 1\nbatch_size = 1\n"
@@ -255,6 +255,15 @@ def test_a_network_is_chosen_and_its_predictions_are_mirrored(
     code, said, err = run(*segment, "--mirror", "--device", "cpu")
     assert code == 0, err
     assert f"4 label maps in {tmp_path / 'labels'}" in said
+    assert "trained or selected on the subjects of 3 of the 4 cases" in caplog.text
+    caplog.clear()
+    code, said, err = run(*segment[:-1], tmp_path / "held-out", "--part", "test", "--device", "cpu")
+    assert code == 0, err
+    assert f"1 label maps in {tmp_path / 'held-out'}" in said
+    assert "trained or selected" not in caplog.text
+    trained = json.loads((tmp_path / "run" / "checkpoint" / "card.json").read_text())
+    (held_out,) = (path.name.removesuffix(".nii.gz") for path in (tmp_path / "held-out").glob("*.nii.gz"))
+    assert held_out not in (*trained["training_cases"], *trained["validation_cases"])
     assert json.loads((tmp_path / "labels" / "segmentation.json").read_text())["is_mirrored"]
 
 

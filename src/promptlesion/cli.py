@@ -33,6 +33,8 @@ from promptlesion.console import (
     say,
 )
 
+logger = logging.getLogger(__name__)
+
 app = typer.Typer(
     name="promptlesion",
     help="Paint lesions of an asked-for type into healthy CT scans, and train segmentation on the lot.",
@@ -56,8 +58,8 @@ UNFINISHED = 1
 _INTERRUPTED = 130  # typer's answer to Ctrl+C
 
 
-class ReconstructedPart(StrEnum):
-    """Which cases of a dataset are measured."""
+class ChosenPart(StrEnum):
+    """Which cases of a dataset are meant."""
 
     TEST = "test"
     ALL = "all"
@@ -632,6 +634,10 @@ def segment(
     model: Annotated[Path, typer.Option("--model", help="Finished segmentation run.", file_okay=False)],
     data: DataOption,
     out: OutOption,
+    part: Annotated[
+        ChosenPart,
+        typer.Option("--part", help="test: only subjects that the network was neither trained nor selected on."),
+    ] = ChosenPart.ALL,
     mirror: Annotated[
         bool, typer.Option("--mirror", help="Mean over the mirror images of every window: eight times the work.")
     ] = False,
@@ -640,15 +646,31 @@ def segment(
 ) -> None:
     """Write a label map for every scan of a dataset folder, on the scan's own grid.
 
-    [bold]Example[/bold]
+    [bold]Examples[/bold]
 
-    promptlesion segment --model runs/mine/mixed --data data/ccta --out runs/mine/predictions
+    promptlesion segment --model runs/mine/mixed --data data/new --out runs/mine/new
+
+    promptlesion segment --model runs/mine/mixed --data data/ccta --part test --out runs/mine/predictions
     """
     from promptlesion.data.dataset import open_dataset
-    from promptlesion.segmentation.predict import segment_dataset
+    from promptlesion.segmentation.predict import seen_cases, segment_dataset
     from promptlesion.training.progress import progress_bar
 
     dataset = open_dataset(data, lesions)
+    seen = seen_cases(model, dataset)
+    if part is ChosenPart.TEST:
+        unseen = [case.name for case in dataset.cases if case.name not in seen]
+        if not unseen:
+            raise ValueError(f"{data}: expected subjects that {model} was not trained or selected on; found none")
+        dataset = dataset.select(unseen)
+    elif seen:
+        logger.warning(
+            "%s: the network was trained or selected on the subjects of %d of the %d cases; measured on them it looks "
+            "better than it is. --part test leaves them out",
+            data,
+            len(seen),
+            len(dataset.cases),
+        )
     with progress_bar("segmenting", len(dataset.cases)) as bar:
         segment_dataset(
             model,
@@ -674,9 +696,9 @@ def evaluate_reconstruction(
         typer.Option("--lesions", help="A lesions.toml elsewhere; once for every --data, in order.", dir_okay=False),
     ] = None,
     part: Annotated[
-        ReconstructedPart,
+        ChosenPart,
         typer.Option("--part", help="test: subjects no stage trained on, all where the dataset is new."),
-    ] = ReconstructedPart.TEST,
+    ] = ChosenPart.TEST,
     out: Annotated[Path | None, typer.Option("--out", help="JSON file for every figure.", dir_okay=False)] = None,
     figure: Annotated[
         Path | None, typer.Option("--figure", help="PNG of three cases of every dataset.", dir_okay=False)
@@ -719,7 +741,7 @@ def evaluate_reconstruction(
         dataset = open_dataset(root, lesions[index] if lesions else None)
         for run, autoencoder in zip(model, trained, strict=True):
             check_dataset(autoencoder, dataset.spec, run_folder=run)
-        if part is ReconstructedPart.TEST:
+        if part is ChosenPart.TEST:
             dataset = dataset.select(unseen_cases(trained, dataset, **resolved.data.split_options()))
         cases = cached_cases(dataset, _cache(cache, model[0]))
         for run, autoencoder in zip(model, trained, strict=True):

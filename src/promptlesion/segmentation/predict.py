@@ -91,6 +91,20 @@ def segment_dataset(
                 on_progress(done, len(dataset.cases))
 
 
+def seen_cases(run_folder: Path, dataset: Dataset) -> tuple[str, ...]:
+    """Return the cases of subjects that a network was trained on, or stopped and selected by.
+
+    Args:
+        run_folder: a finished segmentation run.
+        dataset: of any scans; subjects are known by their names.
+    """
+    card = load_checkpoint(run_folder / "checkpoint", stage="segmentation").card
+    trained_on, selected_by = card["training_subjects"], card["validation_cases"]
+    assert isinstance(trained_on, list) and isinstance(selected_by, list)
+    subjects = set(trained_on) | {case.subject for case in dataset.cases if case.name in selected_by}
+    return tuple(case.name for case in dataset.cases if case.subject in subjects)
+
+
 @contextmanager
 def _predictor(
     run_folder: Path, checkpoint: Checkpoint, device: torch.device, *, is_mirrored: bool
