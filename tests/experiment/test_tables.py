@@ -126,6 +126,7 @@ def test_promptlesion_is_held_against_every_other_method_that_paints() -> None:
         *(row("intensity", name, 0.65, (0.05, -0.02, 0.12)) for name in types),
         *(row("promptlesion-transformer", name, 0.6) for name in types),
     )
+    rivals += tuple(each.model_copy(update={"metric": "surface_dice"}) for each in rivals if each.method != "intensity")
     found = results(HELPS)
     comparisons = tuple(each.model_copy(update={"rivals": rivals}) for each in found.comparisons)
     found = found.model_copy(update={"comparisons": comparisons})
@@ -140,6 +141,16 @@ def test_promptlesion_is_held_against_every_other_method_that_paints() -> None:
         ("intensity", "-0.050 [-0.120, +0.020] (p 0.040)"),
     ]
     assert tables["rivals"].columns[-1] == "all types"
+    assert tables["rivals-metrics"].columns[:4] == (
+        "promptlesion-transformer less",
+        "Dice",
+        "surface Dice",
+        "HD95 (mm)",
+    )
+    assert [line[:4] for line in tables["rivals-metrics"].rows] == [
+        ("copy-paste", *["+0.100 [+0.020, +0.180] (p 0.040)"] * 2, "–"),
+        ("intensity", "-0.050 [-0.120, +0.020] (p 0.040)", "–", "–"),
+    ]
 
 
 def test_in_a_terminal_no_figure_is_cut_off(

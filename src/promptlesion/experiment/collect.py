@@ -12,7 +12,7 @@ from promptlesion.data.provenance import read_provenance
 from promptlesion.evaluation.distances import fidelity_rows
 from promptlesion.evaluation.extractors import build_extractors
 from promptlesion.evaluation.lesions import by_type, collect_lesions
-from promptlesion.evaluation.method_comparison import ALL_TYPES, MethodRow, dice_rows, method_rows
+from promptlesion.evaluation.method_comparison import ALL_SIZES, ALL_TYPES, MethodRow, dice_rows, method_rows
 from promptlesion.evaluation.results import FidelityRow
 from promptlesion.evaluation.segmentation_metrics import LesionScore
 from promptlesion.evaluation.summary import dataset_summary, machine_text
@@ -125,7 +125,7 @@ def _comparisons(experiment: Experiment, asked: Asked) -> Iterator[Comparison]:
                     if (painted := _num_painted(experiment, number, method, ratio, asked))
                 },
                 training_dice=training_dice,
-                rivals=tuple(dice_rows(rivals)),
+                rivals=tuple(row for row in rivals if row.size == ALL_SIZES),
                 rows=method_rows(by_method, reference=REAL, seed=experiment.seed, num_resamples=config.num_resamples),
             )
 

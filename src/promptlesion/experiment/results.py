@@ -27,8 +27,8 @@ class Comparison(_Model):
     )
     rivals: tuple[MethodRow, ...] = Field(
         default=(),
-        description="Dice of every other method that paints, less PromptLesion's, paired by subject: PromptLesion is "
-        "the reference and among the rows; empty where it or all others are missing",
+        description="every metric of each other method that paints, less PromptLesion's, paired by subject, of lesions "
+        "of all sizes: PromptLesion is the reference and among the rows; empty where it or all others are missing",
     )
 
     @property

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
-from promptlesion.evaluation.method_comparison import ALL_SIZES, ALL_TYPES, METRICS, MethodRow
+from promptlesion.evaluation.method_comparison import ALL_SIZES, ALL_TYPES, METRICS, MethodRow, dice_rows
 from promptlesion.evaluation.palette import readable
 from promptlesion.evaluation.report import duration_text, estimate_text, signed_text
 from promptlesion.evaluation.results import Estimate, FidelityRow
@@ -56,7 +56,7 @@ def all_tables(results: ExperimentResults) -> list[Table]:
     main = main_comparison(results)
     return [
         *([dice_table(results, main)] if main else []),
-        *([rivals_table(main)] if main and main.rivals else []),
+        *([rivals_table(main), rivals_metric_table(main)] if main and main.rivals else []),
         *([trainings_table(main)] if main and len(results.seeds) > 1 else []),
         *([metric_table(main)] if main else []),
         *([size_table(main)] if main else []),
@@ -104,7 +104,7 @@ def dice_table(results: ExperimentResults, comparison: Comparison) -> Table:
 def rivals_table(comparison: Comparison) -> Table:
     """Dice of PromptLesion less that of every other method that paints, by type: is it better than pasting?"""
     (ours,) = {row.method for row in comparison.rivals if row.difference is None}
-    by_method = {(row.method, row.lesion_type): row for row in comparison.rivals}
+    by_method = {(row.method, row.lesion_type): row for row in dice_rows(comparison.rivals)}
     types = _types(comparison.rivals)
     return Table(
         "rivals",
@@ -113,6 +113,30 @@ def rivals_table(comparison: Comparison) -> Table:
         (f"{ours} less", *(readable(name) for name in types)),
         tuple(
             (method, *(difference_text(_turned(by_method[method, name])) for name in types))
+            for method in _methods(comparison.rivals)
+            if method != ours
+        ),
+    )
+
+
+def rivals_metric_table(comparison: Comparison) -> Table:
+    """Every metric of PromptLesion less that of every other method that paints, the mean over the types."""
+    (ours,) = {row.method for row in comparison.rivals if row.difference is None}
+    overall = _types(comparison.rivals)[-1]
+    by_method = {(row.method, row.metric): row for row in comparison.rivals if row.lesion_type == overall}
+    return Table(
+        "rivals-metrics",
+        f"Every metric of {ours} less that of each other method, {readable(overall)}, paired by subject, with interval "
+        "and p as above. Of HD95, volume error and false positives below zero is better.",
+        (f"{ours} less", *(_METRIC_WORDS[metric] for metric in METRICS)),
+        tuple(
+            (
+                method,
+                *(
+                    difference_text(_turned(row)) if (row := by_method.get((method, metric))) else "–"
+                    for metric in METRICS
+                ),
+            )
             for method in _methods(comparison.rivals)
             if method != ours
         ),
