@@ -126,7 +126,9 @@ def _verdict(row: MethodRow) -> str:
     difference = row.difference
     if difference is None or difference.value is None:
         return "not compared"
-    p_text = "" if row.p_value is None else f", p = {row.p_value:.3f}"
+    p_text = ""
+    if row.p_value is not None:
+        p_text = f", p = {row.p_value:.3f}" if row.p_value >= 0.001 else ", p < 0.001"
     text = f"{difference.value:+.3f} against real scans alone"
     if difference.low is None or difference.high is None:
         return f"{text} (one subject, so no interval)"
