@@ -19,7 +19,7 @@ from promptlesion.segmentation.inference import (
 from promptlesion.segmentation.nnunet_predict import nnunet_predictor
 from promptlesion.segmentation.nnunet_process import METHOD
 from promptlesion.training.atomic import read_json, write_json
-from promptlesion.training.checkpoint import Checkpoint, differences, load_checkpoint
+from promptlesion.training.checkpoint import Checkpoint, differences, load_checkpoint, read_card
 from promptlesion.training.device import resolve_device
 
 __all__ = [
@@ -98,7 +98,7 @@ def seen_cases(run_folder: Path, dataset: Dataset) -> tuple[str, ...]:
         run_folder: a finished segmentation run.
         dataset: of any scans; subjects are known by their names.
     """
-    card = load_checkpoint(run_folder / "checkpoint", stage="segmentation").card
+    card = read_card(run_folder / "checkpoint", stage="segmentation")
     trained_on, selected_by = card["training_subjects"], card["validation_cases"]
     assert isinstance(trained_on, list) and isinstance(selected_by, list)
     subjects = set(trained_on) | {case.subject for case in dataset.cases if case.name in selected_by}

@@ -125,14 +125,13 @@ def save_checkpoint(folder: Path, *, card: Mapping[str, object], parts: Mapping[
     write_json(folder / "card.json", content)
 
 
-def load_checkpoint(folder: Path, *, stage: str) -> Checkpoint:
-    """Read a checkpoint of the given stage.
+def read_card(folder: Path, *, stage: str) -> dict[str, object]:
+    """Read what a checkpoint of the given stage says of itself; its weights are not looked at.
 
     Raises:
-        CheckpointError: no finished checkpoint, another stage's, one of a format that is not known yet, or weights
-            that do not match their card.
+        CheckpointError: no finished checkpoint, another stage's, or one of a format that is not known yet.
     """
-    card_path, weights_path = folder / "card.json", folder / "weights.safetensors"
+    card_path = folder / "card.json"
     if not card_path.is_file():
         raise CheckpointError(f"{folder}: expected a finished {stage} checkpoint (card.json); found none")
     try:
@@ -147,6 +146,16 @@ def load_checkpoint(folder: Path, *, stage: str) -> Checkpoint:
         )
     if card.get("stage") != stage:
         raise CheckpointError(f"{folder}: expected a checkpoint of stage {stage!r}; found {card.get('stage')!r}")
+    return card
+
+
+def load_checkpoint(folder: Path, *, stage: str) -> Checkpoint:
+    """Read a checkpoint of the given stage.
+
+    Raises:
+        CheckpointError: as `read_card`, or weights that do not match their card.
+    """
+    card, weights_path = read_card(folder, stage=stage), folder / "weights.safetensors"
     if not weights_path.is_file() or file_hash(weights_path) != card.get("weights_sha256"):
         raise CheckpointError(
             f"{weights_path}: expected the SHA-256 stated in card.json; the file differs or is missing"
