@@ -93,6 +93,7 @@ def method_rows(
     types = list(dict.fromkeys(score.lesion_type for score in first))
     there = {score.lesion_type for score in first if score.num_truth_voxels}
     strata = [(name, size, within) for name in types for size, within in _strata(first, name).items()]
+    lacking = {method: {index for index, run in enumerate(runs) if run is None} for method, runs in scores.items()}
     options = {"seed": seed, "num_resamples": num_resamples}
     groups: dict[tuple[str, str], list[MethodRow]] = {stratum[:2]: [] for stratum in strata}
     for metric in METRICS:
@@ -114,8 +115,8 @@ def method_rows(
             for method, by_seed in table.items():
                 values = _seed_mean(by_seed)
                 is_reference = method == reference
-                lacking = _lacking(scores[method]) | _lacking(scores[reference])
-                differences = _seed_mean(_without(by_seed, lacking)) - _seed_mean(_without(table[reference], lacking))
+                either = lacking[method] | lacking[reference]
+                differences = _seed_mean(_without(by_seed, either)) - _seed_mean(_without(table[reference], either))
                 row = MethodRow(
                     method=method,
                     lesion_type=lesion_type,
@@ -126,11 +127,7 @@ def method_rows(
                     num_paired_subjects=0 if is_reference else _num_counted(differences),
                     difference=None if is_reference else type_mean_bootstrap(differences, level=level, **options),
                     p_value=None if is_reference else sign_flip_p_value(differences, seed=seed),
-                    trainings=tuple(
-                        _mean_over_types(training)
-                        for training, run in zip(by_seed, scores[method], strict=True)
-                        if run is not None
-                    ),
+                    trainings=tuple(_mean_over_types(training) for training in _without(by_seed, lacking[method])),
                 )
                 groups.setdefault((lesion_type, size), []).append(row)
     return tuple(row for group in groups.values() for row in group)
@@ -189,10 +186,6 @@ def _values(score: LesionScore, metric: Metric, within: _Within) -> Sequence[flo
             return [getattr(score, metric)] if score.num_truth_voxels else []
         case _:
             return [getattr(lesion, metric) for lesion in true]
-
-
-def _lacking(runs: Sequence[Sequence[LesionScore] | None]) -> set[int]:
-    return {index for index, run in enumerate(runs) if run is None}
 
 
 def _without(
