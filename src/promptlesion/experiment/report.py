@@ -18,7 +18,7 @@ from promptlesion.experiment.cells import part_name
 from promptlesion.experiment.collect import collect_results
 from promptlesion.experiment.figures import dice_figure, gallery_figure, sweep_figure
 from promptlesion.experiment.results import ExperimentResults
-from promptlesion.experiment.tables import all_tables, main_comparison, rivals_table, write_tables
+from promptlesion.experiment.tables import all_tables, main_comparison, p_text, rivals_table, write_tables
 from promptlesion.experiment.work import Experiment
 from promptlesion.methods import REAL
 from promptlesion.training.atomic import write_text
@@ -85,7 +85,7 @@ def summary_sentences(results: ExperimentResults) -> list[str]:
     if comparison.rivals:
         rivals = rivals_table(comparison)
         against = "; ".join(f"less {method} {overall_text}" for method, *_, overall_text in rivals.rows)
-        sentences.append(f"{rivals.columns[0].removesuffix(' less')}, {rivals.columns[-1]}, paired: {against}.")
+        sentences.append(f"{comparison.held_against_rivals}, {rivals.columns[-1]}, paired: {against}.")
     return sentences or ["No method that paints was compared with real scans alone."]
 
 
@@ -126,13 +126,11 @@ def _verdict(row: MethodRow) -> str:
     difference = row.difference
     if difference is None or difference.value is None:
         return "not compared"
-    p_text = ""
-    if row.p_value is not None:
-        p_text = f", p = {row.p_value:.3f}" if row.p_value >= 0.001 else ", p < 0.001"
+    tested = "" if row.p_value is None else f", {p_text(row.p_value, 'p = ')}"
     text = f"{difference.value:+.3f} against real scans alone"
     if difference.low is None or difference.high is None:
         return f"{text} (one subject, so no interval)"
-    text += f" ({difference.low:+.3f} to {difference.high:+.3f}{p_text})"
+    text += f" ({difference.low:+.3f} to {difference.high:+.3f}{tested})"
     for sign, words, side in ((1, "it helped here", "above"), (-1, "it did harm here", "below")):
         if _is_clear(row, sign):
             return f"{text}: {words}"

@@ -32,6 +32,11 @@ class Comparison(_Model):
     )
 
     @property
+    def held_against_rivals(self) -> str:
+        """The method that `rivals` are held against, PromptLesion; there must be some."""
+        return next(row.method for row in self.rivals if row.difference is None)
+
+    @property
     def dice_rows(self) -> list[MethodRow]:
         """Dice against real scans alone, lesions of all sizes together."""
         return dice_rows(self.rows)

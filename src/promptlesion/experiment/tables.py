@@ -2,7 +2,7 @@
 
 import csv
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -103,39 +103,46 @@ def dice_table(results: ExperimentResults, comparison: Comparison) -> Table:
 
 def rivals_table(comparison: Comparison) -> Table:
     """Dice of PromptLesion less that of every other method that paints, by type: is it better than pasting?"""
-    (ours,) = {row.method for row in comparison.rivals if row.difference is None}
-    by_method = {(row.method, row.lesion_type): row for row in dice_rows(comparison.rivals)}
-    types = _types(comparison.rivals)
-    return Table(
+    return _less_rivals(
+        comparison,
         "rivals",
-        f"Dice of {ours} less that of each other method, paired by subject, with interval and p as above; above zero "
-        "PromptLesion is better.",
-        (f"{ours} less", *(readable(name) for name in types)),
-        tuple(
-            (method, *(difference_text(_turned(by_method[method, name])) for name in types))
-            for method in _methods(comparison.rivals)
-            if method != ours
-        ),
+        f"Dice of {comparison.held_against_rivals} less that of each other method, paired by subject, with interval "
+        "and p as above; above zero PromptLesion is better.",
+        {name: readable(name) for name in _types(comparison.rivals)},
+        {(row.method, row.lesion_type): row for row in dice_rows(comparison.rivals)},
     )
 
 
 def rivals_metric_table(comparison: Comparison) -> Table:
     """Every metric of PromptLesion less that of every other method that paints, the mean over the types."""
-    (ours,) = {row.method for row in comparison.rivals if row.difference is None}
     overall = _types(comparison.rivals)[-1]
-    by_method = {(row.method, row.metric): row for row in comparison.rivals if row.lesion_type == overall}
-    return Table(
+    return _less_rivals(
+        comparison,
         "rivals-metrics",
-        f"Every metric of {ours} less that of each other method, {readable(overall)}, paired by subject, with interval "
-        "and p as above. Of HD95, volume error and false positives below zero is better.",
-        (f"{ours} less", *(_METRIC_WORDS[metric] for metric in METRICS)),
+        f"Every metric of {comparison.held_against_rivals} less that of each other method, {readable(overall)}, paired "
+        "by subject, with interval and p as above. Of HD95, volume error and false positives below zero is better.",
+        {metric: _METRIC_WORDS[metric] for metric in METRICS},
+        {(row.method, row.metric): row for row in comparison.rivals if row.lesion_type == overall},
+    )
+
+
+def _less_rivals(
+    comparison: Comparison,
+    name: str,
+    caption: str,
+    columns: Mapping[str, str],
+    rows: Mapping[tuple[str, str], MethodRow],
+) -> Table:
+    """PromptLesion less every other method: a line a method, by the columns' keys, whose headings are given."""
+    ours = comparison.held_against_rivals
+    return Table(
+        name,
+        caption,
+        (f"{ours} less", *columns.values()),
         tuple(
             (
                 method,
-                *(
-                    difference_text(_turned(row)) if (row := by_method.get((method, metric))) else "–"
-                    for metric in METRICS
-                ),
+                *(difference_text(_turned(rows[method, key])) if (method, key) in rows else "–" for key in columns),
             )
             for method in _methods(comparison.rivals)
             if method != ours
@@ -387,7 +394,12 @@ def difference_text(row: MethodRow) -> str:
         return "–"
     if row.p_value is None:
         return signed_text(row.difference)
-    return signed_text(row.difference) + (f" (p {row.p_value:.3f})" if row.p_value >= 0.001 else " (p < 0.001)")
+    return f"{signed_text(row.difference)} ({p_text(row.p_value)})"
+
+
+def p_text(p_value: float, equals: str = "p ") -> str:
+    """`p 0.040`, or what else stands before the figure; `p < 0.001` below that."""
+    return f"{equals}{p_value:.3f}" if p_value >= 0.001 else "p < 0.001"
 
 
 def _turned(row: MethodRow) -> MethodRow:
