@@ -4,9 +4,6 @@ VENV := .venv
 INSTALLED := $(VENV)/.installed
 BIN := $(VENV)/bin
 
-# two BLAS threads on two busy cores wait for each other: the phantom's small matrix products take ten times longer
-export OPENBLAS_NUM_THREADS ?= 1
-
 .PHONY: demo test test-all lint types contracts check bench clean
 
 demo: $(INSTALLED)  ## the whole loop on the built-in phantom, report in runs/demo/report.html

@@ -1,4 +1,4 @@
-"""What every test run shares: no network, one thread, and a tiny dataset to train on."""
+"""What every test run shares: no network, and a tiny dataset to train on."""
 
 import os
 import subprocess
@@ -25,8 +25,6 @@ if TYPE_CHECKING:
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("MPLBACKEND", "Agg")
-# the tensors are tiny: more threads would only wait for each other
-os.environ.setdefault("OMP_NUM_THREADS", "1")
 # processes that a test starts find its functions by `tests.folder.test_file`
 sys.path.append(str(Path(__file__).parents[1]))
 

@@ -69,7 +69,7 @@ def test_chunking_does_not_change_a_code(monkeypatch: pytest.MonkeyPatch) -> Non
     tokens, codebook = drawn(501, 6), drawn(37, 6, seed=1)
     whole = nearest_code(tokens, codebook)
     for num_distances in (37 * 16, 1):
-        monkeypatch.setattr(quantizer_module, "_CHUNK_DISTANCES", {"cpu": num_distances})
+        monkeypatch.setattr(quantizer_module, "_CHUNK_DISTANCES_CPU", num_distances)
         assert torch.equal(nearest_code(tokens, codebook), whole)
 
 
@@ -100,7 +100,7 @@ def test_of_equal_codes_the_first_is_taken_in_every_block() -> None:
 
 
 def test_the_number_of_threads_changes_no_code_and_stays(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(quantizer_module, "_CHUNK_DISTANCES", {"cpu": 384 * 16})
+    monkeypatch.setattr(quantizer_module, "_CHUNK_DISTANCES_CPU", 384 * 16)
     tokens, codebook, before = drawn(1111, 5), drawn(300, 5, seed=1), torch.get_num_threads()
     found = []
     try:

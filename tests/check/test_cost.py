@@ -69,6 +69,22 @@ def test_counting_takes_no_memory() -> None:
     assert count_pass(convolution, 4096, CPU).peak_bytes > 2**40
 
 
+@pytest.mark.parametrize("name", ["stage 1, adversarial", "decoding"])
+def test_the_codebook_of_the_paper_is_counted_with_any_number_of_threads(name: str) -> None:
+    """16384 codes are searched in thousands of pieces, by threads, where there are numbers; here there are none."""
+    build, before = passes(Config())[name], torch.get_num_threads()
+    assert callable(build)
+    counts = []
+    try:
+        for num_threads in (1, 3):
+            torch.set_num_threads(num_threads)
+            counts.append(count_pass(build, 96, CPU))
+    finally:
+        torch.set_num_threads(before)
+    assert counts[0] == counts[1]
+    assert counts[0].flops > 2 * 2 * 24**3 * 16384 * 8
+
+
 def test_a_step_too_long_to_time_is_scaled_by_its_operations(monkeypatch: pytest.MonkeyPatch) -> None:
     timed = []
 

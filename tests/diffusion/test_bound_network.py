@@ -97,7 +97,7 @@ def test_weights_cast_once_give_the_same_bits_as_cast_at_every_step(encoder: str
     network, cast = build(encoder).network, cast_weights(build(encoder).network, torch.bfloat16)
     embedding = None if encoder == "none" else torch.randn(2, 64, 1, 1, 1)
     inputs = torch.randn(2, 7, 12, 12, 12, generator=torch.Generator().manual_seed(0))
-    with torch.no_grad(), autocast(CPU, "bfloat16"):
+    with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
         bounds = [bind_network(each, inputs[:, 3:], LEVELS, embedding) for each in (network, cast)]
         for level in LEVELS:
             assert torch.equal(*(bound.modulations[level] for bound in bounds))
@@ -113,7 +113,7 @@ def test_a_step_computes_neither_time_nor_prompt_nor_casts_a_weight() -> None:
     denoiser, cast = build(), build()
     cast_weights(cast.network, torch.bfloat16)
     noisy, conditioning = made_up(1)
-    with autocast(CPU, "bfloat16"):
+    with torch.autocast("cpu", dtype=torch.bfloat16):
         denoise = cast.bound(conditioning, LEVELS)
         with Operators() as step:
             denoise(noisy, 20)

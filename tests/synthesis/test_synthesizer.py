@@ -246,10 +246,21 @@ def test_edge_and_extent_follow_the_model(
     assert len(synthesizer.model_hash) == 64
 
 
-@pytest.mark.parametrize(("precision", "dtype"), [("float32", torch.float32), ("bfloat16", torch.bfloat16)])
+@pytest.mark.parametrize(
+    ("precision", "has_bfloat16", "dtype"),
+    [("float32", True, torch.float32), ("bfloat16", True, torch.bfloat16), ("bfloat16", False, torch.float32)],
+)
 def test_weights_are_loaded_in_the_precision_of_sampling(
-    tmp_path: Path, tiny_diffusion_run: Path, config: SynthesisConfig, precision: str, dtype: torch.dtype
+    tmp_path: Path,
+    tiny_diffusion_run: Path,
+    config: SynthesisConfig,
+    monkeypatch: pytest.MonkeyPatch,
+    precision: str,
+    has_bfloat16: bool,
+    dtype: torch.dtype,
 ) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": has_bfloat16})
+    monkeypatch.delenv("ONEDNN_MAX_CPU_ISA", raising=False)
     run = tmp_path / "diffusion"
     shutil.copytree(tiny_diffusion_run, run)
     path = run / "checkpoint" / "card.json"

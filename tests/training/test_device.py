@@ -1,9 +1,12 @@
 """Devices and precisions are resolved once and by name."""
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from torch import nn
 
+from promptlesion.training import device
 from promptlesion.training.device import DeviceError, autocast, place, resolve_device, resolve_precision
 
 
@@ -21,20 +24,49 @@ def test_what_is_not_there_is_refused_by_name(name: str) -> None:
         resolve_device(name)
 
 
-def test_precision_is_what_was_asked_for() -> None:
-    cpu = torch.device("cpu")
+@pytest.fixture
+def cpu_with(monkeypatch: pytest.MonkeyPatch) -> Callable[..., torch.device]:
+    """Let this CPU be one with bfloat16 arithmetic or without."""
+
+    def pretend(*, bfloat16: bool, isa: str | None = None) -> torch.device:
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx2": True, "avx512_bf16": bfloat16})
+        monkeypatch.delenv("ONEDNN_MAX_CPU_ISA", raising=False)
+        if isa is not None:
+            monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", isa)
+        return torch.device("cpu")
+
+    device._say_float32.cache_clear()
+    return pretend
+
+
+def test_precision_is_what_was_asked_for_where_the_cpu_has_it(cpu_with: Callable[..., torch.device]) -> None:
+    cpu = cpu_with(bfloat16=True)
     assert resolve_precision(cpu, "float32") is torch.float32
-    assert resolve_precision(cpu, "bfloat16") is torch.bfloat16
-    assert resolve_precision(cpu, "auto") in (torch.float32, torch.bfloat16)
-
-
-def test_autocast_casts_only_where_asked() -> None:
-    cpu = torch.device("cpu")
+    assert resolve_precision(cpu, "bfloat16") is resolve_precision(cpu, "auto") is torch.bfloat16
     layer, values = nn.Linear(3, 2), torch.ones(4, 3)
     with autocast(cpu, "float32"):
         assert layer(values).dtype is torch.float32
     with autocast(cpu, "bfloat16"):
         assert layer(values).dtype is torch.bfloat16
+
+
+@pytest.mark.parametrize(("bfloat16", "isa"), [(False, None), (True, "AVX2"), (True, "avx512_core")])
+def test_bfloat16_that_a_cpu_lacks_is_computed_in_float32_and_that_is_said_once(
+    cpu_with: Callable[..., torch.device], caplog: pytest.LogCaptureFixture, bfloat16: bool, isa: str | None
+) -> None:
+    cpu = cpu_with(bfloat16=bfloat16, isa=isa)
+    assert resolve_precision(cpu, "auto") is torch.float32
+    assert not caplog.messages
+    for _ in range(2):
+        assert resolve_precision(cpu, "bfloat16") is torch.float32
+    assert caplog.messages == ["precision bfloat16: this CPU has no arithmetic for it; float32 is used instead"]
+    layer = nn.Linear(3, 2)
+    with autocast(cpu, "bfloat16"):
+        assert layer(torch.ones(4, 3)).dtype is torch.float32
+
+
+def test_bfloat16_stays_where_oneDNN_may_use_it(cpu_with: Callable[..., torch.device]) -> None:  # noqa: N802
+    assert resolve_precision(cpu_with(bfloat16=True, isa="AVX512_CORE_AMX"), "auto") is torch.bfloat16
 
 
 def test_placing_changes_memory_order_and_no_number() -> None:

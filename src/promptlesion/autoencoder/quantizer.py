@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from promptlesion.training.launch import all_reduced_sum, num_processes, process_rank
 
-_CHUNK_DISTANCES = {"cpu": 2**18}
+_CHUNK_DISTANCES_CPU = 2**18
 """How many distances are held at once: on a CPU as many as stay in a core's cache."""
 _CHUNK_DISTANCES_ELSEWHERE = 2**24
 _BLOCK = 128
@@ -127,7 +127,9 @@ def nearest_code(
     codebook = torch.cat([codebook, codebook[-1:].expand(-len(codebook) % _BLOCK, -1)])
     # |c|^2 / 2 goes through the product as one more channel, instead of being written under it first
     factors = torch.cat([-codebook, 0.5 * codebook.square().sum(dim=1, keepdim=True)], dim=1).t()
-    chunk = max(1, _CHUNK_DISTANCES.get(tokens.device.type, _CHUNK_DISTANCES_ELSEWHERE) // len(codebook))
+    # a tensor without numbers, of which only operations are counted, has no cache to stay in and nothing to share
+    uses_cache = tokens.device.type == "cpu" and type(tokens) is Tensor
+    chunk = max(1, (_CHUNK_DISTANCES_CPU if uses_cache else _CHUNK_DISTANCES_ELSEWHERE) // len(codebook))
     codes = torch.empty(len(tokens), dtype=torch.int64, device=tokens.device)
     parts = list(zip(torch.split(tokens.detach(), chunk), torch.split(codes, chunk), strict=True))
 
@@ -141,7 +143,7 @@ def nearest_code(
             within = blocks[row[: len(part)], nearest_block].argmin(dim=1)
             torch.add(within, nearest_block, alpha=_BLOCK, out=found)
 
-    num_threads = torch.get_num_threads() if tokens.device.type == "cpu" else 1
+    num_threads = torch.get_num_threads() if uses_cache else 1
     if num_threads == 1 or len(parts) < _PARTS_WORTH_THREADS:
         find(parts)
     else:

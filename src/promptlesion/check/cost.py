@@ -88,7 +88,7 @@ class _LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 def count_pass(pass_of: PassOf, patch_voxels: int, device: torch.device, *, is_checkpointed: bool = False) -> Count:
     """Run a pass on tensors that have shapes and no data, and count its operations and what it holds."""
-    with FakeTensorMode(allow_non_fake_inputs=True), _LiveBytes() as live:
+    with FakeTensorMode(allow_non_fake_inputs=True), device, _LiveBytes() as live:
         run = pass_of(patch_voxels, Bench(device, is_counted=True, is_checkpointed=is_checkpointed))
         with FlopCounterMode(display=False) as counter:
             run()
