@@ -37,20 +37,40 @@ def brighter_cases(
 
 @pytest.mark.parametrize(("ratio", "share"), [(0.0, 0.0), (0.5, 1 / 3), (1.0, 0.5), (3.0, 0.75)])
 def test_ratio_of_synthetic_to_real_becomes_a_share(ratio: float, share: float) -> None:
-    assert synthetic_share(ratio) == pytest.approx(share)
+    assert float(synthetic_share(ratio)) == pytest.approx(share)
 
 
-@pytest.mark.parametrize("ratio", [0.0, 1.0, 3.0])
-def test_patches_are_synthetic_with_the_share_asked_for(
-    ratio: float, spec: DatasetSpec, cases: list[CachedCase], brighter_cases: list[CachedCase]
+@pytest.mark.parametrize(
+    ("batch_size", "ratio", "numbers"),
+    [
+        (12, 1.0, [6, 6, 6, 6]),
+        (3, 1.0, [1, 2, 1, 2]),
+        (12, 0.0, [0, 0, 0, 0]),
+        (12, 3.0, [9, 9, 9, 9]),
+        (12, 2.0, [8, 8, 8, 8]),
+        (7, 0.1, [0, 1, 0, 1, 1, 0, 1, 1, 0, 1, 1]),
+    ],
+)
+def test_every_batch_holds_the_share_asked_for_and_the_odd_patch_comes_by_turns(
+    batch_size: int,
+    ratio: float,
+    numbers: list[int],
+    spec: DatasetSpec,
+    cases: list[CachedCase],
+    brighter_cases: list[CachedCase],
 ) -> None:
-    num_patches = 400
-    config = SegmentationConfig(patch_voxels=16, batch_size=num_patches, synthetic_ratio=ratio)
+    config = SegmentationConfig(patch_voxels=16, batch_size=batch_size, synthetic_ratio=ratio)
     batches = mixed_batches(real_cases=cases, synthetic_cases=brighter_cases, spec=spec, config=config, seed=1)
-    is_synthetic = (batches.draw(0).image > 0.5).flatten(1).float().mean(dim=1).numpy() > 0.1
-    share = synthetic_share(ratio)
-    tolerance = 3 * np.sqrt(share * (1 - share) / num_patches)
-    assert abs(is_synthetic.mean() - share) <= tolerance
+
+    def synthetic_of(step: int, items: range) -> int:
+        return int(((batches.draw(step, items).image > 0.5).flatten(1).float().mean(dim=1) > 0.1).sum())
+
+    found = [synthetic_of(step, range(batch_size)) for step in range(len(numbers))]
+    assert found == numbers
+    share, total = ratio / (1 + ratio), batch_size * len(numbers)
+    assert abs(sum(found) - share * total) < 1
+    half = batch_size // 2  # two processes share a batch
+    assert synthetic_of(0, range(half)) + synthetic_of(0, range(half, batch_size)) == numbers[0]
 
 
 def test_without_synthetic_cases_every_patch_is_real(spec: DatasetSpec, cases: list[CachedCase]) -> None:

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from promptlesion.data.cache import CachedCase
 from promptlesion.data.patch_batches import PatchBatch, PatchBatches
+from promptlesion.segmentation import train as train_module
 from promptlesion.segmentation.config import SegmentationConfig
 from promptlesion.segmentation.train import NOTHING_KEPT, keep_best
 from promptlesion.training.checkpoint import load_checkpoint
@@ -160,14 +161,31 @@ def test_patience_counts_from_the_best_epoch_whose_weights_are_kept() -> None:
     network, best = torch.nn.Linear(1, 1), torch.nn.Linear(1, 1)
     state = TrainState({"segmentation": network, "best": best}, {}, dict(NOTHING_KEPT))
     kept, waited = [], []
-    for epoch, (hard, soft) in enumerate([(0.0, 0.0), (0.2, 0.4), (0.6, 0.0), (0.0, 0.6), (0.4, 0.4)], start=1):
+    dice = [(0.0, 0.0)] * 3 + [(0.2, 0.4), (0.6, 0.0), (0.0, 0.6), (0.4, 0.4)]
+    for epoch, (hard, soft) in enumerate(dice, start=1):
         torch.nn.init.constant_(network.weight, epoch)
         assert keep_best(state, {"hard": hard, "soft": soft}, epoch) == pytest.approx((hard + soft) / 2)
         kept.append(best.weight.item())
         waited.append(state.counters["epochs_since_best"])
-    assert kept == [1, 2, 2, 2, 5]
-    assert waited == [0, 0, 1, 2, 0]
+    assert kept == [1, 1, 1, 4, 4, 4, 7]
+    assert waited == [0, 0, 0, 0, 1, 2, 0]
     assert state.counters["best_dice"] == pytest.approx(0.4)
+
+
+def test_patience_does_not_count_while_nothing_is_found(
+    train: MakeRun, config: SegmentationConfig, cases: list[CachedCase], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It takes 30 epochs to find a lesion, and never a better Dice after that."""
+    dice = iter([0.0] * 30 + [0.3] * 100)
+
+    def found(*_: object, **__: object) -> dict[str, float]:
+        return {"hard_plaque": next(dice)}
+
+    monkeypatch.setattr(train_module, "validation_dice", found)
+    asked = config.model_copy(update={"num_epochs": 100, "patience_epochs": 25, "steps_per_epoch": 1})
+    run = train(tmp_path / "run", asked, validation_cases=cases[3:4])
+    assert card(run)["best_epoch"] == 31
+    assert card(run)["num_epochs"] == 31 + 25
 
 
 def test_learns_the_labels_and_says_so_in_its_card(trained_run: Run, cases: list[CachedCase]) -> None:

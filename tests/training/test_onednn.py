@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from promptlesion.training.device import autocast, place
+from promptlesion.training.device import place
 from promptlesion.training.onednn import OneDNNConv3d
 
 CPU = torch.device("cpu")
@@ -75,7 +75,7 @@ def test_a_placed_convolution_keeps_names_and_values_and_can_be_copied() -> None
     assert list(placed.state_dict()) == list(plain.state_dict())
     plain.load_state_dict(placed.state_dict())
     features = torch.randn(1, 6, 5, 4, 7)
-    with autocast(CPU, "bfloat16"):
+    with torch.autocast("cpu", dtype=torch.bfloat16):
         assert torch.equal(placed(features), plain(features))
 
 

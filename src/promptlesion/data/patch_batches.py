@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from fractions import Fraction
+from math import floor
 
 import numpy as np
 import torch
@@ -15,6 +17,8 @@ from promptlesion.data.intensity import HUWindow
 from promptlesion.data.patch_sampling import AIR_HU, PatchSampler
 from promptlesion.data.spec import DatasetSpec
 from promptlesion.training.seeding import numpy_generator
+
+_NONE = Fraction(0)
 
 
 @dataclass(frozen=True)
@@ -41,7 +45,7 @@ class PatchBatches:
         batch_size: int,
         seed: int,
         extra_cases: Sequence[CachedCase] = (),
-        extra_share: float = 0.0,
+        extra_share: Fraction = _NONE,
         augmentation: Augmentation | None = None,
     ) -> None:
         """Prepare to draw.
@@ -53,7 +57,8 @@ class PatchBatches:
             batch_size: patches in a batch.
             seed: of every draw.
             extra_cases: a second set of cases, synthetic ones say.
-            extra_share: probability that a patch comes from the second set.
+            extra_share: of all patches so many come from the second set: exactly of every batch, to one patch, and of
+                the batches together.
             augmentation: how patches are varied; none: each axis mirrored every other time.
         """
         lesion_labels = [lesion.label for lesion in spec.lesions]
@@ -63,7 +68,7 @@ class PatchBatches:
             for group in (cases, extra_cases)
             if group
         ]
-        self._extra_share = extra_share if extra_cases else 0.0
+        self._extra_share = extra_share if extra_cases else _NONE
         self._window = HUWindow(*spec.window_hu)
         self._is_lesion = np.isin(np.arange(256), lesion_labels)
         self._batch_size = batch_size
@@ -87,7 +92,9 @@ class PatchBatches:
     def _draw_item(self, step: int, item: int) -> tuple[Float32[np.ndarray, "x y z"], UInt8[np.ndarray, "x y z"]]:
         """Draw one patch; where it comes from does not depend on how patches are varied."""
         generator = numpy_generator(self._seed, "patch", step, item)
-        sampler = self._samplers[-1] if generator.random() < self._extra_share else self._samplers[0]
+        number = step * self._batch_size + item  # of all patches; the second set's come at even distances
+        is_extra = floor((number + 1) * self._extra_share) > floor(number * self._extra_share)
+        sampler = self._samplers[-1] if is_extra else self._samplers[0]
         case, start = sampler.draw_place(generator)
         return cut_patch(
             case.image,

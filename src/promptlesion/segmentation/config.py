@@ -71,7 +71,9 @@ class SegmentationConfig(BaseModel):
         None, ge=1, description="steps in an epoch; unset: as many as one patch per real case takes"
     )
     patience_epochs: int = Field(
-        25, ge=1, description="epochs without a better validation Dice after which training stops"
+        25,
+        ge=1,
+        description="epochs without a better validation Dice after which training stops, counted once it is above 0",
     )
     validate_every_epochs: int = Field(1, ge=1, description="epochs between two validations on whole scans")
     batch_size: int = Field(12, ge=1, description="patches in a step")

@@ -95,8 +95,8 @@ class PromptLesionTrainer(trainer_module.nnUNetTrainer):  # type: ignore[misc]
                 return
 
     def has_stood_still(self) -> bool:
-        """Return whether the best Dice is as many epochs old as patience lasts."""
-        best = [line["best_patch_dice"] for line in self.history]
+        """Return whether the best Dice above 0 is as many epochs old as patience lasts."""
+        best = [line["best_patch_dice"] for line in self.history if line["best_patch_dice"] > 0]
         return bool(best) and best.count(best[-1]) > self.request["patience_epochs"]
 
     def run_training(self) -> None:

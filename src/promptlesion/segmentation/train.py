@@ -232,7 +232,8 @@ def keep_best(state: TrainState, dice: Mapping[str, float], epoch: int) -> float
     if mean_dice > state.counters["best_dice"]:
         state.counters |= {"best_dice": mean_dice, "best_epoch": epoch}
         state.networks["best"].load_state_dict(state.networks["segmentation"].state_dict())
-    state.counters["epochs_since_best"] = epoch - state.counters["best_epoch"]
+    has_begun = state.counters["best_dice"] > 0  # before the first lesion is found, nothing stands still
+    state.counters["epochs_since_best"] = epoch - state.counters["best_epoch"] if has_begun else 0
     return mean_dice
 
 
