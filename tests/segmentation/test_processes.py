@@ -81,6 +81,11 @@ def test_two_processes_follow_one_and_go_on_where_they_were_killed(
     for line, expected_line in zip(lines, expected_lines, strict=True):
         assert line == pytest.approx(expected_line, abs=1e-3)
     weights, expected = load_file(two / WEIGHTS), load_file(one / WEIGHTS)
-    for name, tensor in expected.items():
-        # Adam divides a gradient by its own size: where it is nearly zero, its rounding is worth up to a step
+    # what is added to a whole channel before its normalisation has no effect: its gradient is rounding alone, of which
+    # Adam, dividing by its size, makes whole steps either way
+    without_effect = {name for name in expected if name.replace("conv.bias", "adn.N.bias") in expected.keys() - {name}}
+    assert len(without_effect) == 2
+    for name in expected.keys() - without_effect:
+        tensor = expected[name]
+        # likewise where a gradient is nearly zero, for a step
         torch.testing.assert_close(weights[name], tensor, rtol=1e-3, atol=config.learning_rate, msg=name)

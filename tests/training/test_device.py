@@ -1,6 +1,7 @@
 """Devices and precisions are resolved once and by name."""
 
 from collections.abc import Callable
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -30,9 +31,8 @@ def cpu_with(monkeypatch: pytest.MonkeyPatch) -> Callable[..., torch.device]:
 
     def pretend(*, bfloat16: bool, isa: str | None = None) -> torch.device:
         monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx2": True, "avx512_bf16": bfloat16})
-        monkeypatch.delenv("ONEDNN_MAX_CPU_ISA", raising=False)
-        if isa is not None:
-            monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", isa)
+        # the process's own environment stays: oneDNN reads it when it first computes, for good
+        monkeypatch.setattr(device, "os", SimpleNamespace(environ={"ONEDNN_MAX_CPU_ISA": isa} if isa else {}))
         return torch.device("cpu")
 
     device._say_float32.cache_clear()
