@@ -889,8 +889,8 @@ def evaluate_fidelity(
     with progress_reports("cutting lesions out") as report:
         real_lesions = collect_lesions(dataset, margin_voxels=margin, on_progress=report)
     painted_lesions = collect_lesions(painted, source=dataset, margin_voxels=margin)
+    seen = training_cases(dataset, painted, **resolved.data.split_options())
     if training is None:
-        seen = training_cases(dataset, **resolved.data.split_options())
         training_lesions = [lesion for lesion in real_lesions if lesion.case in seen]
     else:
         training_lesions = collect_lesions(open_dataset(training, lesions))

@@ -34,8 +34,12 @@ class DataConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    validation_fraction: float = Field(0.15, gt=0, lt=1, description="share of subjects that stop and select models")
-    test_fraction: float = Field(0.3, gt=0, lt=1, description="share of subjects no stage sees before the evaluation")
+    validation_fraction: float = Field(
+        0.15, ge=0, lt=1, description="share of subjects that stop and select models; stages 1 and 2 can do without"
+    )
+    test_fraction: float = Field(
+        0.3, ge=0, lt=1, description="share of subjects no stage sees before the evaluation; 0 where none is to follow"
+    )
     split_seed: int = Field(
         0, ge=0, description="seed of the split; the same for every stage, whatever seed the stage has"
     )

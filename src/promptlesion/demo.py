@@ -130,6 +130,7 @@ def run_demo(
                 on_progress=lambda done, _: bar.update(done),
             )
     prepared = prepare_dataset(root, cache=out / "cache", lesions=lesions, **config.data.split_options())
+    prepared.check_held_out()
     data_seconds = time.perf_counter() - started
     demo = Demo(out, config, seed, device, prepared)
     run = Run(

@@ -13,8 +13,10 @@ from promptlesion.config import Config
 from promptlesion.data.cache import CachedCase
 from promptlesion.data.prepared import PreparedDataset
 from promptlesion.data.spec import DatasetSpec
+from promptlesion.data.trained_on import TrainedOn, check_unseen
 from promptlesion.diffusion.train import train_diffusion
 from promptlesion.synthesis.guidance_fit import fit_guidance
+from promptlesion.training.checkpoint import read_card
 from promptlesion.training.run import Run
 
 REAL, PROMPTLESION = "real", "promptlesion"
@@ -121,7 +123,8 @@ def train_method(
         types: of DiffTumor the lesion types to train models of; by default all.
 
     Raises:
-        ValueError: an autoencoder is missing, or there is one for a method that works on voxels.
+        ValueError: an autoencoder is missing, or there is one for a method that works on voxels, or it was trained on
+            subjects that validate or test now.
     """
     resolved = method_config(method, config)
     common: _Common = {
@@ -134,6 +137,8 @@ def train_method(
     }
     check_autoencoder(method, autoencoder_run)
     if autoencoder_run is not None:
+        card = read_card(autoencoder_run / "checkpoint", stage="autoencoder")
+        check_unseen(TrainedOn.of_cards(card), prepared.dataset, prepared.split, source=autoencoder_run)
         if method == "difftumor":
             return train_difftumor(
                 config=resolved.difftumor,

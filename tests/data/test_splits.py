@@ -57,7 +57,7 @@ def test_the_seed_decides_and_the_order_of_the_cases_does_not() -> None:
 def test_too_few_subjects_or_impossible_fractions() -> None:
     with pytest.raises(DatasetError, match=r"expected at least 3 subjects to split, found \['s00', 's01'\]"):
         split_by_subject(cases_of(2, 9), validation_fraction=0.2, test_fraction=0.2, seed=0)
-    with pytest.raises(DatasetError, match=r"test_fraction: expected a share between 0 and 1, found 1\.5"):
+    with pytest.raises(DatasetError, match=r"test_fraction: expected a share from 0 to below 1, found 1\.5"):
         split_by_subject(cases_of(9), validation_fraction=0.2, test_fraction=1.5, seed=0)
     greedy = split_by_subject(cases_of(9), validation_fraction=0.9, test_fraction=0.9, seed=0)
     assert [len(part) for part in (greedy.train, greedy.validation, greedy.test)] == [1, 1, 7]

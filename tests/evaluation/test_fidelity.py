@@ -66,9 +66,9 @@ def test_everything_is_measured_and_a_planted_copy_is_named(
 
 def test_training_lesions_are_those_of_the_split(datasets: tuple[Dataset, Dataset]) -> None:
     real, _ = datasets
-    assert len(training_cases(real, **SPLIT)) == 1
+    assert len(training_cases(real, real, **SPLIT)) == 1
     two = real.select(["case_0", "case_1"])
-    assert training_cases(two, **SPLIT) == {"case_0", "case_1"}
+    assert training_cases(two, real, **SPLIT) == {"case_0", "case_1"}
 
 
 def test_plaque_lies_against_a_lumen(datasets: tuple[Dataset, Dataset]) -> None:

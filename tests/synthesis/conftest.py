@@ -20,6 +20,7 @@ from promptlesion.data.dataset import (
     write_spec,
 )
 from promptlesion.data.lesion_statistics import LesionStatistics, TypeStatistics
+from promptlesion.data.trained_on import TrainedOn
 from promptlesion.data.volume import Volume
 from promptlesion.diffusion.config import DiffusionConfig
 from promptlesion.diffusion.schedule import build_schedule
@@ -126,6 +127,7 @@ class NoisePainter:
     calls: list[tuple[int, ...]] = field(default_factory=list)
     method: str = "noise"
     model_hash: str = "0" * 64
+    learned_from: TrainedOn = field(default_factory=TrainedOn)
     statistics: LesionStatistics = field(default_factory=lambda: numbers_alone(bright=(2, 1, 1), dark=(1, 1, 0)))
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     edge_mm: float = 3.0

@@ -26,6 +26,7 @@ from promptlesion.autoencoder.quantizer import perplexity
 from promptlesion.data.cache import CachedCase, data_fingerprint
 from promptlesion.data.patch_batches import PatchBatches
 from promptlesion.data.spec import DatasetSpec
+from promptlesion.data.trained_on import trained_on
 from promptlesion.training.activation_checkpointing import checkpoint_activations
 from promptlesion.training.checkpoint import save_checkpoint
 from promptlesion.training.descent import build_adam, descend
@@ -140,7 +141,7 @@ def train_autoencoder(
             "config": config.model_dump(mode="json"),
             "dataset": spec.model_dump(mode="json"),
             "training_cases": [case.name for case in train_cases],
-            "training_subjects": sorted({case.subject for case in train_cases}),
+            **trained_on(train_cases).as_card(),
             "seed": seed,
             "lesion_bias": [entry.as_json() for entry in bias],
             **perceptual_identity(config),

@@ -6,7 +6,7 @@ into its host in another place of the same or of another training scan.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +21,7 @@ from promptlesion.data.cache import CachedCase
 from promptlesion.data.lesion_instances import LesionInstance, cut_instance, sphere_diameter_mm
 from promptlesion.data.lesion_statistics import LesionStatistics, measure_lesions, read_statistics, training_facts
 from promptlesion.data.spec import DatasetSpec
+from promptlesion.data.trained_on import TrainedOn
 from promptlesion.data.volume import Volume
 from promptlesion.synthesis.growth import offsets_mm
 from promptlesion.synthesis.placement import PlacedLesion
@@ -133,6 +134,7 @@ class CopyPasteSynthesizer:
     statistics: LesionStatistics
     model_hash: str
     device: torch.device
+    learned_from: TrainedOn = field(default_factory=TrainedOn)
     method: str = COPY_PASTE
     guidance_scales: tuple[float, ...] = ()
 
@@ -236,4 +238,5 @@ def load_copy_paste(run_folder: Path, *, device: str = "auto") -> CopyPasteSynth
     banks = {name: bank_of(found) for name, found in lesions.items()}
     config = CopyPasteConfig.model_validate(checkpoint.card["config"])
     model_hash = str(checkpoint.card["weights_sha256"])
-    return CopyPasteSynthesizer(banks, config, spec, statistics, model_hash, resolve_device(device))
+    learned_from = TrainedOn.of_cards(checkpoint.card)
+    return CopyPasteSynthesizer(banks, config, spec, statistics, model_hash, resolve_device(device), learned_from)

@@ -20,6 +20,7 @@ from promptlesion.data.cache import CachedCase, data_fingerprint
 from promptlesion.data.lesion_instances import LesionInstance
 from promptlesion.data.lesion_statistics import LesionStatistics, measure_lesions, read_statistics, training_facts
 from promptlesion.data.spec import DatasetSpec
+from promptlesion.data.trained_on import TrainedOn
 from promptlesion.data.volume import Volume
 from promptlesion.diffusion.train import train_diffusion
 from promptlesion.synthesis.config import SynthesisConfig
@@ -174,6 +175,7 @@ class DiffTumorSynthesizer:
     model_hash: str
     method: str = DIFFTUMOR
     own_lesions: Mapping[str, ShapeBank] = field(default_factory=dict)
+    learned_from: TrainedOn = field(default_factory=TrainedOn)
     guidance_scales: tuple[float, ...] = ()
 
     @property
@@ -259,4 +261,6 @@ def load_difftumor(
             shared = next(iter(models.values())).model.autoencoder
             model = replace(model, model=replace(model.model, autoencoder=shared))
         models[index] = replace(model, method=DIFFTUMOR)
-    return DiffTumorSynthesizer(models, spec, statistics, str(card["weights_sha256"]))
+    cards = (model.model.autoencoder.card for model in models.values())
+    learned_from = TrainedOn.of_cards(card, *cards)
+    return DiffTumorSynthesizer(models, spec, statistics, str(card["weights_sha256"]), learned_from=learned_from)

@@ -20,6 +20,7 @@ from promptlesion.data.cache import CachedCase
 from promptlesion.data.lesion_instances import cut_instance, sphere_diameter_mm
 from promptlesion.data.lesion_statistics import LesionStatistics, measure_lesions, read_statistics, training_facts
 from promptlesion.data.spec import DatasetSpec
+from promptlesion.data.trained_on import TrainedOn
 from promptlesion.data.volume import Volume
 from promptlesion.synthesis.placement import PlacedLesion
 from promptlesion.synthesis.shape_bank import ShapeBank
@@ -163,6 +164,7 @@ class IntensitySynthesizer:
     statistics: LesionStatistics
     model_hash: str
     device: torch.device
+    learned_from: TrainedOn = field(default_factory=TrainedOn)
     method: str = INTENSITY
     own_lesions: Mapping[str, ShapeBank] = field(default_factory=dict)
     guidance_scales: tuple[float, ...] = ()
@@ -267,4 +269,5 @@ def load_intensity(run_folder: Path, *, device: str = "auto") -> IntensitySynthe
         read_statistics(checkpoint.card, source=run_folder),
         str(checkpoint.card["weights_sha256"]),
         resolve_device(device),
+        TrainedOn.of_cards(checkpoint.card),
     )

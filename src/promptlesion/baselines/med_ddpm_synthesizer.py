@@ -15,6 +15,7 @@ from promptlesion.data.intensity import HUWindow
 from promptlesion.data.lesion_instances import sphere_diameter_mm
 from promptlesion.data.lesion_statistics import LesionStatistics
 from promptlesion.data.spec import DatasetSpec
+from promptlesion.data.trained_on import TrainedOn
 from promptlesion.data.volume import Volume
 from promptlesion.diffusion.bound_network import cast_weights
 from promptlesion.diffusion.recorded_network import StepRecorder
@@ -41,6 +42,7 @@ class MedDDPMSynthesizer:
     device: torch.device
     method: str = MED_DDPM
     own_lesions: Mapping[str, ShapeBank] = field(default_factory=dict)
+    learned_from: TrainedOn = field(default_factory=TrainedOn)
     guidance_scales: tuple[float, ...] = ()
     recorder: StepRecorder | None = None
     """Turns the denoiser's step into a CUDA graph where that can be had."""
@@ -139,7 +141,8 @@ def load_med_ddpm_synthesizer(
     model.denoiser.schedule.spaced_levels(config.num_steps)
     cast_weights(model.denoiser.network, resolve_precision(torch_device, model.config.precision))
     recorder = StepRecorder(choice=hardware.compile, device=torch_device)
-    return MedDDPMSynthesizer(model, config, torch_device, recorder=recorder)
+    learned_from = TrainedOn.of_cards(model.card)
+    return MedDDPMSynthesizer(model, config, torch_device, learned_from=learned_from, recorder=recorder)
 
 
 def _check_settings(config: SynthesisConfig) -> None:

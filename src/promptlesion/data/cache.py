@@ -16,8 +16,9 @@ from promptlesion.data.dataset import Case, Dataset, read_case
 from promptlesion.data.lesion_instances import LesionInstance, find_lesions
 from promptlesion.data.resampling import resample_to_spacing
 from promptlesion.training.atomic import write_text, written_whole
+from promptlesion.training.checkpoint import file_hash
 
-_CACHE_VERSION = 1
+_CACHE_VERSION = 2
 _VOXELS_PER_LABEL = 4096
 
 
@@ -64,6 +65,11 @@ class CachedCase:
     def key(self) -> str:
         """Identifies the files and settings this case was prepared from."""
         return str(self._card["key"])
+
+    @property
+    def scan_hash(self) -> str:
+        """SHA-256 of the CT's file."""
+        return str(self._card["scan_sha256"])
 
     @cached_property
     def _card(self) -> dict[str, Any]:
@@ -135,6 +141,7 @@ def _prepare(dataset: Dataset, case: Case, folder: Path, key: str) -> None:
     card = {
         "key": key,
         "file_bytes": [path.stat().st_size for path in (image_path, label_path, voxels_path)],
+        "scan_sha256": file_hash(case.image_path),
         "affine": image.affine.tolist(),
         "lesions": [_lesion_entry(lesion) for lesion in lesions],
         "num_label_voxels": counts,

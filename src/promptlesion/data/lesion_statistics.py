@@ -16,6 +16,7 @@ from scipy import ndimage
 from promptlesion.data.cache import CachedCase, data_fingerprint
 from promptlesion.data.lesion_instances import cut_instance
 from promptlesion.data.spec import DatasetSpec
+from promptlesion.data.trained_on import trained_on
 from promptlesion.training.checkpoint import CheckpointError
 
 SURROUNDINGS_MM = 5.0
@@ -134,7 +135,7 @@ def training_facts(cases: Sequence[CachedCase], spec: DatasetSpec, statistics: L
         "data_fingerprint": data_fingerprint(cases),
         CARD_KEY: statistics.model_dump(mode="json"),
         "training_cases": [case.name for case in cases],
-        "training_subjects": sorted({case.subject for case in cases}),
+        **trained_on(cases).as_card(),
     }
 
 

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from promptlesion.data.cache import CachedCase, build_cache
 from promptlesion.data.dataset import Dataset, open_dataset
-from promptlesion.data.splits import Split, dataset_split
+from promptlesion.data.spec import DatasetError
+from promptlesion.data.splits import SPLITS_FILE, Split, dataset_split
 from promptlesion.training.launch import main_process_first
 from promptlesion.training.progress import progress_bar
 
@@ -26,6 +27,18 @@ class PreparedDataset:
         """Return the dataset with the cases of one part alone: `train`, `validation` or `test`."""
         names: tuple[str, ...] = getattr(self.split, name)
         return self.dataset.select(names)
+
+    def check_held_out(self) -> None:
+        """Refuse a dataset of which nothing is held out, where results are to be measured.
+
+        Raises:
+            DatasetError: the test part is empty.
+        """
+        if not self.test:
+            raise DatasetError(
+                f"{self.dataset.root}: expected held-out subjects to measure results on; found none. "
+                f"data.test_fraction, or {SPLITS_FILE} in that folder, leaves them out"
+            )
 
     def with_training_subjects(self, subjects: Collection[str]) -> "PreparedDataset":
         """Return the same with fewer training subjects; what validates and tests stays."""

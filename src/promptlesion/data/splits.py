@@ -27,15 +27,20 @@ class Split:
 def split_by_subject(cases: Sequence[Case], *, validation_fraction: float, test_fraction: float, seed: int) -> Split:
     """Draw validation and test subjects; the rest train. Depends on subjects and seed, not on their order.
 
-    Each part gets at least one subject. Raises `DatasetError` with fewer than three subjects.
+    A part whose fraction is 0 is empty, any other gets at least one subject. Raises `DatasetError` with fewer subjects
+    than there are parts to fill.
     """
     for name, fraction in (("validation", validation_fraction), ("test", test_fraction)):
-        if not 0.0 < fraction < 1.0:
-            raise DatasetError(f"{name}_fraction: expected a share between 0 and 1, found {fraction}")
+        if not 0.0 <= fraction < 1.0:
+            raise DatasetError(f"{name}_fraction: expected a share from 0 to below 1, found {fraction}")
     subjects = _shuffled_subjects(cases, seed)
-    if len(subjects) < 3:
-        raise DatasetError(f"expected at least 3 subjects to split, found {sorted(subjects)}")
-    num_test = _part_size(test_fraction, len(subjects), reserved=2)
+    num_parts = 1 + (validation_fraction > 0) + (test_fraction > 0)
+    if len(subjects) < num_parts:
+        raise DatasetError(
+            f"expected at least {num_parts} subjects to split, found {sorted(subjects)}; where nothing is to be held "
+            "out, data.validation_fraction and data.test_fraction may be 0"
+        )
+    num_test = _part_size(test_fraction, len(subjects), reserved=1 + (validation_fraction > 0))
     num_validation = _part_size(validation_fraction, len(subjects), reserved=num_test + 1)
     test, rest = set(subjects[:num_test]), subjects[num_test:]
     validation = set(rest[:num_validation])
@@ -82,7 +87,7 @@ def _shuffled_subjects(cases: Sequence[Case], seed: int) -> list[str]:
 
 
 def _part_size(fraction: float, num_subjects: int, *, reserved: int) -> int:
-    return max(1, min(round(fraction * num_subjects), num_subjects - reserved))
+    return 0 if fraction == 0 else max(1, min(round(fraction * num_subjects), num_subjects - reserved))
 
 
 def _names(cases: Iterable[Case]) -> tuple[str, ...]:
@@ -99,7 +104,8 @@ def _read_first_fold(path: Path) -> dict[str, list[str]]:
         raise DatasetError(f"{path}: expected a list of folds with `train` and `val`, found {str(content)[:80]}")
     parts = {key: fold[key] for key in ("train", "val", "test") if key in fold}
     for key, names in parts.items():
-        if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
+        is_list = isinstance(names, list) and all(isinstance(name, str) for name in names)
+        if not is_list or (key == "train" and not names):
             raise DatasetError(f"{path}: expected a list of case names in {key!r}, found {str(names)[:80]}")
     return parts
 
@@ -108,7 +114,7 @@ def _carve(
     cases: tuple[Case, ...], fraction: float, seed: int, path: Path
 ) -> tuple[tuple[Case, ...], tuple[Case, ...]]:
     subjects = _shuffled_subjects(cases, seed)
-    if len(subjects) < 2:
+    if len(subjects) < 1 + (fraction > 0):
         raise DatasetError(f"{path}: expected at least 2 subjects in 'train', found {subjects}")
     validation = set(subjects[: _part_size(fraction, len(subjects), reserved=1)])
     return (

@@ -6,6 +6,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from promptlesion.data.dataset import Dataset, LesionType
 from promptlesion.data.splits import dataset_split
+from promptlesion.data.trained_on import GENERATOR_FILE, check_unseen, generator_of
 from promptlesion.evaluation.distances import fidelity_rows
 from promptlesion.evaluation.distributions import DistributionRow, distribution_rows
 from promptlesion.evaluation.features import FeatureExtractor
@@ -75,9 +76,16 @@ def plaque_types(lesion_types: Iterable[LesionType]) -> tuple[str, ...]:
     return tuple(lesion.name for lesion in lesion_types if lesion.lumen)
 
 
-def training_cases(dataset: Dataset, *, validation_fraction: float, test_fraction: float, seed: int) -> set[str]:
-    """Return the cases that a generator was trained on: those of the split, all where there are too few to split."""
+def training_cases(
+    dataset: Dataset, synthetic: Dataset, *, validation_fraction: float, test_fraction: float, seed: int
+) -> set[str]:
+    """Return the cases that a generator was trained on: those of the split, all where there are too few to split.
+
+    Raises:
+        DatasetError: what painted `synthetic` has learned from a subject that validates or tests now.
+    """
     if len({case.subject for case in dataset.cases}) < 3:
         return {case.name for case in dataset.cases}
     split = dataset_split(dataset, validation_fraction=validation_fraction, test_fraction=test_fraction, seed=seed)
+    check_unseen(generator_of(synthetic), dataset, split, source=synthetic.root / GENERATOR_FILE)
     return set(split.train)

@@ -10,7 +10,7 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from multiprocessing import get_context
@@ -21,8 +21,10 @@ from pathlib import Path
 import torch
 from rich.console import Console
 
+from promptlesion.baselines.difftumor import CARD
 from promptlesion.data.cache import data_fingerprint
 from promptlesion.data.processes import end_with_parent, threads_each
+from promptlesion.data.trained_on import TrainedOn, check_unseen
 from promptlesion.evaluation.report import duration_text
 from promptlesion.experiment.asked import Asked
 from promptlesion.experiment.board import Board, shown
@@ -33,7 +35,7 @@ from promptlesion.experiment.results import ExperimentResults
 from promptlesion.experiment.work import Experiment, do
 from promptlesion.synthesis.share import lock_if_free, locked
 from promptlesion.synthesis.workers import worker_device
-from promptlesion.training.atomic import write_text
+from promptlesion.training.atomic import read_json, write_text
 from promptlesion.training.device import resolve_device
 from promptlesion.training.run import Run, read_metrics
 
@@ -74,6 +76,8 @@ def run_experiment(
         RunError: the folder holds an experiment on other data or with another configuration or seed.
     """
     prepared = experiment.prepared
+    prepared.check_held_out()
+    _check_trained(plan_cells(asked), experiment)
     Run(
         experiment.out,
         stage="experiment",
@@ -90,6 +94,15 @@ def run_experiment(
     with locked(experiment.out / _LOCKS_FOLDER / "report.lock"):  # several commands may end at once
         results = write_experiment(experiment, asked, command=command, failures=failures)
     return results, failures
+
+
+def _check_trained(cells: Sequence[Cell], experiment: Experiment) -> None:
+    """Refuse what is trained already on subjects that validate or test now; else it would pass as done."""
+    prepared = experiment.prepared
+    for cell in cells:
+        if cell.kind in ("autoencoder", "method") and cell.is_done(experiment.out):
+            card = read_json(experiment.out / cell.name / CARD)
+            check_unseen(TrainedOn.of_cards(card), prepared.dataset, prepared.split, source=experiment.out / cell.name)
 
 
 def _work(cells: list[Cell], experiment: Experiment, num_workers: int) -> dict[str, str]:

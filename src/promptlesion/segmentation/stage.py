@@ -4,6 +4,7 @@ from pathlib import Path
 
 from promptlesion.data.dataset import Dataset
 from promptlesion.data.prepared import PreparedDataset, cached_cases
+from promptlesion.data.trained_on import GENERATOR_FILE, check_unseen, generator_of
 from promptlesion.segmentation.config import SegmentationConfig
 from promptlesion.segmentation.nnunet import train_nnunet
 from promptlesion.segmentation.train import train_segmentation
@@ -36,9 +37,12 @@ def train_stage(
         hardware: how the machine is used; it changes results by rounding at most, and nnU-Net does not know it.
 
     Raises:
-        ValueError: a training case, real or synthetic, of a validation or test subject; no lesion in any validation
-            case; or settings that the network does not know.
+        ValueError: a training case, real or synthetic, of a validation or test subject, or synthetic cases whose
+            generator has learned from one; no lesion in any validation case; or settings that the network does not
+            know.
     """
+    if synthetic is not None:
+        check_unseen(generator_of(synthetic), prepared.dataset, prepared.split, source=synthetic.root / GENERATOR_FILE)
     synthetic_cases = [] if synthetic is None else cached_cases(synthetic, cache)
     if config.network == "nnunetv2":
         return train_nnunet(

@@ -19,6 +19,11 @@ def check_validation_lesions(cases: Sequence[CachedCase], spec: DatasetSpec) -> 
     Raises:
         ValueError: names the cases and the lesion types.
     """
+    if not cases:
+        raise ValueError(
+            "validation cases: expected some, to select the weights by; found none. data.validation_fraction, or the "
+            "dataset's splits_final.json, leaves them out"
+        )
     if not any(lesion.label in case.num_label_voxels for case in cases for lesion in spec.lesions):
         raise ValueError(
             f"validation cases: expected a lesion of {', '.join(lesion.name for lesion in spec.lesions)} in "

@@ -25,6 +25,7 @@ import torch
 
 from promptlesion.data.dataset import Dataset, write_dataset_json, write_spec
 from promptlesion.data.provenance import PROVENANCE_FILE
+from promptlesion.data.trained_on import GENERATOR_FILE
 from promptlesion.data.volume import read_shape
 from promptlesion.synthesis.batch import groups_at_once
 from promptlesion.synthesis.config import SynthesisConfig
@@ -35,7 +36,7 @@ from promptlesion.synthesis.shape_bank import ShapeSource
 from promptlesion.synthesis.share import Share, lock_if_free, locked
 from promptlesion.synthesis.synthesizer import Synthesizer
 from promptlesion.synthesis.workers import default_num_workers, run_workers, worker_device
-from promptlesion.training.atomic import write_text
+from promptlesion.training.atomic import write_json, write_text
 from promptlesion.training.progress import progress_bar
 from promptlesion.training.run import Run, RunError, is_finished_run
 
@@ -293,6 +294,8 @@ def _finish(recipe: Recipe, synthesizer: Synthesizer, records: Sequence[Mapping[
     """Write what belongs to all cases."""
     lines = [line for record in records for line in record["cases"] if is_painted(line)]
     write_text(recipe.out / PROVENANCE_FILE, "".join(json.dumps(line) + "\n" for line in lines))
+    generator = {"method": synthesizer.method, "model": synthesizer.model_hash, **synthesizer.learned_from.as_card()}
+    write_json(recipe.out / GENERATOR_FILE, generator)
     write_spec(recipe.dataset.spec, recipe.out / "lesions.toml")
     write_dataset_json(
         recipe.out,

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from promptlesion.data.dataset import Dataset
 from promptlesion.data.lesion_statistics import LesionStatistics
 from promptlesion.data.splits import SPLITS_FILE, dataset_split
+from promptlesion.data.trained_on import check_unseen
 from promptlesion.synthesis.batch import SCANS_TOGETHER
 from promptlesion.synthesis.synthesizer import Synthesizer
 from promptlesion.training.checkpoint import differences
@@ -61,7 +62,8 @@ def source_scans(
         seed: of the split, likewise.
 
     Raises:
-        ValueError: the model was trained with another window or spacing or other lesion types, or no scan is left.
+        ValueError: the model was trained with another window or spacing or other lesion types, or on subjects that
+            validate or test now.
     """
     others = differences(dataset.spec.facts(), synthesizer.spec.facts())
     if others:
@@ -74,6 +76,7 @@ def source_scans(
         logger.info("%s: %d subjects are too few to hold any out; all scans are used", dataset.root, num_subjects)
         return dataset
     split = dataset_split(dataset, seed=seed, validation_fraction=validation_fraction, test_fraction=test_fraction)
+    check_unseen(synthesizer.learned_from, dataset, split, source=f"the {synthesizer.method} model")
     return dataset.select(split.train)
 
 

@@ -20,6 +20,7 @@ from promptlesion.data.lesion_instances import sphere_diameter_mm
 from promptlesion.data.lesion_statistics import LesionStatistics
 from promptlesion.data.noise import robust_sigma
 from promptlesion.data.spec import DatasetSpec
+from promptlesion.data.trained_on import TrainedOn
 from promptlesion.data.volume import Volume
 from promptlesion.diffusion.bound_network import cast_weights
 from promptlesion.diffusion.conditioning import Conditioning, blank_lesion, dilate, mask_on_latent_grid
@@ -64,6 +65,11 @@ class Synthesizer(Protocol):
     @property
     def spec(self) -> DatasetSpec:
         """Window, spacing and lesion types the method was trained with."""
+        ...
+
+    @property
+    def learned_from(self) -> TrainedOn:
+        """Whom it, and the autoencoder beneath it, were trained on; nobody where the model does not say."""
         ...
 
     @property
@@ -150,6 +156,7 @@ class PromptLesionSynthesizer:
     """Of each lesion type, in prompt order."""
     method: str = "promptlesion"
     own_lesions: Mapping[str, ShapeBank] = field(default_factory=dict)
+    learned_from: TrainedOn = field(default_factory=TrainedOn)
     recorder: StepRecorder | None = None
     """Turns the denoiser's step into a CUDA graph where that can be had."""
     _looks: _Looks = field(init=False, default_factory=_Looks, repr=False, compare=False)
@@ -363,4 +370,5 @@ def load_synthesizer(
     scales = guidance_scales(run_folder, config, str(model.card["weights_sha256"]), model.spec)
     cast_weights(model.denoiser.network, resolve_precision(torch_device, model.config.precision))
     recorder = StepRecorder(choice=hardware.compile, device=torch_device)
-    return PromptLesionSynthesizer(model, config, torch_device, scales, recorder=recorder)
+    learned_from = TrainedOn.of_cards(model.card, model.autoencoder.card)
+    return PromptLesionSynthesizer(model, config, torch_device, scales, learned_from=learned_from, recorder=recorder)

@@ -61,7 +61,7 @@ def resolve_precision(device: torch.device, precision: Precision) -> torch.dtype
 
 def _has_native_bfloat16(device_type: str) -> bool:
     if device_type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     if device_type != "cpu" or os.environ.get("ONEDNN_MAX_CPU_ISA", "DEFAULT").upper() in _ISAS_WITHOUT_BFLOAT16:
         return False
     capabilities: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
