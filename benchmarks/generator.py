@@ -37,7 +37,7 @@ def _options(
     model: Annotated[list[str], typer.Option("--model", help="NAME=RUN, a finished diffusion run; repeatable.")],
     out: Annotated[Path, typer.Option("--out", help="Folder for tables and parts.", file_okay=False)],
     lesions: Annotated[Path | None, typer.Option("--lesions", help="A lesions.toml elsewhere.")] = None,
-    preset: Annotated[str, typer.Option("--preset", help="Preset of the sampling and the split.")] = "paper",
+    preset: Annotated[str, typer.Option("--preset", help="Preset of the sampling and the split.")] = "default",
     config: Annotated[Path | None, typer.Option("--config", help="TOML file over the preset.")] = None,
     settings: Annotated[list[str] | None, typer.Option("--set", help="One setting over both; repeatable.")] = None,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Of masks, noise and intervals.")] = 0,

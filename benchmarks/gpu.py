@@ -34,7 +34,7 @@ Figures = dict[str, object]
 def main(
     out: Annotated[Path, typer.Option("--out", help="Folder for the figures.", file_okay=False)] = Path("runs/gpu"),
     minutes: Annotated[float, typer.Option("--minutes", help="After which no further part begins.")] = 9.0,
-    preset: Annotated[str, typer.Option("--preset", help="Preset of the networks' sizes.")] = "paper",
+    preset: Annotated[str, typer.Option("--preset", help="Preset of the networks' sizes.")] = "default",
     settings: Annotated[list[str] | None, typer.Option("--set", help="One setting over it; repeatable.")] = None,
     steps: Annotated[int, typer.Option("--steps", help="The paper's sampling steps.")] = 400,
     train_steps: Annotated[int, typer.Option("--train-steps", help="Of either training.")] = 120,

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 def main(
     out: Annotated[Path, typer.Option("--out", help="Folder for tables.", file_okay=False)] = Path("runs/bench"),
     only: Annotated[list[str] | None, typer.Option("--only", help="A part of the suite; repeatable.")] = None,
-    preset: Annotated[str, typer.Option("--preset", help="Preset of the networks' sizes.")] = "paper",
+    preset: Annotated[str, typer.Option("--preset", help="Preset of the networks' sizes.")] = "default",
     settings: Annotated[list[str] | None, typer.Option("--set", help="One setting over it; repeatable.")] = None,
     threads: Annotated[int, typer.Option("--threads", min=0, help="Of torch; 0: as many as it takes.")] = 0,
     device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda or mps.")] = "auto",

@@ -55,6 +55,15 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> 
     return call
 
 
+@pytest.fixture
+def split_data(tiny_data: Dataset, tmp_path: Path) -> Dataset:
+    """The tiny dataset, of which the subjects train that the tiny models were trained on."""
+    shutil.copytree(tiny_data.root, tmp_path / "data")
+    names = tuple(case.name for case in tiny_data.cases)
+    write_splits(tmp_path / "data", Split(train=names[:3], validation=names[3:], test=()))
+    return open_dataset(tmp_path / "data")
+
+
 def python(code: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, timeout=60)
 
@@ -144,7 +153,7 @@ def test_config_show_prints_the_parameters_of_every_network(run: Callable[..., A
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["config", "check", "--preset", "papers"], "--preset: expected one of demo, paper; found 'papers'"),
+        (["config", "check", "--preset", "papers"], "--preset: expected one of default, demo, paper; found 'papers'"),
         (["config", "check", "--set", "a=1"], "--set a=1: expected SECTION.FIELD=VALUE"),
         (["config", "check", "--set", "diffusion.x=1"], "diffusion.x: Extra inputs are not permitted; found 1"),
         (["demo", "--data", "nowhere", "--out", "{tmp}"], "nowhere"),
@@ -239,6 +248,38 @@ def test_a_phantom_is_prepared_and_segmentations_of_it_are_measured(run: Callabl
     assert "--reference third: expected a name of --predictions, one, other" in err
 
 
+def test_cases_without_a_label_map_are_named_and_the_exit_code_says_so(
+    run: Callable[..., Answer], split_data: Dataset, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    names = [case.name for case in split_data.cases]
+    write_splits(split_data.root, Split(train=tuple(names[:2]), validation=(names[2],), test=(names[3],)))
+    (tmp_path / "labels").mkdir()
+    for case in (split_data.cases[0], split_data.cases[3]):
+        shutil.copy(case.label_path, tmp_path / "labels" / f"{case.name}.nii.gz")
+    scores = tmp_path / "scores.json"
+    measure = [
+        "evaluate",
+        "segmentation",
+        "--data",
+        split_data.root,
+        "--out",
+        scores,
+        "--predictions",
+        tmp_path / "labels",
+    ]
+    for more, code in (([], 1), (["--allow-missing"], 0)):
+        caplog.clear()
+        ended, out, _ = run(*measure, *more)
+        assert ended == code
+        assert "bright" in out
+        assert "2 of the 4 cases have no label map and are not in these figures: tiny_1, tiny_2." in caplog.text
+        assert json.loads(scores.read_text())["cases_without_label_map"] == ["tiny_1", "tiny_2"]
+    caplog.clear()
+    assert run(*measure, "--part", "test")[0] == 0
+    assert {score["case"] for score in json.loads(scores.read_text())["scores"]} == {"tiny_3"}
+    assert "no label map" not in caplog.text
+
+
 def test_a_network_is_chosen_and_its_predictions_are_mirrored(
     run: Callable[..., Answer], tiny_data: Dataset, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -267,12 +308,43 @@ def test_a_network_is_chosen_and_its_predictions_are_mirrored(
     assert json.loads((tmp_path / "labels" / "segmentation.json").read_text())["is_mirrored"]
 
 
+def test_who_learned_from_a_subject_that_is_held_out_now_is_refused_by_every_verb(
+    run: Callable[..., Answer],
+    tiny_autoencoder_run: Path,
+    tiny_diffusion_run: Path,
+    split_data: Dataset,
+    tmp_path: Path,
+) -> None:
+    out, mine, data = tmp_path / "synthetic", tmp_path / "mine.toml", ["--data", split_data.root]
+    mine.write_text(
+        '[synthesis]\nnum_steps = 2\nsampler = "ddim"\naccept_all = true\n[segmentation]\npatch_voxels = 16\n'
+        "channels = [4, 8]\nresidual_units = 0\nnum_epochs = 1\nsteps_per_epoch = 1\nbatch_size = 2\n"
+    )
+    synthesize = ["synthesize", *data, "--model", tiny_diffusion_run, "--config", mine, "--count", "bright=1"]
+    train = ["train", "segmentation", *data, "--synthetic", out, "--config", mine, "--device", "cpu", "--out"]
+    fidelity = ["evaluate", "fidelity", "--real", split_data.root, "--synthetic", out, "--out", tmp_path / "found.json"]
+    latent = ["train", "diffusion", *data, "--autoencoder", tiny_autoencoder_run, "--out", tmp_path / "diffusion"]
+    code, _, err = run(*synthesize, "--out", out)
+    assert code == 0, err
+    generator = json.loads((out / "generator.json").read_text())
+    assert generator["training_subjects"] == ["tiny_0", "tiny_1", "tiny_2"]
+    code, _, err = run(*train, tmp_path / "mixed")
+    assert code == 0, err
+    assert "tiny_1" not in run(*fidelity)[2]
+    write_splits(split_data.root, Split(train=("tiny_0", "tiny_2"), validation=("tiny_3",), test=("tiny_1",)))
+    for verb in ([*synthesize, "--out", tmp_path / "again"], [*train, tmp_path / "leaky"], fidelity, latent):
+        code, _, err = run(*verb)
+        assert code == 2, verb
+        assert "expected a model trained on other subjects" in err
+        assert "found 'tiny_1' (test part)" in err
+
+
 def test_the_verbs_hang_together(
-    run: Callable[..., Answer], tiny_diffusion_run: Path, tiny_data: Dataset, tmp_path: Path
+    run: Callable[..., Answer], tiny_diffusion_run: Path, split_data: Dataset, tmp_path: Path
 ) -> None:
     """Synthesize from a run, then hand what was written to the next verb."""
     out = tmp_path / "synthetic"
-    synthesize = ["synthesize", "--data", tiny_data.root, "--model", tiny_diffusion_run, "--out", out, "--seed", 3]
+    synthesize = ["synthesize", "--data", split_data.root, "--model", tiny_diffusion_run, "--out", out, "--seed", 3]
     settings = ["--config", tmp_path / "mine.toml"]
     settings[1].write_text('[synthesis]\nnum_steps = 2\nsampler = "ddim"\nlesions_per_case = 1\naccept_all = true\n')
     code, _, err = run(*synthesize, *settings, "--count", "grey=1")
@@ -336,7 +408,7 @@ def test_reconstructions_are_measured_and_drawn(
 @pytest.mark.parametrize("method", ["difftumor", "med-ddpm"])
 def test_another_method_is_trained_and_paints(
     run: Callable[..., Answer],
-    tiny_data: Dataset,
+    split_data: Dataset,
     tiny_autoencoder_run: Path,
     tmp_path: Path,
     method: str,
@@ -348,7 +420,7 @@ def test_another_method_is_trained_and_paints(
         '[synthesis]\nnum_steps = 2\nsampler = "ddim"\ninit = "noise"\nguidance_scale = 1.0\nkeep_noise = false\n'
         "accept_all = true\n"
     )
-    common = ("--data", tiny_data.root, "--preset", "demo", "--config", settings)
+    common = ("--data", split_data.root, "--preset", "demo", "--config", settings)
     out = tmp_path / method
     train = ["train", "diffusion", "--method", method, *common, "--out", out]
     if method == "difftumor":

@@ -66,13 +66,18 @@ def test_unknown_keys_are_refused_and_nothing_can_be_changed(name: str | None) -
         setattr(settings, next(iter(model.model_fields)), 1)
 
 
-def test_there_are_the_two_presets() -> None:
-    assert preset_names() == ["demo", "paper"]
+def test_there_are_the_three_presets() -> None:
+    assert preset_names() == ["default", "demo", "paper"]
 
 
-def test_paper_is_the_defaults_and_demo_is_not() -> None:
-    assert resolve_config(preset="paper") == Config()
-    assert resolve_config(preset="demo") != Config()
+def test_paper_is_the_fields_defaults_and_the_default_preset_differs_in_the_sampler_alone() -> None:
+    paper = resolve_config(preset="paper")
+    assert paper == Config()
+    assert resolve_config(preset="demo") != paper
+    fast = resolve_config(preset="default")
+    assert (fast.synthesis.sampler, fast.synthesis.num_steps) == ("ddim", 10)
+    synthesis = fast.synthesis.model_copy(update={"sampler": "ancestral", "num_steps": 400})
+    assert fast.model_copy(update={"synthesis": synthesis}) == paper
 
 
 def test_paper_has_the_papers_figures() -> None:
@@ -84,12 +89,14 @@ def test_paper_has_the_papers_figures() -> None:
     assert (diffusion.num_steps, diffusion.batch_size, diffusion.learning_rate) == (60_000, 4, 1e-4)
     assert (diffusion.num_levels, diffusion.beta_start, diffusion.beta_end) == (400, 1e-4, 2e-2)
     assert (diffusion.prediction, config.synthesis.init) == ("noise", "healthy")
+    assert (config.synthesis.sampler, config.synthesis.num_steps) == ("ancestral", 400)
+    assert config.segmentation.synthetic_ratio == 1
     assert (segmentation.num_epochs, segmentation.patience_epochs) == (500, 25)
     assert (segmentation.batch_size, segmentation.learning_rate) == (12, 2e-4)
     assert {stage.adam_betas for stage in (autoencoder, diffusion, segmentation)} == {(0.9, 0.999)}
 
 
-@pytest.mark.parametrize("preset", ["demo", "paper"])
+@pytest.mark.parametrize("preset", ["default", "demo", "paper"])
 def test_what_is_shown_can_be_read_back(tmp_path: Path, preset: str) -> None:
     config = resolve_config(preset=preset, settings=["diffusion.num_steps=7", "segmentation.steps_per_epoch=3"])
     path = tmp_path / "mine.toml"
@@ -186,7 +193,7 @@ def test_guidance_wants_a_prompt() -> None:
 
 
 def test_an_unknown_preset_is_refused() -> None:
-    with pytest.raises(ConfigError, match="--preset: expected one of demo, paper; found 'papers'"):
+    with pytest.raises(ConfigError, match="--preset: expected one of default, demo, paper; found 'papers'"):
         resolve_config(preset="papers")
 
 

@@ -114,7 +114,7 @@ LesionsOption = Annotated[
     Path | None,
     typer.Option("--lesions", help="A lesions.toml elsewhere, for a folder one may not write to.", dir_okay=False),
 ]
-PresetOption = Annotated[str, typer.Option("--preset", help="paper or demo.")]
+PresetOption = Annotated[str, typer.Option("--preset", help="default, paper or demo.")]
 ConfigOption = Annotated[Path | None, typer.Option("--config", help="TOML file over the preset.", dir_okay=False)]
 SetOption = Annotated[
     list[str] | None,
@@ -327,7 +327,7 @@ def check(
     lesions: LesionsOption = None,
     workers: Annotated[int, typer.Option("--workers", min=1, help="Processes that read cases.")] = 1,
     device: DeviceOption = "auto",
-    preset: PresetOption = "paper",
+    preset: PresetOption = "default",
     config: ConfigOption = None,
     settings: SetOption = None,
 ) -> None:
@@ -369,7 +369,7 @@ def train_autoencoder_verb(
     lesions: LesionsOption = None,
     seed: SeedOption = 0,
     device: DeviceOption = "auto",
-    preset: PresetOption = "paper",
+    preset: PresetOption = "default",
     config: ConfigOption = None,
     settings: SetOption = None,
     cache: CacheOption = None,
@@ -426,7 +426,7 @@ def train_diffusion_verb(
     lesions: LesionsOption = None,
     seed: SeedOption = 0,
     device: DeviceOption = "auto",
-    preset: PresetOption = "paper",
+    preset: PresetOption = "default",
     config: ConfigOption = None,
     settings: SetOption = None,
     cache: CacheOption = None,
@@ -490,7 +490,7 @@ def train_segmentation_verb(
     lesions: LesionsOption = None,
     seed: SeedOption = 0,
     device: DeviceOption = "auto",
-    preset: PresetOption = "paper",
+    preset: PresetOption = "default",
     config: ConfigOption = None,
     settings: SetOption = None,
     cache: CacheOption = None,
@@ -561,7 +561,7 @@ def synthesize(
     lesions: LesionsOption = None,
     seed: SeedOption = 0,
     device: DeviceOption = "auto",
-    preset: PresetOption = "paper",
+    preset: PresetOption = "default",
     config: ConfigOption = None,
     settings: SetOption = None,
 ) -> None:
@@ -707,7 +707,7 @@ def evaluate_reconstruction(
         int, typer.Option("--tile-voxels", min=1, help="Edge of what is decoded at once; less takes less memory.")
     ] = 96,
     device: DeviceOption = "auto",
-    preset: PresetOption = "paper",
+    preset: PresetOption = "default",
     config: ConfigOption = None,
     settings: SetOption = None,
     cache: CacheOption = None,
@@ -786,27 +786,41 @@ def evaluate_segmentation(
         str | None, typer.Option("--reference", help="NAME the others are compared with; the first unless said.")
     ] = None,
     out: Annotated[Path | None, typer.Option("--out", help="JSON file for every figure.", dir_okay=False)] = None,
+    part: Annotated[
+        ChosenPart, typer.Option("--part", help="Cases to score; test: those of the split's held-out subjects alone.")
+    ] = ChosenPart.ALL,
+    allow_missing: Annotated[
+        bool,
+        typer.Option(
+            "--allow-missing", help="Exit with 0 though cases have no label map; they are named all the same."
+        ),
+    ] = False,
     lesions: LesionsOption = None,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the intervals and tests.")] = 0,
-    preset: PresetOption = "paper",
+    preset: PresetOption = "default",
     config: ConfigOption = None,
     settings: SetOption = None,
 ) -> None:
     """Dice, surface Dice, HD95, volume error, lesions found and false ones, per type and size; methods side by side.
 
+    Every case of --data is expected to have a label map. Where some have none, the others are scored, these are named,
+    and the exit code is 1.
+
     [bold]Examples[/bold]
 
-    promptlesion evaluate segmentation --data data/ccta --predictions runs/mine/predictions --out runs/mine/scores.json
+    promptlesion evaluate segmentation --data data/ccta --part test --predictions runs/mine/predictions
+    --out runs/mine/scores.json
 
-    promptlesion evaluate segmentation --data data/ccta --predictions real=runs/real/predictions
+    promptlesion evaluate segmentation --data data/ccta --part test --predictions real=runs/real/predictions
     --predictions mixed=runs/mixed/predictions --predictions mixed=runs/mixed-seed-1/predictions
     """
     from dataclasses import asdict
 
     from promptlesion.config import resolve_config
     from promptlesion.data.dataset import open_dataset
+    from promptlesion.data.splits import dataset_split
     from promptlesion.evaluation.method_comparison import method_rows
-    from promptlesion.evaluation.prediction_folders import parse_predictions, score_folders
+    from promptlesion.evaluation.prediction_folders import cases_without, parse_predictions, score_folders
     from promptlesion.training.atomic import write_json
 
     resolved = resolve_config(preset=preset, file=config, settings=settings or ())
@@ -815,7 +829,11 @@ def evaluate_segmentation(
     if reference not in folders:
         raise ValueError(f"--reference {reference}: expected a name of --predictions, {', '.join(folders)}")
     tolerance_mm = resolved.evaluation.surface_tolerance_mm
-    scores = score_folders(open_dataset(data, lesions), folders, tolerance_mm=tolerance_mm)
+    dataset = open_dataset(data, lesions)
+    if part is ChosenPart.TEST:
+        dataset = dataset.select(dataset_split(dataset, **resolved.data.split_options()).test)
+    scores = score_folders(dataset, folders, tolerance_mm=tolerance_mm)
+    missing = cases_without(dataset, folders)
     rows = method_rows(scores, reference=reference, seed=seed, num_resamples=resolved.evaluation.num_resamples)
     if out:
         raw = [
@@ -825,10 +843,26 @@ def evaluate_segmentation(
             for score in run
         ]
         table = [row.model_dump(mode="json") for row in rows]
-        write_json(out, {"surface_tolerance_mm": tolerance_mm, "reference": reference, "rows": table, "scores": raw})
+        settings_used = {
+            "surface_tolerance_mm": tolerance_mm,
+            "reference": reference,
+            "cases_without_label_map": missing,
+        }
+        write_json(out, {**settings_used, "rows": table, "scores": raw})
     if len(folders) == 1 and len(scores[reference]) == 1:
         print_scores(scores[reference][0], tolerance_mm)
     print_methods(rows, tolerance_mm)
+    if missing:
+        shown = ", ".join(missing[:10]) + (", …" if len(missing) > 10 else "")
+        logger.warning(
+            "%d of the %d cases have no label map and are not in these figures: %s. Where they were not meant to be "
+            "segmented: --part test, or --allow-missing",
+            len(missing),
+            len(dataset.cases),
+            shown,
+        )
+        if not allow_missing:
+            raise typer.Exit(UNFINISHED)
 
 
 @evaluate_app.command("fidelity")
@@ -852,7 +886,7 @@ def evaluate_fidelity(
     lesions: LesionsOption = None,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the intervals.")] = 0,
     device: DeviceOption = "auto",
-    preset: PresetOption = "paper",
+    preset: PresetOption = "default",
     config: ConfigOption = None,
     settings: SetOption = None,
 ) -> None:
@@ -1001,7 +1035,7 @@ def experiment(
 
 @config_app.command("show")
 def config_show(
-    preset: PresetOption = "paper",
+    preset: PresetOption = "default",
     config: ConfigOption = None,
     settings: SetOption = None,
     parameters: Annotated[
@@ -1029,7 +1063,7 @@ def config_show(
 
 
 @config_app.command("check")
-def config_check(preset: PresetOption = "paper", config: ConfigOption = None, settings: SetOption = None) -> None:
+def config_check(preset: PresetOption = "default", config: ConfigOption = None, settings: SetOption = None) -> None:
     """Say whether a configuration is valid, and if not, why.
 
     [bold]Example[/bold]

@@ -164,7 +164,7 @@ def resolve_config(*, preset: str, file: Path | None = None, settings: Iterable[
     """Resolve a preset, then a TOML file over it, then single settings over both.
 
     Args:
-        preset: `paper` or `demo`.
+        preset: `default`, `paper` or `demo`.
         file: a TOML file with any of the presets' keys.
         settings: `diffusion.num_steps=400` and the like; values as in TOML, a bare word is a string.
 

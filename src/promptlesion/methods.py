@@ -74,6 +74,7 @@ def method_config(method: str, config: Config) -> Config:
     changed: dict[str, object] = {"guidance_scale": 1.0}
     if method == "med-ddpm":
         changed |= {"init": "noise", "keep_noise": False, "reinject_background": False}
+        changed["num_steps"] = min(config.synthesis.num_steps, config.med_ddpm.num_levels)
     return config.model_copy(update={"synthesis": config.synthesis.model_copy(update=changed)})
 
 

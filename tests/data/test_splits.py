@@ -63,6 +63,25 @@ def test_too_few_subjects_or_impossible_fractions() -> None:
     assert [len(part) for part in (greedy.train, greedy.validation, greedy.test)] == [1, 1, 7]
 
 
+def test_a_part_of_which_nothing_is_asked_for_is_empty() -> None:
+    """Stage 1 may learn from everybody; the rule that every part has a subject holds for the others."""
+    for validation, test, sizes in ((0.0, 0.0, [1, 0, 0]), (0.0, 0.4, [1, 0, 1]), (0.4, 0.0, [1, 1, 0])):
+        cases = cases_of(sum(sizes))
+        split = split_by_subject(cases, validation_fraction=validation, test_fraction=test, seed=0)
+        assert [len(part) for part in (split.train, split.validation, split.test)] == sizes
+    with pytest.raises(DatasetError, match=r"at least 2 subjects to split, found \['s00'\]; where nothing"):
+        split_by_subject(cases_of(1), validation_fraction=0.0, test_fraction=0.4, seed=0)
+
+
+def test_a_splits_file_may_hold_nothing_out(dataset: Dataset) -> None:
+    names = [case.name for case in dataset.cases]
+    (dataset.root / "splits_final.json").write_text(json.dumps([{"train": names, "val": [], "test": []}]))
+    assert dataset_split(dataset, seed=0) == Split(train=tuple(names), validation=(), test=())
+    (dataset.root / "splits_final.json").write_text(json.dumps([{"train": names[:4], "val": names[4:]}]))
+    split = dataset_split(dataset, seed=0, validation_fraction=0.0)
+    assert split == Split(train=tuple(names[:4]), validation=(), test=tuple(names[4:]))
+
+
 def test_what_is_written_is_the_split_from_then_on(dataset: Dataset) -> None:
     drawn = dataset_split(dataset, seed=3)
     write_splits(dataset.root, drawn)

@@ -2,17 +2,20 @@
 
 import csv
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from promptlesion.data.dataset import Dataset
+from promptlesion.data.spec import DatasetError
+from promptlesion.data.splits import Split, write_splits
 from promptlesion.experiment.asked import Asked, ask
 from promptlesion.experiment.cells import plan_cells
 from promptlesion.experiment.results import ExperimentResults
 from promptlesion.experiment.run import run_experiment
-from promptlesion.experiment.work import Experiment
+from promptlesion.experiment.work import Experiment, do
 from promptlesion.training.run import RunError
 
 FILES = ["results.json", "report.html", "tables/dice.csv", "tables/dice.tex", "tables/table2-time.csv"]
@@ -75,6 +78,19 @@ def test_an_experiment_fails_in_parts_goes_on_and_is_not_done_twice(
     other = replace(tiny_experiment, seed=1)
     with pytest.raises(RunError, match="expected a run with the asked-for settings; found one with other"):
         run_experiment(other, asked, command=command)
+
+
+def test_a_method_trained_on_a_subject_that_is_held_out_now_is_refused(
+    tiny_experiment: Experiment, asked: Asked, tiny_data: Dataset, tmp_path: Path
+) -> None:
+    (cell,) = (cell for cell in plan_cells(asked) if cell.kind == "method")
+    do(cell, tiny_experiment)
+    trained = tuple(case.name for case in tiny_experiment.prepared.train)
+    left = [case.name for case in tiny_data.cases if case.name not in trained]
+    shutil.copytree(tiny_data.root, tmp_path / "data")
+    write_splits(tmp_path / "data", Split(train=(trained[0], left[0]), validation=(left[1],), test=trained[1:]))
+    with pytest.raises(DatasetError, match=rf"copy-paste: expected a model trained on other .*'{trained[1]}' \(test"):
+        run_experiment(replace(tiny_experiment, data=tmp_path / "data"), asked, command="promptlesion experiment")
 
 
 def _check_training_dice(out: Path, results: ExperimentResults) -> None:

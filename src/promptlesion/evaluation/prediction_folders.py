@@ -22,6 +22,14 @@ def parse_predictions(texts: Sequence[str]) -> dict[str, list[Path]]:
     return folders
 
 
+def cases_without(dataset: Dataset, folders: Mapping[str, Sequence[Path]]) -> tuple[str, ...]:
+    """Return the cases that lack a label map in one of the folders: a mean over the others may hide failures."""
+    paths = [folder for several in folders.values() for folder in several]
+    return tuple(
+        case.name for case in dataset.cases if not all((folder / f"{case.name}.nii.gz").is_file() for folder in paths)
+    )
+
+
 def score_folders(
     dataset: Dataset, folders: Mapping[str, Sequence[Path]], *, tolerance_mm: float
 ) -> dict[str, list[list[LesionScore]]]:

@@ -1,4 +1,4 @@
-"""Settings of synthesis. The defaults are what measured best; the paper samples with 400 ancestral steps."""
+"""Settings of synthesis. The defaults are the paper's."""
 
 from typing import Annotated, Literal
 
@@ -11,9 +11,9 @@ class SynthesisConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     sampler: Literal["ancestral", "ddim", "dpm-solver++"] = Field(
-        "ddim", description="the paper's ancestral sampler, or one without fresh noise: DDIM, or DPM-Solver++(2M)"
+        "ancestral", description="the paper's ancestral sampler, or one without fresh noise: DDIM, or DPM-Solver++(2M)"
     )
-    num_steps: int = Field(10, ge=1, description="noise levels visited when sampling, at most the schedule's")
+    num_steps: int = Field(400, ge=1, description="noise levels visited when sampling, at most the schedule's")
     init: Literal["healthy", "noise"] = Field(
         "healthy", description="start from the noised healthy latent, or from noise alone"
     )
