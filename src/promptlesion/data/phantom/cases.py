@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from promptlesion.data.phantom import abdomen, ccta
 from promptlesion.data.phantom.geometry import Grid
@@ -48,7 +49,9 @@ def phantom_case(kind: Kind, *, seed: int, index: int, is_noisy: bool = True) ->
     if kind == "five":
         return _case_of_five(seed, index, is_noisy=is_noisy)
     recipe = _RECIPES[kind]
-    image, labels = recipe.draw(seed, index, is_noisy=is_noisy)
+    # its small matrix products gain nothing from threads, which on busy cores wait for each other: eight times the work
+    with threadpool_limits(1, user_api="blas"):
+        image, labels = recipe.draw(seed, index, is_noisy=is_noisy)
     return PhantomCase(Volume(image, recipe.grid.affine), Volume(labels, recipe.grid.affine))
 
 
