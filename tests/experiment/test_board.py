@@ -2,8 +2,10 @@
 
 import io
 
+import pytest
 from rich.console import Console
 
+from promptlesion.experiment import board as board_module
 from promptlesion.experiment.asked import Asked
 from promptlesion.experiment.board import Board, shown
 from promptlesion.experiment.cells import plan_cells
@@ -54,3 +56,18 @@ def test_where_nobody_watches_a_change_is_a_line() -> None:
         f"[0/{len(CELLS)}] 8-subjects/copy-paste: begins",
         f"[1/{len(CELLS)}] 8-subjects/copy-paste: done in 1 min 15 s",
     ]
+
+
+def test_where_nobody_watches_a_line_a_minute_says_how_far_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr(board_module.time, "monotonic", lambda: now[0])
+    console = Console(file=io.StringIO())
+    board = Board(CELLS, estimates={cell.name: 60.0 for cell in CELLS})
+    with shown(board, console) as draw:
+        for seconds, state in ((0, "begins"), (30, "step 20"), (61, "step 70"), (100, "step 90")):
+            now[0], board.states[CELLS[0].name] = float(seconds), state
+            draw()
+    assert isinstance(console.file, io.StringIO)
+    lines = console.file.getvalue().splitlines()
+    name, left = f"[0/{len(CELLS)}] 8-subjects/copy-paste", f"about {len(CELLS)} min 00 s left"
+    assert lines == [f"{name}: begins", f"{name}: step 70; {left}"]

@@ -1,5 +1,6 @@
 """The state of every piece of work, as a live table."""
 
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -13,6 +14,9 @@ from rich.text import Text
 from promptlesion.evaluation.report import duration_text
 from promptlesion.experiment.cells import Cell
 
+_AT_REST = ("waiting", "done", "failed", "skipped")
+_SAID = (*_AT_REST, "begins", "elsewhere")
+_LINE_SECONDS = 60.0
 _STYLES = {"done": "green", "failed": "bold red", "skipped": "red", "elsewhere": "cyan", "waiting": "dim"}
 
 
@@ -86,23 +90,29 @@ class Board:
 
 @contextmanager
 def shown(board: Board, console: Console) -> Iterator[Callable[[], None]]:
-    """Show the table while the block runs, and give what draws it anew; where nobody watches, a line a change."""
+    """Show the table while the block runs, and give what draws it anew; in a log, a line a change and one a minute."""
     if console.is_terminal:
         with Live(board.table(), console=console, auto_refresh=False) as live:
             yield lambda: live.update(board.table(), refresh=True)
         return
     told: dict[str, str] = {}
+    told_at = time.monotonic()
+
+    def say(text: str) -> None:
+        nonlocal told_at
+        num_done, told_at = sum(board.state(each) == "done" for each in board.cells), time.monotonic()
+        console.print(f"[{num_done}/{len(board.cells)}] {text}", markup=False, highlight=False, soft_wrap=True)
 
     def tell() -> None:
         for cell in board.cells:
             state = board.state(cell)
-            word = state.split()[0]
-            if told.get(cell.name, "waiting") != word:
-                told[cell.name] = word
+            if state in _SAID and told.get(cell.name, "waiting") != state:
+                told[cell.name] = state
                 took = f" in {duration_text(board.seconds[cell.name])}" if cell.name in board.seconds else ""
-                num_done = sum(board.state(each) == "done" for each in board.cells)
-                console.print(
-                    f"[{num_done}/{len(board.cells)}] {cell.name}: {word}{took}", highlight=False, soft_wrap=True
-                )
+                say(f"{cell.name}: {state}{took}")
+        if time.monotonic() - told_at >= _LINE_SECONDS:
+            left = board.seconds_left()
+            at_work = [f"{cell.name}: {board.state(cell)}" for cell in board.cells if board.state(cell) not in _AT_REST]
+            say("; ".join([*at_work, *([f"about {duration_text(left)} left"] if left else [])]))
 
     yield tell
