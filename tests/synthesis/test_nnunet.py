@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from promptlesion.data.dataset import Dataset, open_dataset
+from promptlesion.data.splits import Split, write_splits
 
 
 def checked(command: list[str | Path], **environment: str) -> str:
@@ -32,10 +34,13 @@ def hashes(root: Path) -> dict[str, str]:
 def test_nnunet_plans_and_preprocesses_a_cohort_as_it_comes(
     nnunet: Path, tiny_data: Dataset, tiny_diffusion_run: Path, tmp_path: Path
 ) -> None:
+    data, names = tmp_path / "data", [case.name for case in tiny_data.cases]
+    shutil.copytree(tiny_data.root, data)
+    write_splits(data, Split(train=tuple(names[:3]), validation=(), test=(names[3],)))
     out = tmp_path / "raw" / "Dataset901_Synthetic"
     counts = ["--count", "bright=8", "--count", "dark=8"]
     settings = ["--preset", "demo", "--set", "synthesis.accept_all=true", "--set", "synthesis.lesions_per_case=2"]
-    verb = ["synthesize", "--data", tiny_data.root, "--model", tiny_diffusion_run, "--device", "cpu", "--out", out]
+    verb = ["synthesize", "--data", data, "--model", tiny_diffusion_run, "--device", "cpu", "--out", out]
     checked([sys.executable, "-m", "promptlesion", *verb, *counts, *settings, "--dicom"])
     as_it_came = hashes(out)
     cases = [case.name for case in open_dataset(out).cases]
