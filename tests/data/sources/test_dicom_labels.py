@@ -289,7 +289,9 @@ def test_labels_of_other_series_are_refused_or_left_out_and_said(
     write_seg(tmp_path / "in" / "seg", elsewhere, {"organ": organ})
     source = open_source(tmp_path / "in")
     assert source.labels == {"background": 0}
-    with pytest.raises(DatasetError, match=r"seg: expected labels of a CT series in this folder, found none"):
+    with pytest.raises(
+        DatasetError, match=r"seg: expected labels of a CT series in this folder, found references to none of them"
+    ):
         write_source(source, tmp_path / "out")
     conversion = write_source(source, tmp_path / "out", skips_refused=True)
     assert conversion.num_written == 1

@@ -41,7 +41,8 @@ def match_labels(label_files: Sequence[tuple[LabelFile, tuple[str, ...]]], place
         chosen, names_slices = _chosen(file, subject, places)
         if not chosen:
             without_series.append(
-                file.damage or f"{file.path}: expected labels of a CT series in this folder, found none"
+                file.damage
+                or f"{file.path}: expected labels of a CT series in this folder, found references to none of them"
             )
         if len(chosen) > 1 and not names_slices and not file.damage:
             remarks.append((f"names no slice here, drawn on all {len(chosen)} series it may belong to", file.path))
