@@ -1,7 +1,7 @@
 """RTSTRUCT objects: closed planar contours, filled on the slices they were drawn on."""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,30 +32,32 @@ class _Contour:
 
 
 def contour_titles(dataset: Any) -> dict[int, str]:
-    """Return the title of every region that has closed contours, by number; an empty one where it has none."""
+    """Return the title of every region that has closed contours, by number; an empty one where it has none.
+
+    Raises `ValueError` where two regions share a number, or contours refer to a region that is not there.
+    """
     titles: dict[int, str] = {}
     for roi in dataset.StructureSetROISequence:
-        title = structure_title(roi.get("ROIName"))
-        if titles.setdefault(int(roi.ROINumber), title) != title:
-            raise ValueError(f"region number {roi.ROINumber} is there twice")
-    regions = [
-        (int(roi.ReferencedROINumber), roi.get("ContourSequence") or ())
-        for roi in dataset.get("ROIContourSequence") or ()
-    ]
-    closed = [number for number, contours in regions if any(_is_closed(contour) for contour in contours)]
-    return {number: titles.get(number, "") for number in closed if not is_background_name(titles.get(number, ""))}
+        number = int(roi.ROINumber)
+        if number in titles:
+            raise ValueError(f"region number {number} is there twice")
+        titles[number] = structure_title(roi.get("ROIName"))
+    closed = [number for number, contours in _regions(dataset) if any(_is_closed(contour) for contour in contours)]
+    if set(closed) - set(titles):
+        raise ValueError(f"contours of the regions {sorted(set(closed) - set(titles))}, which it does not describe")
+    return {number: titles[number] for number in closed if not is_background_name(titles[number])}
 
 
 def contour_remarks(dataset: Any) -> list[str]:
     """Say which regions, or contours of theirs, are left out as they enclose nothing."""
     titles = {int(roi.ROINumber): structure_title(roi.get("ROIName")) for roi in dataset.StructureSetROISequence}
-    remarks = []
-    for roi in dataset.get("ROIContourSequence") or ():
-        contours = roi.get("ContourSequence") or ()
-        kinds = Counter(_kind(contour) or "without a type" for contour in contours if not _is_closed(contour))
-        title = titles.get(int(roi.ReferencedROINumber), "")
+    regions = _regions(dataset)
+    absent = set(titles) - {number for number, _ in regions}
+    remarks = [f"region {titles[number]!r} left out, not among the contours" for number in sorted(absent)]
+    for number, contours in regions:
+        kinds = Counter(_why_not_closed(contour) for contour in contours if not _is_closed(contour))
         part = "" if sum(kinds.values()) == len(contours) else "contours of "
-        remarks += [f"{part}region {title!r} left out, {kind}" for kind in kinds]
+        remarks += [f"{part}region {titles.get(number, '')!r} left out, {why}" for why in kinds]
     return remarks
 
 
@@ -68,12 +70,11 @@ def contours_to_voxels(
     beyond the scan and what is tiny.
     """
     num_there = num_within = 0
-    for roi in dataset.get("ROIContourSequence") or ():
-        name = names.get(int(roi.ReferencedROINumber))
-        if name is None:
+    for number, listed in _regions(dataset):
+        if number not in names:
             continue
-        closed = [contour for contour in roi.ContourSequence if _is_closed(contour)]
-        contours = [_placed(contour, name, path, series) for contour in closed]
+        name = names[number]
+        contours = [_placed(contour, name, path, series) for contour in listed if _is_closed(contour)]
         within = [contour for contour in contours if _is_within(contour, series)]
         num_there, num_within = num_there + len(contours), num_within + len(within)
         notes += _remarks(name, contours, within)
@@ -84,12 +85,21 @@ def contours_to_voxels(
         raise DatasetError(f"{path}: expected contours within {series.describe()}, found all {num_there} outside it")
 
 
+def _regions(dataset: Any) -> list[tuple[int, Sequence[Any]]]:
+    return [(int(roi.ReferencedROINumber), roi.get("ContourSequence") or ()) for roi in dataset.ROIContourSequence]
+
+
 def _kind(contour: Any) -> str:
     return str(contour.get("ContourGeometricType") or "").strip()
 
 
 def _is_closed(contour: Any) -> bool:
     return _kind(contour) in _CLOSED and len(contour.get("ContourData") or ()) >= 3
+
+
+def _why_not_closed(contour: Any) -> str:
+    kind = _kind(contour) or "contours without a type"
+    return f"{kind} without corners" if kind in _CLOSED else kind
 
 
 def _placed(contour: Any, name: str, path: Path, series: Series) -> _Contour:

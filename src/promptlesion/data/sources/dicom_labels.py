@@ -43,10 +43,11 @@ def open_label_file(path: Path, identity: SeriesIdentity) -> LabelFile:
     try:
         dataset = read_dicom(path)
         file = replace(file, **_references(dataset))
-        is_segmentation = dataset.Modality == "SEG"
-        titles = segment_titles(dataset) if is_segmentation else contour_titles(dataset)
-        remarks = () if is_segmentation else tuple(contour_remarks(dataset))
-        return replace(file, titles=titles, remarks=remarks)
+        has_contours = _has_contours(dataset)
+        titles = contour_titles(dataset) if has_contours else segment_titles(dataset)
+        remarks = contour_remarks(dataset) if has_contours else []
+        remarks += [] if titles else ["no segment or region with closed contours in it"]
+        return replace(file, titles=titles, remarks=tuple(remarks))
     except DICOM_ERRORS as error:
         return replace(file, damage=_damage(path, error))
 
@@ -96,12 +97,16 @@ def label_volume(
 def _voxels(file: LabelFile, series: Series, notes: list[str]) -> Iterator[tuple[str, Int64[np.ndarray, " _"]]]:
     try:
         dataset = read_dicom(file.path)
-        read = segments_to_voxels if dataset.Modality == "SEG" else contours_to_voxels
+        read = contours_to_voxels if _has_contours(dataset) else segments_to_voxels
         yield from read(dataset, file.path, series, file.names, notes)
     except DatasetError:
         raise
     except DICOM_ERRORS as error:
         raise DatasetError(_damage(file.path, error)) from error
+
+
+def _has_contours(dataset: Any) -> bool:
+    return dataset.get("Modality") == "RTSTRUCT" or "StructureSetROISequence" in dataset
 
 
 def _damage(path: Path, error: Exception) -> str:

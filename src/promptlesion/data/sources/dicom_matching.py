@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from promptlesion.data.sources.dicom_labels import LabelFile
 
@@ -45,8 +44,8 @@ def match_labels(label_files: Sequence[tuple[LabelFile, tuple[str, ...]]], place
                 or f"{file.path}: expected labels of a CT series in this folder, found references to none of them"
             )
         if len(chosen) > 1 and not names_slices and not file.damage:
-            remarks.append((f"names no slice here, drawn on all {len(chosen)} series it may belong to", file.path))
-        remarks += [(remark, file.path) for remark in file.remarks]
+            remarks.append((f"names no slice here, drawn on all {len(chosen)} series it may belong to", str(file.path)))
+        remarks += [(remark, str(file.path)) for remark in file.remarks]
         for index in chosen:
             refusals[index] = refusals[index] or file.damage
             files[index].append(file)
@@ -72,22 +71,22 @@ def _chosen(file: LabelFile, subject: tuple[str, ...], places: Sequence[Place]) 
     return [index for index in of_subject if places[index].study_uid == file.identity.study_uid] or of_subject, False
 
 
-def _joined(files: Sequence[LabelFile]) -> list[tuple[str, Path]]:
+def _joined(files: Sequence[LabelFile]) -> list[tuple[str, str]]:
     """Say of which structures several files of one series hold a part, or a version."""
-    holders: dict[str, list[Path]] = {}
+    holders: dict[str, list[str]] = {}
     for file in files:
         for name in set(file.names.values()):
-            holders.setdefault(name, []).append(file.path)
+            holders.setdefault(name, []).append(str(file.path))
     return [
-        (f"{name} stands in {len(paths)} label files of one series, which were joined", paths[0])
+        (f"{name} stands in {len(paths)} label files of one series, which were joined", " and ".join(paths))
         for name, paths in sorted(holders.items())
         if len(paths) > 1
     ]
 
 
-def _listed(remarks: Iterable[tuple[str, Path]]) -> list[str]:
+def _listed(remarks: Iterable[tuple[str, str]]) -> list[str]:
     """Each remark once, with the first file and how many more it is true of."""
-    paths: dict[str, list[Path]] = {}
+    paths: dict[str, list[str]] = {}
     for remark, path in remarks:
         paths.setdefault(remark, []).append(path)
     return [f"{first}{f' and {len(rest)} more' if rest else ''}: {remark}" for remark, (first, *rest) in paths.items()]

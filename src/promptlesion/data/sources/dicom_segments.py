@@ -37,7 +37,7 @@ def segments_to_voxels(
     """Yield the flat voxel indices of every segment's part in every frame, on the series' slices."""
     described = {int(segment.SegmentNumber) for segment in dataset.SegmentSequence} | _background(dataset)
     faint, seen = set(), set()
-    for frame in range(int(dataset.get("NumberOfFrames") or 1)):
+    for frame in range(_num_frames(dataset, path)):
         for number, mask, is_faint in _masks(dataset, frame, path):
             if number not in described:
                 raise DatasetError(
@@ -49,6 +49,14 @@ def segments_to_voxels(
             elif number in names and is_faint:
                 faint.add(names[number])
     notes += [f"{name} is empty: no voxel of it reaches half of the full value" for name in sorted(faint - seen)]
+
+
+def _num_frames(dataset: Any, path: Path) -> int:
+    num_frames = int(dataset.get("NumberOfFrames") or 1)
+    num_placed = len(dataset.get("PerFrameFunctionalGroupsSequence") or (None,))
+    if num_placed != num_frames:
+        raise DatasetError(f"{path}: expected a position for each of {num_frames} frames, found {num_placed}")
+    return num_frames
 
 
 def _masks(dataset: Any, frame: int, path: Path) -> Iterator[tuple[int, Bool[np.ndarray, "rows columns"], bool]]:
