@@ -8,7 +8,7 @@ from scipy.spatial import KDTree
 from skimage.draw import polygon
 from skimage.measure import points_in_poly
 
-Corners = Float64[np.ndarray, "corner 2"]
+Corners = Float64[np.ndarray, "_ 2"]
 
 _SAME_LINE_PIXELS = 0.2  # contours that run this close to each other are one, drawn twice or rounded
 _STEP_PIXELS = 0.25
@@ -19,8 +19,10 @@ def filled(contours: Sequence[Corners], shape: tuple[int, int], *, is_xor: bool)
 
     `is_xor` is what DICOM's CLOSEDPLANAR_XOR says: a pixel within an even number of contours is outside. Else a contour
     wholly inside another cuts a hole, one inside the hole is an island, and contours that overlap in part are joined.
-    A contour that encloses no pixel's centre keeps the pixel nearest to it, unless it is a hole.
+    One drawn twice counts once. A contour that encloses no pixel's centre keeps the pixel nearest to it, unless it is a
+    hole.
     """
+    contours = contours if is_xor else _without_copies(contours)
     masks = [_raster(corners, shape) for corners in contours]
     parents = _parents(contours)
     kept = np.zeros(shape, dtype=bool)
@@ -40,6 +42,19 @@ def encloses_no_pixel(corners: Corners) -> bool:
     """Whether a contour runs between the pixels' centres, wherever it lies."""
     low = np.floor(corners.min(axis=0))
     return not polygon(*(corners - low).T)[0].size
+
+
+def _without_copies(contours: Sequence[Corners]) -> list[Corners]:
+    kept: list[Corners] = []
+    for corners in contours:
+        if not any(_runs_along(corners, other) and _runs_along(other, corners) for other in kept):
+            kept.append(corners)
+    return kept
+
+
+def _runs_along(inner: Corners, outer: Corners) -> bool:
+    """Whether a contour is nowhere far from another."""
+    return _is_near(inner, outer) and not _far_from(outer, inner).size
 
 
 def _raster(corners: Corners, shape: tuple[int, int]) -> Bool[np.ndarray, "column row"]:
@@ -89,15 +104,26 @@ def _parents(contours: Sequence[Corners]) -> list[int | None]:
 
 def _holds(outer: Corners, inner: Corners) -> bool:
     """Whether a contour lies inside another, where it may touch it but not run along it all the way."""
-    slack = _SAME_LINE_PIXELS
-    if (inner.min(axis=0) < outer.min(axis=0) - slack).any() or (inner.max(axis=0) > outer.max(axis=0) + slack).any():
+    if not _is_near(inner, outer):
         return False
+    far = _far_from(outer, inner)
+    return bool(far.size and points_in_poly(far, outer).all())
+
+
+def _is_near(inner: Corners, outer: Corners) -> bool:
+    """Whether a contour's bounds lie within another's, or hardly beyond."""
+    low, high = outer.min(axis=0) - _SAME_LINE_PIXELS, outer.max(axis=0) + _SAME_LINE_PIXELS
+    return bool((inner.min(axis=0) >= low).all() and (inner.max(axis=0) <= high).all())
+
+
+def _far_from(outer: Corners, inner: Corners) -> Corners:
+    """The points of a contour that do not run along another."""
     line = _line(inner)
-    is_far = KDTree(_line(outer)).query(line)[0] > slack
-    return bool(is_far.any() and points_in_poly(line[is_far], outer).all())
+    far: np.ndarray = line[KDTree(_line(outer)).query(line)[0] > _SAME_LINE_PIXELS]
+    return far
 
 
-def _line(corners: Corners) -> Float64[np.ndarray, "point 2"]:
+def _line(corners: Corners) -> Float64[np.ndarray, "_ 2"]:
     """Points along a closed contour."""
     ends = np.roll(corners, -1, axis=0)
     steps = np.maximum(np.ceil(np.linalg.norm(ends - corners, axis=1) / _STEP_PIXELS).astype(int), 1)

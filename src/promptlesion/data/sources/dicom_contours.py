@@ -26,7 +26,7 @@ _ONE_PLANE_SLICES = 0.1
 class _Contour:
     """A closed contour: its corners in columns and rows, where its plane lies among the slices, and its type."""
 
-    corners: Float64[np.ndarray, "corner 2"]
+    corners: Float64[np.ndarray, "_ 2"]
     slice_position: float
     is_xor: bool
 
