@@ -113,3 +113,4 @@ def test_what_runs_around_the_pixels_from_outside_is_no_tiny_contour() -> None:
     """A couch: a thin C all outside, whose middle lies in the scan."""
     couch = np.array([(-5, -5), (30, -5), (30, -4), (-4, -4), (-4, 20), (30, 20), (30, 21), (-5, 21)], dtype=float)
     assert not filled([couch], SHAPE, is_xor=False).any()
+    assert not filled([box(-6, -0.8, 3, 8)], SHAPE, is_xor=False).any()
