@@ -15,7 +15,6 @@ from tests.data.sources.conftest import SHAPE, uid
 from tests.data.sources.test_dicom_labels import outline, write_rtstruct, write_seg
 
 from promptlesion.data.sources import open_source, write_source
-from promptlesion.data.sources.label_map import is_lesion_name, label_name, label_names
 from promptlesion.data.spec import DatasetError
 
 Write = Callable[..., list[Any]]
@@ -63,40 +62,6 @@ def titled(path: Path, *titles: str) -> None:
             setattr(item, tag, title)
 
     changed(path, change)
-
-
-@pytest.mark.parametrize(
-    ("text", "name"),
-    [
-        ("опухоль печени", "опухоль_печени"),
-        ("肝 肿瘤", "肝_肿瘤"),
-        ("यकृत", "यकृत"),
-        ("ตับ", "ตับ"),
-        ("כבד", "כבד"),
-        ("La\u0308sion", "Läsion"),
-        ("ＧＴＶ", "GTV"),
-        (" Liver (left) ", "Liver_left"),
-        ("+", ""),
-    ],
-)
-def test_names_keep_their_letters(text: str, name: str) -> None:
-    assert label_name(text) == name
-
-
-def test_no_two_titles_share_a_name_and_none_takes_that_of_another() -> None:
-    titles = ["LN+", "LN-", "LN_1", "+", "?", "liver", "GTV²", "GTV2"]
-    names = label_names(titles)
-    assert len(set(names.values())) == len(titles)
-    assert (names["LN_1"], names["liver"]) == ("LN_1", "liver")
-    assert names == label_names(reversed(titles))
-
-
-@pytest.mark.parametrize(
-    "name", ["опухоль", "肝肿瘤", "肝腫瘍", "囊肿", "Läsion", "lésion", "lesión", "GTV-1", "bladder_tumour"]
-)
-def test_lesions_are_known_by_name_in_several_languages(name: str) -> None:
-    assert is_lesion_name(name)
-    assert not any(map(is_lesion_name, ("печень", "胆囊", "肝脏", "bladder", "Leber")))
 
 
 @pytest.mark.parametrize("kind", ["SEG", "RTSTRUCT"])

@@ -27,7 +27,7 @@ def filled(contours: Sequence[Corners], shape: tuple[int, int], *, is_xor: bool)
     parents = _parents(contours)
     kept = np.zeros(shape, dtype=bool)
     for index, corners in enumerate(contours):
-        if encloses_no_pixel(corners) and _depth(index, parents) % 2 == 0:
+        if not masks[index].any() and encloses_no_pixel(corners) and _depth(index, parents) % 2 == 0:
             kept[_nearest_pixel(corners, shape)] = True
     if is_xor:
         mask: np.ndarray = np.logical_xor.reduce(masks) | kept
