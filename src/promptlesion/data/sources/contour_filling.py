@@ -40,8 +40,10 @@ def filled(contours: Sequence[Corners], shape: tuple[int, int], *, is_xor: bool)
 
 def encloses_no_pixel(corners: Corners) -> bool:
     """Whether a contour runs between the pixels' centres, wherever it lies."""
-    low = np.floor(corners.min(axis=0))
-    return not polygon(*(corners - low).T)[0].size
+    low, high = np.floor(corners.min(axis=0)), np.ceil(corners.max(axis=0))
+    across = np.arange(low[0], high[0] + 1)
+    middle_row = np.column_stack([across, np.full(len(across), np.rint((low[1] + high[1]) / 2))])
+    return not points_in_poly(middle_row, corners).any() and not polygon(*(corners - low).T)[0].size
 
 
 def _without_copies(contours: Sequence[Corners]) -> list[Corners]:
