@@ -53,6 +53,14 @@ def test_a_draft_opens_the_dataset_it_was_made_for(examined: list[CaseFacts], tm
     assert [lesion.name for lesion in open_dataset(root).spec.lesions] == ["liver_tumor"]
 
 
+@pytest.mark.parametrize("names", [("печень", "опухоль печени"), ("肝脏", "肝肿瘤"), ("Leber", "Läsion")])
+def test_names_in_any_script_are_drafted(names: tuple[str, str], examined: list[CaseFacts], tmp_path: Path) -> None:
+    organ, lesion = names
+    labels = {{"liver": organ, "liver_tumor": lesion}.get(name, name): value for name, value in LABELS.items()}
+    (drawn,) = drafted(examined, labels, tmp_path).lesions
+    assert (drawn.name, drawn.label, drawn.host) == (lesion.replace(" ", "_"), LABELS["liver_tumor"], (organ,))
+
+
 def test_a_host_of_no_like_name_is_what_lies_around(examined: list[CaseFacts], tmp_path: Path) -> None:
     labels = {"background": 0, "organ a": 1, "organ b": 2, "hypodense lesion": 3}
     (lesion,) = drafted(examined, labels, tmp_path).lesions

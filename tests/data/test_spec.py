@@ -49,6 +49,18 @@ def test_shape_and_lumen_are_read_and_written(tmp_path: Path) -> None:
     assert (tmp_path / "again.toml").read_text().count("lumen") == 3  # once as shape's label, twice in hosts and names
 
 
+def test_names_in_any_script_are_read_and_written(tmp_path: Path, spec: DatasetSpec) -> None:
+    first, second, *others = spec.lesions
+    lesions = (
+        first.model_copy(update={"name": "опухоль_печени", "host": ("печень", "𠮷")}),
+        second.model_copy(update={"name": "肝肿瘤", "host": ('a "quoted" name',)}),
+        *others,
+    )
+    path = tmp_path / "lesions.toml"
+    write_spec(spec.model_copy(update={"lesions": lesions}), path)
+    assert read_spec(path).lesions == lesions
+
+
 @pytest.mark.parametrize("pattern", [None, r'^(\w+?)_"(\d+)\s$'])
 def test_what_is_written_is_read_back(tmp_path: Path, spec: DatasetSpec, pattern: str | None) -> None:
     first, *others = spec.lesions

@@ -12,6 +12,8 @@ from jaxtyping import Int64
 from promptlesion.check.facts import CaseFacts, LesionFacts
 from promptlesion.check.intensity import HU_OF_BIN
 from promptlesion.check.lesions import summed_hu
+from promptlesion.data.sources.label_map import is_lesion_name, label_name, label_names
+from promptlesion.data.spec import toml_key
 
 _LESION_WORDS = re.compile(
     r"tumou?r|lesion|plaque|nodul|cyst|sarcoma|cancer|carcinoma|metasta|neoplas|malign|adenoma|lymphoma|abscess"
@@ -38,7 +40,9 @@ class Draft:
 
 def guess_lesion_labels(labels: Mapping[str, int]) -> dict[str, int]:
     """Return the labels that are lesions by their names."""
-    return {name: value for name, value in labels.items() if value and _LESION_WORDS.search(name)}
+    return {
+        name: value for name, value in labels.items() if value and (_LESION_WORDS.search(name) or is_lesion_name(name))
+    }
 
 
 def draft_spacing_mm(cases: Sequence[CaseFacts], *, downsampling: int) -> tuple[float, float, float]:
@@ -96,7 +100,7 @@ def _type_lines(
     lumens = [other for other in others if _LUMEN_WORDS.search(other) and other not in host[0]]
     is_crescent = "plaque" in name.lower() and bool(lumens)
     lines = [
-        f"[lesions.{type_name}]",
+        f"[lesions.{toml_key(type_name)}]",
         f"label = {value}  # {_one_line(name)} in dataset.json",
         f"host = {_toml(host[0])}  # {host[1]}",
         f"diameter_mm = {_toml(diameters)}  # {diameter_from}",
@@ -131,7 +135,7 @@ def _templates(cases: Sequence[CaseFacts], others: Mapping[str, int], labels: Ma
             hu = (10.0 * round(mean / 10 - 9) + 0.0, 10.0 * round(mean / 10 + 3) + 0.0)
         lines += [
             "",
-            f"# [lesions.{name}]",
+            f"# [lesions.{toml_key(name)}]",
             f"# label = {value}{'  # the first that dataset.json does not have' if index == 0 else ''}",
             f"# host = {_toml((host,))}  # {_room(cases, others[host])}",
             f"# diameter_mm = {_toml(diameters)}",
@@ -247,13 +251,13 @@ def _mean_hu(cases: Sequence[CaseFacts], label: int) -> float:
 
 
 def _type_name(name: str) -> str:
-    return re.sub(r"[^A-Za-z0-9_-]+", "_", name).strip("_") or "lesion"
+    return label_name(name) or "lesion"
 
 
 def _type_names(names: Sequence[str]) -> list[str]:
     """Return a type name of its own for every label name."""
-    plain = [_type_name(name) for name in names]
-    return [name if plain.count(name) == 1 else f"{name}_{index}" for index, name in enumerate(plain)]
+    named = label_names(names)
+    return [named[name] for name in names]
 
 
 def _nice(millimetres: float) -> float:

@@ -32,7 +32,10 @@ class LesionType(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    name: str = Field(pattern=r"^[A-Za-z0-9_-]+$", description="Name of the type, as prompts and commands use it.")
+    name: str = Field(
+        pattern=r"^[\w-]+$",
+        description="Name of the type, as prompts and commands use it: letters of any script, digits, `_` and `-`.",
+    )
     label: int = Field(ge=1, le=255, description="Its value in the label maps.")
     host: tuple[str, ...] = Field(
         default=(),
@@ -143,10 +146,15 @@ def write_spec(spec: DatasetSpec, path: Path) -> None:
     if spec.subject_pattern is not None:
         lines += ["", "[subjects]", f"pattern = {_toml(spec.subject_pattern)}"]
     for lesion in spec.lesions:
-        lines += ["", f"[lesions.{lesion.name}]"]
+        lines += ["", f"[lesions.{toml_key(lesion.name)}]"]
         values = lesion.model_dump(exclude={"name"}, exclude_defaults=True)
         lines += [f"{key} = {_toml(value)}" for key, value in values.items()]
     write_text(path, "\n".join(lines) + "\n")
+
+
+def toml_key(name: str) -> str:
+    """Return a name as a key of TOML, which wants quotes around all but plain letters, digits, `_` and `-`."""
+    return name if re.fullmatch(r"[A-Za-z0-9_-]+", name) else _toml(name)
 
 
 def _flattened(content: dict[str, Any], path: Path) -> dict[str, Any]:
@@ -187,4 +195,4 @@ def _in_words(error: ValidationError, path: Path, lesion_names: list[str]) -> st
 def _toml(value: object) -> str:
     if isinstance(value, tuple):
         return "[" + ", ".join(_toml(item) for item in value) + "]"
-    return json.dumps(value) if isinstance(value, str) else repr(value)
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, str) else repr(value)

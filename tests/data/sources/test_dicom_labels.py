@@ -281,7 +281,7 @@ def test_labels_follow_a_tilted_series_onto_its_straight_grid(
     assert straight[painted == 0].max() <= -300
 
 
-def test_labels_of_other_series_are_left_out_and_said(
+def test_labels_of_other_series_are_refused_or_left_out_and_said(
     tmp_path: Path, hu: np.ndarray, write_series: Write, organ: np.ndarray
 ) -> None:
     write_series(tmp_path / "in", hu)
@@ -289,7 +289,13 @@ def test_labels_of_other_series_are_left_out_and_said(
     write_seg(tmp_path / "in" / "seg", elsewhere, {"organ": organ})
     source = open_source(tmp_path / "in")
     assert source.labels == {"background": 0}
-    assert [note for note in source.notes if "seg: labels left out, they refer to no CT series" in note]
+    with pytest.raises(
+        DatasetError, match=r"seg: expected labels of a CT series in this folder, found references to none of them"
+    ):
+        write_source(source, tmp_path / "out")
+    conversion = write_source(source, tmp_path / "out", skips_refused=True)
+    assert conversion.num_written == 1
+    assert "seg: expected labels of a CT series" in conversion.refused[0]
 
 
 def test_labels_find_a_series_whose_identifiers_were_emptied(
@@ -318,4 +324,4 @@ def test_damaged_labels_are_refused_by_file(
     del seg.SegmentSequence
     seg.save_as(tmp_path / "in" / "seg")
     with pytest.raises(DatasetError, match=r"seg: expected a whole SEG or RTSTRUCT object"):
-        open_source(tmp_path / "in")
+        write_source(open_source(tmp_path / "in"), tmp_path / "out")

@@ -7,7 +7,8 @@ from functools import partial
 from pathlib import Path
 
 from promptlesion.data.sources.acquisition import acquisition_of
-from promptlesion.data.sources.dicom_labels import LabelFile, label_volume, open_label_file
+from promptlesion.data.sources.dicom_labels import LabelFile, label_volume, named_structures, open_label_file
+from promptlesion.data.sources.dicom_matching import Place, match_labels
 from promptlesion.data.sources.dicom_pixels import (
     AIR_HU,
     series_voxels,
@@ -53,13 +54,13 @@ def open_dicom(folder: Path, paths: Sequence[Path], *, on_progress: Callable[[in
     left_out: Counter[str] = Counter()
     examples: dict[str, Path] = {}
     by_series: dict[SeriesIdentity, list[Slice]] = {}
-    label_paths = []
+    found_labels: list[tuple[Path, SeriesIdentity]] = []
     for index, path in enumerate(paths, start=1):
         found = read_dicom_file(path)
         if found.kind == "slices" and found.identity is not None:
             by_series.setdefault(_key(found.identity, path), []).extend(found.slices)
-        elif found.kind in ("segmentation", "structure set"):
-            label_paths.append(path)
+        elif found.kind in ("segmentation", "structure set") and found.identity is not None:
+            found_labels.append((path, found.identity))
         else:
             left_out[found.kind] += 1
             examples.setdefault(found.kind, path)
@@ -72,15 +73,22 @@ def open_dicom(folder: Path, paths: Sequence[Path], *, on_progress: Callable[[in
     if not stacks:
         listed = "".join(f"\n  {note}" for note in notes)
         raise DatasetError(f"{folder}: expected CT series in DICOM, found none in {len(paths)} files{listed}")
-    label_files = [open_label_file(path) for path in label_paths]
-    matched = _matched(label_files, stacks, notes)
-    used = [file for files in matched for file in files]
-    labels = numbered_labels(name for file in used for name in file.names)
+    opened = [open_label_file(path, identity) for path, identity in found_labels]
+    label_files, renaming = named_structures(opened)
+    matching = match_labels(
+        [(file, _subject_key(file.identity)) for file in label_files], [_place(one) for one in stacks]
+    )
+    stacks = [
+        replace(stack, refusal=stack.refusal or why) for stack, why in zip(stacks, matching.refusals, strict=True)
+    ]
+    used = {name for files in matching.files for file in files for name in file.names.values()}
+    labels = numbered_labels(used, place=folder)
     return Source(
         layout="dicom",
         labels=labels,
-        cases=tuple(_cases(stacks, matched, labels)),
-        notes=tuple(notes),
+        cases=tuple(_cases(stacks, matching.files, labels)),
+        notes=(*notes, *renaming, *matching.notes),
+        refusals=matching.without_series,
         subject_pattern=NUMBERED_SUBJECTS,
     )
 
@@ -88,8 +96,9 @@ def open_dicom(folder: Path, paths: Sequence[Path], *, on_progress: Callable[[in
 def read_series(series: Series, label_files: tuple[LabelFile, ...], labels: dict[str, int]) -> Scan:
     """Read a series and its labels onto one grid at right angles."""
     voxels, has_padding = series_voxels(series)
-    painted = label_volume(series, label_files, labels)
-    notes = [] if label_files else [_NO_LABELS]
+    painted, notes = label_volume(series, label_files, labels)
+    if not label_files:
+        notes.append(_NO_LABELS)
     if series.num_duplicates:
         notes.append(f"{series.num_duplicates} slice(s) that were there twice left out")
     if has_padding:
@@ -168,27 +177,10 @@ def _pixels(one: Slice) -> bytes:
     return bytes(read_dicom(one.path).get("PixelData") or b"")
 
 
-def _matched(label_files: Iterable[LabelFile], stacks: Sequence[_Stack], notes: list[str]) -> list[list[LabelFile]]:
-    """For every stack the label files that refer to it: by slice, else by series, else by frame of reference."""
-    matched: list[list[LabelFile]] = [[] for _ in stacks]
-    places: dict[str, set[int]] = {}
-    for index, stack in enumerate(stacks):
-        for one in stack.slices:
-            places.setdefault(one.uid, set()).add(index)
-    for file in label_files:
-        by_slice = sorted(set().union(*(places.get(uid, ()) for uid in file.slice_uids)))
-        by_series = [index for index, stack in enumerate(stacks) if stack.identity.series_uid in file.series_uids]
-        by_frame = [
-            index
-            for index, stack in enumerate(stacks)
-            if stack.identity.frame_of_reference_uid == file.frame_of_reference_uid
-        ]
-        chosen = by_slice or by_series or (by_frame if len(by_frame) == 1 and file.frame_of_reference_uid else [])
-        if not chosen:
-            notes.append(f"{file.path}: labels left out, they refer to no CT series in this folder")
-        for index in chosen:
-            matched[index].append(file)
-    return matched
+def _place(stack: _Stack) -> Place:
+    known = stack.identity
+    slice_uids = frozenset(one.uid for one in stack.slices)
+    return Place(_subject_key(known), known.study_uid, known.series_uid, known.frame_of_reference_uid, slice_uids)
 
 
 def _cases(

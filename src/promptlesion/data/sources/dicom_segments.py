@@ -5,45 +5,84 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float64, Int64
+from jaxtyping import Bool, Float64, Int64
 
-from promptlesion.data.sources.dicom_pixels import frame_of
 from promptlesion.data.sources.dicom_series import Series
 from promptlesion.data.sources.dicom_slices import checked_directions, functional_group
-from promptlesion.data.sources.label_map import label_name
+from promptlesion.data.sources.label_map import is_background_name, structure_title
+from promptlesion.data.sources.segment_frames import segment_frame
 from promptlesion.data.spec import DatasetError
 
+_LABEL_MAP = "LABELMAP"
+_BACKGROUND_CODE = ("125040", "DCM")
 _BESIDE_VOXELS = 0.25
 _STEP_TOLERANCE = 0.02
 
 
-def segment_names(dataset: Any) -> dict[int, str]:
-    """Return the name of every segment, by number: its label, without what `lesions.toml` cannot hold."""
-    names = {}
+def segment_titles(dataset: Any) -> dict[int, str]:
+    """Return the title of every segment that is not the background, by number; an empty one where it has none."""
+    titles: dict[int, str] = {}
     for segment in dataset.SegmentSequence:
         number = int(segment.SegmentNumber)
-        name = label_name(str(segment.get("SegmentLabel") or "")) or f"segment_{number}"
-        if name.lower() != "background":
-            names[number] = name
-    return names
+        if number in titles:
+            raise ValueError(f"segment number {number} is there twice")
+        titles[number] = structure_title(segment.get("SegmentLabel"))
+    background = _background(dataset)
+    return {n: title for n, title in titles.items() if n not in background and not is_background_name(title)}
 
 
-def segments_to_voxels(dataset: Any, path: Path, series: Series) -> Iterator[tuple[str, Int64[np.ndarray, " _"]]]:
+def segments_to_voxels(
+    dataset: Any, path: Path, series: Series, names: dict[int, str], notes: list[str]
+) -> Iterator[tuple[str, Int64[np.ndarray, " _"]]]:
     """Yield the flat voxel indices of every segment's part in every frame, on the series' slices."""
-    names = segment_names(dataset)
-    kind = str(dataset.get("SegmentationType") or "BINARY")
-    threshold = float(dataset.get("MaximumFractionalValue") or 1) / 2 if kind == "FRACTIONAL" else 1
-    for frame in range(int(dataset.get("NumberOfFrames") or 1)):
-        pixels = frame_of(dataset, frame, path)
-        if kind == "LABELMAP":
-            present = [int(value) for value in np.unique(pixels) if int(value) in names]
-            masks = [(number, pixels == number) for number in present]
-        else:
-            identified = functional_group(dataset, frame, "SegmentIdentificationSequence")
-            masks = [(int(identified.ReferencedSegmentNumber), pixels >= threshold)]
-        for number, mask in masks:
+    described = {int(segment.SegmentNumber) for segment in dataset.SegmentSequence} | _background(dataset)
+    faint, seen = set(), set()
+    for frame in range(_num_frames(dataset, path)):
+        for number, mask, is_faint in _masks(dataset, frame, path):
+            if number not in described:
+                raise DatasetError(
+                    f"{path}: expected the segments {sorted(described)}, found number {number} in frame {frame + 1}"
+                )
             if number in names and mask.any():
+                seen.add(names[number])
                 yield names[number], _flat_indices(dataset, frame, np.argwhere(mask), path, series)
+            elif number in names and is_faint:
+                faint.add(names[number])
+    notes += [f"{name} is empty: no voxel of it reaches half of the full value" for name in sorted(faint - seen)]
+
+
+def _num_frames(dataset: Any, path: Path) -> int:
+    num_frames = int(dataset.get("NumberOfFrames") or 1)
+    num_placed = len(dataset.get("PerFrameFunctionalGroupsSequence") or (None,))
+    if num_placed != num_frames:
+        raise DatasetError(f"{path}: expected a position for each of {num_frames} frames, found {num_placed}")
+    return num_frames
+
+
+def _masks(dataset: Any, frame: int, path: Path) -> Iterator[tuple[int, Bool[np.ndarray, "rows columns"], bool]]:
+    """The segments in a frame: number, mask, and whether any pixel is above nothing."""
+    pixels, kind = segment_frame(dataset, frame, path), str(dataset.get("SegmentationType") or "BINARY")
+    if kind == _LABEL_MAP:
+        yield from ((int(value), pixels == value, True) for value in np.unique(pixels))
+        return
+    identified = functional_group(dataset, frame, "SegmentIdentificationSequence")
+    threshold = float(dataset.MaximumFractionalValue) / 2 if kind == "FRACTIONAL" else 1
+    yield int(identified.ReferencedSegmentNumber), pixels >= threshold, bool(pixels.any())
+
+
+def _background(dataset: Any) -> set[int]:
+    """The numbers that are no segment: coded as background, and in a label map its padding, else 0."""
+    coded = {
+        int(segment.SegmentNumber)
+        for segment in dataset.SegmentSequence
+        for code in segment.get("SegmentedPropertyTypeCodeSequence") or ()
+        if (str(code.get("CodeValue")), str(code.get("CodingSchemeDesignator"))) == _BACKGROUND_CODE
+    }
+    if str(dataset.get("SegmentationType")) != _LABEL_MAP:
+        return coded
+    padding = dataset.get("PixelPaddingValue")
+    is_named = any(int(segment.SegmentNumber) == 0 for segment in dataset.SegmentSequence)
+    return coded | ({0} if padding in (None, "") else {int(padding)}) | (set() if is_named else {0})
 
 
 def _flat_indices(

@@ -19,6 +19,12 @@ _CT_CLASSES = {
     "1.2.840.10008.5.1.4.1.1.2.1",  # enhanced CT
     "1.2.840.10008.5.1.4.1.1.2.2",  # legacy converted enhanced CT
 }
+_LABEL_CLASSES = {
+    "1.2.840.10008.5.1.4.1.1.66.4": "segmentation",
+    "1.2.840.10008.5.1.4.1.1.66.7": "segmentation",  # as a label map
+    "1.2.840.10008.5.1.4.1.1.481.3": "structure set",
+}
+_LABEL_MODALITIES = {"SEG": "segmentation", "RTSTRUCT": "structure set"}
 _DIRECTORY_CLASS = "1.2.840.10008.1.3.10"
 _HEADER_TAGS = [
     *("SOPClassUID", "SOPInstanceUID", "Modality", "ImageType", "PatientID", "StudyInstanceUID", "SeriesInstanceUID"),
@@ -89,7 +95,7 @@ def leniently() -> Iterator[None]:
     level = logger.level
     with warnings.catch_warnings(record=True), disable_value_validation():
         warnings.simplefilter("always")
-        logger.setLevel(logging.ERROR)
+        logger.setLevel(logging.CRITICAL)  # what it logs as an error it raises too
         try:
             yield
         finally:
@@ -150,8 +156,9 @@ def _classified(path: Path, header: Any) -> DicomFile:
     modality, kind = str(header.get("Modality") or ""), _either(header, "SOPClassUID", "MediaStorageSOPClassUID")
     if kind == _DIRECTORY_CLASS:
         return DicomFile("DICOMDIR")
-    if modality in ("SEG", "RTSTRUCT"):
-        return DicomFile("segmentation" if modality == "SEG" else "structure set", _identity(header))
+    label_kind = _LABEL_MODALITIES.get(modality) or _LABEL_CLASSES.get(kind)
+    if label_kind:
+        return DicomFile(label_kind, _identity(header))
     if modality != "CT" and kind not in _CT_CLASSES:
         return DicomFile(f"modality {modality or 'unknown'}")
     if "LOCALIZER" in str(header.get("ImageType") or "").upper():

@@ -42,13 +42,15 @@ class SourceCase:
 class Source:
     """A folder of scans in some layout. `notes` are for the terminal: what was left out, and why.
 
-    `companions` are files of ours or nnU-Net's that go along unchanged.
+    `refusals` are files that belong to no case and that the user must hear of: each stops the conversion, or is left
+    out where the user says so. `companions` are files of ours or nnU-Net's that go along unchanged.
     """
 
     layout: str
     labels: dict[str, int]
     cases: tuple[SourceCase, ...]
     notes: tuple[str, ...] = ()
+    refusals: tuple[str, ...] = ()
     subject_pattern: str | None = None
     companions: tuple[Path, ...] = ()
 

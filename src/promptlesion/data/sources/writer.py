@@ -51,14 +51,14 @@ def write_source(
 ) -> Conversion:
     """Write a source as a dataset folder; cases already there from the same files are kept.
 
-    A case that cannot be converted stops the whole with a message that names it, or is left out where
+    A case or file that cannot be converted stops the whole with a message that names it, or is left out where
     `skips_refused`. `dataset.json` comes last, so a folder that has it is whole; after it `key`, a CSV file outside
     the folder that says which case is whose scan. Raises `DatasetError` also where `out` holds anything else.
     """
     _check_folder(source, out)
     if key is not None and key.resolve().is_relative_to(out.resolve()):
         raise DatasetError(f"--key {key}: expected a file outside the dataset folder {out}, found one inside it")
-    refused = [case.refusal for case in source.cases if case.refusal is not None]
+    refused = [*source.refusals, *(case.refusal for case in source.cases if case.refusal is not None)]
     if refused and not skips_refused:
         raise DatasetError(_listed(refused))
     cases = [case for case in source.cases if case.refusal is None]

@@ -1,0 +1,92 @@
+"""Which label files belong to which series, and what to say where that is not plain."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from promptlesion.data.sources.dicom_labels import LabelFile
+
+
+@dataclass(frozen=True)
+class Place:
+    """What a label file may refer to a series by."""
+
+    subject: tuple[str, ...]
+    study_uid: str
+    series_uid: str
+    frame_of_reference_uid: str
+    slice_uids: frozenset[str]
+
+
+@dataclass(frozen=True)
+class Matching:
+    """For every series its label files, and why its labels cannot be whole, if so; files of no series; notes."""
+
+    files: tuple[tuple[LabelFile, ...], ...]
+    refusals: tuple[str | None, ...]
+    without_series: tuple[str, ...]
+    notes: tuple[str, ...]
+
+
+def match_labels(label_files: Sequence[tuple[LabelFile, tuple[str, ...]]], places: Sequence[Place]) -> Matching:
+    """Match label files, each with the subject it is of, to series.
+
+    By slice, else by series, else by frame of reference, which series of one subject may share. A damaged file belongs
+    to the series it refers to, else to all of its study, else of its subject: their labels would not be whole.
+    """
+    files: list[list[LabelFile]] = [[] for _ in places]
+    refusals: list[str | None] = [None for _ in places]
+    without_series, remarks = [], []
+    for file, subject in label_files:
+        chosen, names_slices = _chosen(file, subject, places)
+        if not chosen:
+            without_series.append(
+                file.damage
+                or f"{file.path}: expected labels of a CT series in this folder, found references to none of them"
+            )
+        if len(chosen) > 1 and not names_slices and not file.damage:
+            remarks.append((f"names no slice here, drawn on all {len(chosen)} series it may belong to", str(file.path)))
+        remarks += [(remark, str(file.path)) for remark in file.remarks]
+        for index in chosen:
+            refusals[index] = refusals[index] or file.damage
+            files[index].append(file)
+    for found in files:
+        remarks += _joined(found)
+    return Matching(tuple(map(tuple, files)), tuple(refusals), tuple(without_series), tuple(_listed(remarks)))
+
+
+def _chosen(file: LabelFile, subject: tuple[str, ...], places: Sequence[Place]) -> tuple[list[int], bool]:
+    """The series a file belongs to, and whether it names slices of theirs."""
+    numbered = list(enumerate(places))
+    by_slice = [index for index, place in numbered if place.slice_uids & file.slice_uids]
+    by_series = [index for index, place in numbered if place.series_uid in file.series_uids]
+    if by_slice or by_series:
+        return by_slice or by_series, bool(by_slice)
+    frame = file.frame_of_reference_uid
+    in_frame = [index for index, place in numbered if frame and place.frame_of_reference_uid == frame]
+    if len(in_frame) > 1:  # some anonymisers give all patients one frame of reference
+        in_frame = [index for index in in_frame if places[index].subject == subject]
+    if in_frame or not file.damage:
+        return in_frame, False
+    of_subject = [index for index, place in numbered if place.subject == subject]
+    return [index for index in of_subject if places[index].study_uid == file.identity.study_uid] or of_subject, False
+
+
+def _joined(files: Sequence[LabelFile]) -> list[tuple[str, str]]:
+    """Say of which structures several files of one series hold a part, or a version."""
+    holders: dict[str, list[str]] = {}
+    for file in files:
+        for name in set(file.names.values()):
+            holders.setdefault(name, []).append(str(file.path))
+    return [
+        (f"{name} stands in {len(paths)} label files of one series, which were joined", " and ".join(paths))
+        for name, paths in sorted(holders.items())
+        if len(paths) > 1
+    ]
+
+
+def _listed(remarks: Iterable[tuple[str, str]]) -> list[str]:
+    """Each remark once, with the first file and how many more it is true of."""
+    paths: dict[str, list[str]] = {}
+    for remark, path in remarks:
+        paths.setdefault(remark, []).append(path)
+    return [f"{first}{f' and {len(rest)} more' if rest else ''}: {remark}" for remark, (first, *rest) in paths.items()]
