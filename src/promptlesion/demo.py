@@ -317,7 +317,7 @@ def _fidelity(
     painted: Mapping[str, list[LesionCrop]],
 ) -> tuple[FidelityRow, ...]:
     """Compare synthetic lesions with held-out real ones, and real training lesions with them for scale."""
-    extractor = ImageNetSliceFeatures(window=demo.dataset.window)
+    extractor = ImageNetSliceFeatures(window=demo.dataset.window, device=resolve_device(demo.device))
     return tuple(
         row
         for compared, others in (

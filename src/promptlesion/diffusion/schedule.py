@@ -10,6 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from promptlesion.diffusion.config import DiffusionConfig
+from promptlesion.training.device import send
 
 _LARGEST_BETA = 0.999
 Prediction = Literal["noise", "v"]
@@ -54,7 +55,7 @@ class NoiseSchedule:
     ) -> tuple[Float[Tensor, "batch 1 1 1 1"], Float[Tensor, "batch 1 1 1 1"]]:
         """Return sqrt(alpha_bar) and sqrt(1 - alpha_bar) of each sample's level."""
         # rounded before it is moved: not every accelerator has float64
-        signal, sigma = (part.sqrt().to(like.dtype).to(like.device) for part in (self.alpha_bar, 1 - self.alpha_bar))
+        signal, sigma = (send(part.sqrt().to(like.dtype), like.device) for part in (self.alpha_bar, 1 - self.alpha_bar))
         return signal[level].view(-1, 1, 1, 1, 1), sigma[level].view(-1, 1, 1, 1, 1)
 
     def add_noise(
