@@ -1,31 +1,18 @@
 """A folder of DICOM files as a source: every CT series a case, SEG and RTSTRUCT objects its labels."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
+from promptlesion.data.case_check import check_hounsfield
 from promptlesion.data.sources.acquisition import acquisition_of
+from promptlesion.data.sources.dicom_frames import LABEL_KINDS, DicomFile, read_dicom_file
 from promptlesion.data.sources.dicom_labels import LabelFile, label_volume, open_label_file
-from promptlesion.data.sources.dicom_pixels import (
-    AIR_HU,
-    series_voxels,
-    straight_affine,
-    straightened,
-)
-from promptlesion.data.sources.dicom_series import (
-    MIN_SLICES,
-    Series,
-    assemble,
-    common_folder,
-    describe,
-    repeated,
-    sorted_along_normal,
-    split_by_grid,
-    split_by_phase,
-)
-from promptlesion.data.sources.dicom_slices import SeriesIdentity, Slice, read_dicom, read_dicom_file, read_header
+from promptlesion.data.sources.dicom_pixels import AIR_HU, series_voxels, straight_affine, straightened
+from promptlesion.data.sources.dicom_series import Series, common_folder, describe
+from promptlesion.data.sources.dicom_slices import SeriesIdentity, Slice, read_header
+from promptlesion.data.sources.dicom_stacks import Stack, joined_series, stacks_of
 from promptlesion.data.sources.label_map import numbered_labels
 from promptlesion.data.sources.source import NUMBERED_SUBJECTS, Scan, Source, SourceCase, numbered_name
 from promptlesion.data.spec import DatasetError
@@ -34,45 +21,31 @@ from promptlesion.data.volume import oriented_volume
 _NO_LABELS = "no SEG or RTSTRUCT refers to it: its label map holds background only"
 
 
-@dataclass(frozen=True)
-class _Stack:
-    """Slices on their way to a volume: either they made one, or they are refused."""
-
-    identity: SeriesIdentity
-    slices: tuple[Slice, ...]
-    series: Series | None
-    refusal: str | None
-
-
 def open_dicom(folder: Path, paths: Sequence[Path], *, on_progress: Callable[[int, int], None] | None = None) -> Source:
     """List the CT series among the files, whatever they are called and wherever they lie, with their labels.
 
     Cases are numbered by patient and series, so that no identity travels. Only headers are read, except where two
     files claim one position. A series that makes no volume is a case with a refusal.
     """
-    left_out: Counter[str] = Counter()
-    examples: dict[str, Path] = {}
-    by_series: dict[SeriesIdentity, list[Slice]] = {}
-    label_paths = []
+    by_series: dict[object, list[Slice]] = {}
+    others: list[DicomFile] = []
     for index, path in enumerate(paths, start=1):
-        found = read_dicom_file(path)
-        if found.kind == "slices" and found.identity is not None:
-            by_series.setdefault(_key(found.identity, path), []).extend(found.slices)
-        elif found.kind in ("segmentation", "structure set"):
-            label_paths.append(path)
+        file = read_dicom_file(path)
+        if file.slices and file.identity is not None:
+            by_series.setdefault(_key(file.identity, path), []).extend(file.slices)
         else:
-            left_out[found.kind] += 1
-            examples.setdefault(found.kind, path)
+            others.append(file)
         if on_progress is not None:
             on_progress(index, len(paths))
-    notes = [f"{count} file(s) left out, {kind}: {_first(examples[kind], count)}" for kind, count in left_out.items()]
-    stacks = [
-        stack for identity in sorted(by_series, key=_order) for stack in _stacks(identity, by_series[identity], notes)
-    ]
+    notes: list[str] = []
+    stacks = list(_stacks(by_series.values(), others, notes))
+    notes = [*_left_out(file for file in others if file.kind not in LABEL_KINDS and not file.is_damaged), *notes]
+    told = {one.identity.series_uid for stack in stacks if stack.refusal for one in stack.slices}
+    refusals = _left_out((file for file in others if file.is_damaged and file.series_uid not in told), "refused")
     if not stacks:
-        listed = "".join(f"\n  {note}" for note in notes)
+        listed = "".join(f"\n  {note}" for note in [*refusals, *notes])
         raise DatasetError(f"{folder}: expected CT series in DICOM, found none in {len(paths)} files{listed}")
-    label_files = [open_label_file(path) for path in label_paths]
+    label_files = [open_label_file(file.path) for file in others if file.kind in LABEL_KINDS]
     matched = _matched(label_files, stacks, notes)
     used = [file for files in matched for file in files]
     labels = numbered_labels(name for file in used for name in file.names)
@@ -81,19 +54,20 @@ def open_dicom(folder: Path, paths: Sequence[Path], *, on_progress: Callable[[in
         labels=labels,
         cases=tuple(_cases(stacks, matched, labels)),
         notes=tuple(notes),
+        refusals=tuple(refusals),
         subject_pattern=NUMBERED_SUBJECTS,
     )
 
 
 def read_series(series: Series, label_files: tuple[LabelFile, ...], labels: dict[str, int]) -> Scan:
     """Read a series and its labels onto one grid at right angles."""
-    voxels, has_padding = series_voxels(series)
+    voxels, of_padding = series_voxels(series)
+    check_hounsfield(_place(series), voxels, [one.place for one in series.slices])
     painted = label_volume(series, label_files, labels)
-    notes = [] if label_files else [_NO_LABELS]
+    notes = [*([] if label_files else [_NO_LABELS]), *series.notes]
     if series.num_duplicates:
         notes.append(f"{series.num_duplicates} slice(s) that were there twice left out")
-    if has_padding:
-        notes.append(f"padding outside the field of view became air, {AIR_HU} HU")
+    notes += of_padding
     acquisition = acquisition_of(read_header(series.slices[0].path) or {})
     if series.is_tilted:
         voxels = straightened(voxels, series, order=1, fill=AIR_HU)
@@ -108,11 +82,11 @@ def read_series(series: Series, label_files: tuple[LabelFile, ...], labels: dict
     return Scan(image, oriented_volume(painted, affine), acquisition=acquisition, notes=tuple(notes))
 
 
-def _key(identity: SeriesIdentity, path: Path) -> SeriesIdentity:
+def _key(identity: SeriesIdentity, path: Path) -> object:
     """What a series has in common. Its UID settles it; without one, all else, and the folder if all is empty."""
-    if identity.series_uid or identity.frame_of_reference_uid:
-        return identity
-    return replace(identity, distinction=f"{identity.distinction} {path.parent}")
+    if identity.series_uid:
+        return identity.series_uid
+    return identity if identity.frame_of_reference_uid else (identity, path.parent)
 
 
 def _order(identity: SeriesIdentity) -> tuple[object, ...]:
@@ -131,44 +105,27 @@ def _subject_key(identity: SeriesIdentity) -> tuple[str, ...]:
     return ("3", identity.series_uid or identity.distinction)
 
 
-def _stacks(identity: SeriesIdentity, slices: Sequence[Slice], notes: list[str]) -> list[_Stack]:
-    copies: dict[object, list[Slice]] = {}
-    for one in slices:  # some anonymisers give every slice one UID, so its position counts too
-        copies.setdefault((one.uid or one.path, one.frame, one.position_mm), []).append(one)
-    stacks = []
-    for grid in split_by_grid(found[0] for found in copies.values()):
-        for phase in split_by_phase(grid):
-            if len(phase) < MIN_SLICES:
-                notes.append(f"{describe(identity, phase)}: left out, a volume needs {MIN_SLICES} or more of one grid")
-            else:
-                in_phase = set(phase)
-                num_copies = sum(len(found) - 1 for found in copies.values() if found[0] in in_phase)
-                stacks.append(_stack(identity, phase, num_copies))
-    return stacks
+def _stacks(groups: Iterable[list[Slice]], others: list[DicomFile], notes: list[str]) -> Iterator[Stack]:
+    unusable: dict[str, list[DicomFile]] = {}
+    for file in others:
+        if file.series_uid and file.kind not in LABEL_KINDS:
+            unusable.setdefault(file.series_uid, []).append(file)
+    for group in sorted(joined_series(groups), key=lambda group: _order(group[0].identity)):
+        uids = {one.identity.series_uid for one in group}
+        yield from stacks_of(group, [file for uid in uids for file in unusable.get(uid, ())], notes)
 
 
-def _stack(identity: SeriesIdentity, slices: Sequence[Slice], num_duplicates: int) -> _Stack:
-    ordered = sorted_along_normal(slices)
-    try:
-        for kept, other in repeated(ordered):
-            if _pixels(kept) != _pixels(other):
-                raise DatasetError(
-                    f"{describe(identity, ordered)}: expected one slice at a position, found two that differ, "
-                    f"{kept.path} and {other.path}"
-                )
-            ordered.remove(kept)
-            num_duplicates += 1
-        series = assemble(identity, ordered, num_duplicates=num_duplicates)
-    except DatasetError as error:
-        return _Stack(identity, tuple(ordered), None, str(error))
-    return _Stack(identity, tuple(ordered), series, None)
+def _left_out(files: Iterable[DicomFile], how: str = "left out") -> list[str]:
+    """What files were left out or refused, by kind and, where they have one, series."""
+    found: dict[tuple[str, object], list[DicomFile]] = {}
+    for file in files:
+        found.setdefault((file.kind, file.series_uid), []).append(file)
+    return [
+        f"{len(same)} file(s) {how}, {kind}: {_first(same[0].path, len(same))}" for (kind, _), same in found.items()
+    ]
 
 
-def _pixels(one: Slice) -> bytes:
-    return bytes(read_dicom(one.path).get("PixelData") or b"")
-
-
-def _matched(label_files: Iterable[LabelFile], stacks: Sequence[_Stack], notes: list[str]) -> list[list[LabelFile]]:
+def _matched(label_files: Iterable[LabelFile], stacks: Sequence[Stack], notes: list[str]) -> list[list[LabelFile]]:
     """For every stack the label files that refer to it: by slice, else by series, else by frame of reference."""
     matched: list[list[LabelFile]] = [[] for _ in stacks]
     places: dict[str, set[int]] = {}
@@ -192,9 +149,9 @@ def _matched(label_files: Iterable[LabelFile], stacks: Sequence[_Stack], notes: 
 
 
 def _cases(
-    stacks: Sequence[_Stack], matched: Sequence[Sequence[LabelFile]], labels: dict[str, int]
+    stacks: Sequence[Stack], matched: Sequence[Sequence[LabelFile]], labels: dict[str, int]
 ) -> Iterable[SourceCase]:
-    subjects = {key: number for number, key in enumerate(sorted({_subject_key(stack.identity) for stack in stacks}), 1)}
+    subjects = _subjects(stacks)
     scans: Counter[int] = Counter()
     for stack, files in zip(stacks, matched, strict=True):
         subject = subjects[_subject_key(stack.identity)]
@@ -212,7 +169,24 @@ def _cases(
                 "series": stack.identity.description,
             },
             refusal=stack.refusal,
+            place=_place(stack),
         )
+
+
+def _subjects(stacks: Iterable[Stack]) -> dict[tuple[str, ...], int]:
+    """Number the subjects; keys that one series has are one subject's, as where a patient ID was corrected in half."""
+    same: dict[tuple[str, ...], set[tuple[str, ...]]] = {}
+    for stack in stacks:
+        keys = {_subject_key(one.identity) for one in stack.slices} | {_subject_key(stack.identity)}
+        together = set().union(keys, *(same.get(key, ()) for key in keys))
+        same.update(dict.fromkeys(together, together))
+    numbers = {key: number for number, key in enumerate(sorted({min(keys) for keys in same.values()}), 1)}
+    return {key: numbers[min(keys)] for key, keys in same.items()}
+
+
+def _place(stack: Stack | Series) -> str:
+    """What messages call a series: folders may hold many, so its first file too."""
+    return f"{describe(stack.identity, stack.slices)} ({stack.slices[0].path.name}, …)"
 
 
 def _read(series: Series | None, label_files: tuple[LabelFile, ...], labels: dict[str, int]) -> Scan:
