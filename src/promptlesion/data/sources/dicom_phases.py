@@ -92,10 +92,17 @@ def _candidates(slices: Sequence[Slice], is_whole: bool) -> Iterator[list[list[S
             parts.setdefault(tags.get(name, ""), []).append(one)
         if len(parts) < 2 or min(map(len, parts.values())) < MIN_SLICES:
             continue
-        listed = [parts[key] for key in sorted(parts)]
+        listed = [parts[key] for key in sorted(parts, key=_in_order)]
         overlaps = _overlaps(listed)
         if all(overlaps) if is_whole else any(overlaps) or name == _TELLS_SCANS_APART:
             yield listed
+
+
+def _in_order(value: str) -> tuple[float, str]:
+    try:
+        return (float(value), value)
+    except ValueError:
+        return (float("inf"), value)
 
 
 def _overlaps(parts: Sequence[Sequence[Slice]]) -> list[bool]:

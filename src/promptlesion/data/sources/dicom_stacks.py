@@ -127,12 +127,12 @@ def _without_copies(slices: Sequence[Slice]) -> tuple[list[Slice], Counter[tuple
     Returns how many copies each slice that is kept had too.
     """
     places = places_of(slices)
-    places_of_uid: dict[str, set[int]] = {}
+    places_of_uid: dict[tuple[str, int], set[int]] = {}
     for one, place in zip(slices, places, strict=True):
-        places_of_uid.setdefault(one.uid, set()).add(place)  # some anonymisers give every slice one UID
+        places_of_uid.setdefault((one.uid, one.frame), set()).add(place)  # some anonymisers give every slice one UID
     keys = []
     for one, place in zip(slices, places, strict=True):
-        by_uid = [(place, one.uid, one.frame)] if one.uid and len(places_of_uid[one.uid]) == 1 else []
+        by_uid = [(place, one.uid, one.frame)] if one.uid and len(places_of_uid[one.uid, one.frame]) == 1 else []
         keys.append([(place, one.phase), *by_uid])
     counts = Counter(key for found in keys for key in found)
     alike = [[key for key in found if counts[key] > 1] for found in keys]
