@@ -7,12 +7,13 @@ from pathlib import Path
 
 from promptlesion.data.case_check import check_hounsfield
 from promptlesion.data.sources.acquisition import acquisition_of
-from promptlesion.data.sources.dicom_frames import LABEL_KINDS, DicomFile, read_dicom_file
+from promptlesion.data.sources.dicom_frames import LABEL_KINDS, NOT_DICOM, DicomFile, read_dicom_file
 from promptlesion.data.sources.dicom_labels import LabelFile, label_volume, open_label_file
 from promptlesion.data.sources.dicom_pixels import AIR_HU, series_voxels, straight_affine, straightened
 from promptlesion.data.sources.dicom_series import Series, common_folder, describe
 from promptlesion.data.sources.dicom_slices import SeriesIdentity, Slice, read_header
 from promptlesion.data.sources.dicom_stacks import Stack, joined_series, stacks_of
+from promptlesion.data.sources.extra import is_blank_file
 from promptlesion.data.sources.label_map import numbered_labels
 from promptlesion.data.sources.source import NUMBERED_SUBJECTS, Scan, Source, SourceCase, numbered_name
 from promptlesion.data.spec import DatasetError
@@ -39,9 +40,8 @@ def open_dicom(folder: Path, paths: Sequence[Path], *, on_progress: Callable[[in
             on_progress(index, len(paths))
     notes: list[str] = []
     stacks = list(_stacks(by_series.values(), others, notes))
-    notes = [*_left_out(file for file in others if file.kind not in LABEL_KINDS and not file.is_damaged), *notes]
-    told = {one.identity.series_uid for stack in stacks if stack.refusal for one in stack.slices}
-    refusals = _left_out((file for file in others if file.is_damaged and file.series_uid not in told), "refused")
+    notes = [*_left_out(others), *notes]
+    refusals = list(_refusals(others, stacks))
     if not stacks:
         listed = "".join(f"\n  {note}" for note in [*refusals, *notes])
         raise DatasetError(f"{folder}: expected CT series in DICOM, found none in {len(paths)} files{listed}")
@@ -115,14 +115,29 @@ def _stacks(groups: Iterable[list[Slice]], others: list[DicomFile], notes: list[
         yield from stacks_of(group, [file for uid in uids for file in unusable.get(uid, ())], notes)
 
 
-def _left_out(files: Iterable[DicomFile], how: str = "left out") -> list[str]:
-    """What files were left out or refused, by kind and, where they have one, series."""
-    found: dict[tuple[str, object], list[DicomFile]] = {}
+def _left_out(files: Iterable[DicomFile]) -> Iterator[str]:
+    """What files nobody need look at."""
+    found: dict[str, list[DicomFile]] = {}
     for file in files:
-        found.setdefault((file.kind, file.series_uid), []).append(file)
-    return [
-        f"{len(same)} file(s) {how}, {kind}: {_first(same[0].path, len(same))}" for (kind, _), same in found.items()
-    ]
+        if file.kind not in LABEL_KINDS and not file.is_damaged:
+            found.setdefault(file.kind, []).append(file)
+    for kind, same in found.items():
+        yield f"{len(same)} file(s) left out, {kind}: {same[0].path}{', …' if len(same) > 1 else ''}"
+
+
+def _refusals(files: Iterable[DicomFile], stacks: Iterable[Stack]) -> Iterator[str]:
+    """Damaged files that no refused series names: by kind and, where they say which, by series."""
+    told = {one.identity.series_uid for stack in stacks if stack.refusal for one in stack.slices}
+    alike = {(one.path.parent, one.path.suffix) for stack in stacks for one in stack.slices}
+    found: dict[tuple[str, str], list[DicomFile]] = {}
+    for file in files:
+        is_blank = file.kind == NOT_DICOM and (file.path.parent, file.path.suffix) in alike and is_blank_file(file.path)
+        if is_blank or (file.is_damaged and file.series_uid not in told):
+            found.setdefault(("an empty one" if is_blank else file.kind, file.series_uid), []).append(file)
+    for (kind, _), same in found.items():
+        series = f" of series {same[0].identity.description!r}" if same[0].identity else ""
+        more = f" and in {len(same) - 1} more{series or ' files'}" if len(same) > 1 else series
+        yield f"{same[0].path}: expected a whole DICOM file, found {kind}{more}"
 
 
 def _matched(label_files: Iterable[LabelFile], stacks: Sequence[Stack], notes: list[str]) -> list[list[LabelFile]]:
@@ -193,7 +208,3 @@ def _read(series: Series | None, label_files: tuple[LabelFile, ...], labels: dic
     if series is None:
         raise DatasetError("expected a series that makes a volume, found a refused one")
     return read_series(series, label_files, labels)
-
-
-def _first(path: Path, count: int) -> str:
-    return str(path) if count == 1 else f"{path}, …"

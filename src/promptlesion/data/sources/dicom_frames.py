@@ -19,6 +19,7 @@ from promptlesion.data.sources.dicom_slices import (
 from promptlesion.data.sources.extra import DICOM_ERRORS, has_preamble
 from promptlesion.data.spec import DatasetError
 
+NOT_DICOM = "not DICOM"
 LABEL_KINDS = ("segmentation", "structure set")
 _CT_CLASSES = {
     "1.2.840.10008.5.1.4.1.1.2",  # CT
@@ -75,7 +76,7 @@ def read_dicom_file(path: Path) -> DicomFile:
     """Say what a file is, and for CT where its slices lie."""
     header = read_header(path, [*dict.fromkeys((*_GEOMETRY_TAGS, *_PHASE_TAGS))])
     if header is None or not (header or header.file_meta):
-        return DicomFile(_UNREADABLE, path, is_damaged=True) if has_preamble(path) else DicomFile("not DICOM", path)
+        return DicomFile(_UNREADABLE, path, is_damaged=True) if has_preamble(path) else DicomFile(NOT_DICOM, path)
     with leniently():
         try:
             return _classified(path, header)
@@ -104,6 +105,8 @@ def _classified(path: Path, header: Any) -> DicomFile:
         return DicomFile("CT without an image", path)
     identity, shape = _identity(header), None
     try:
+        if not header.get("Rows") or not header.get("Columns"):
+            raise DatasetError("a CT without rows and columns")
         shape = (int(header.Rows), int(header.Columns))
         lacking = _lacking(header, words)
         slices = () if lacking else tuple(_slices(path, header, identity))
@@ -164,7 +167,7 @@ def _slices(path: Path, header: Any, identity: SeriesIdentity) -> Iterator[Slice
     per_frame = header.get("PerFrameFunctionalGroupsSequence") or []
     num_frames = int(header.get("NumberOfFrames") or len(per_frame) or 1)
     if num_frames > 1 and len(per_frame) != num_frames:
-        raise DatasetError(f"multi-frame CT with {num_frames} frames and functional groups of {len(per_frame)}")
+        raise DatasetError(f"a multi-frame CT with {num_frames} frames and functional groups of {len(per_frame)}")
     uid = _either(header, "SOPInstanceUID", "MediaStorageSOPInstanceUID")
     common = tuple((tag, str(header.get(tag) or "")) for tag in _PHASE_TAGS)
     for frame in range(num_frames):

@@ -11,6 +11,7 @@ from jaxtyping import Float64, Shaped
 from pydicom.encaps import get_frame
 from pydicom.pixels import pixel_array
 from pydicom.pixels.utils import get_expected_length
+from pydicom.uid import RLELossless
 from scipy import ndimage
 
 from promptlesion.data.sources.dicom_series import Series
@@ -25,8 +26,10 @@ _BECAME_AIR = f"padding outside the field of view became air, {AIR_HU} HU"
 _KEPT = "the padding value that is declared is one that tissue has: what has it was kept as it is"
 _AIR_AT_MOST_HU = -900
 _METAL_HU = 4096
-_INT16 = np.iinfo(np.int16)
+_MOST_HU = 31000  # the extended scale of CT ends at 30710; 32767 is a marker
 _JPEG_SYNTAXES = "1.2.840.10008.1.2.4."
+_ITEM = b"\xfe\xff\x00\xe0"
+_ZEROS = bytes(8)  # which RLE has as a run, and never so at its end
 _END_OF_IMAGE = b"\xff\xd9"
 
 
@@ -123,7 +126,7 @@ def _hounsfield(dataset: Any, one: Slice) -> tuple[Shaped[np.ndarray, "rows colu
         raise DatasetError(
             f"{one.path}: expected {one.num_rows} rows and {one.num_columns} columns, found {stored.shape}"
         )
-    values = _without_unused_bits(dataset, stored)
+    values = _without_unused_bits(dataset, stored, one.path)
     hu = values * np.float64(one.slope) + one.intercept
     declared = _declared_padding(dataset, stored.dtype)
     is_tissue = any(_AIR_AT_MOST_HU < number * one.slope + one.intercept < _METAL_HU for number in declared)
@@ -131,24 +134,28 @@ def _hounsfield(dataset: Any, one: Slice) -> tuple[Shaped[np.ndarray, "rows colu
     for found in () if is_tissue or not declared else (stored, values):
         is_padding |= (found >= declared[0]) & (found <= declared[1])
     hu[is_padding] = AIR_HU
-    if hu.max() > _INT16.max:
+    if hu.max() > _MOST_HU:
         raise DatasetError(
-            f"{one.path}: expected HU, at most {_INT16.max}, found up to {hu.max():g} in "
-            f"{int((hu > _INT16.max).sum())} pixels: padding that PixelPaddingValue does not declare, or no CT in HU"
+            f"{one.path}: expected HU, at most {_MOST_HU}, found up to {hu.max():g} in "
+            f"{int((hu > _MOST_HU).sum())} pixels: padding that PixelPaddingValue does not declare, or no CT in HU"
         )
     return hu, {note for note, is_so in ((_BECAME_AIR, is_padding.any()), (_KEPT, is_tissue)) if is_so}
 
 
 def _without_unused_bits(
-    dataset: Any, stored: Shaped[np.ndarray, "rows columns"]
+    dataset: Any, stored: Shaped[np.ndarray, "rows columns"], path: Path
 ) -> Shaped[np.ndarray, "rows columns"]:
     """Stored values by the bits that hold them: old overlays lie in the others, compressed with them by some."""
     num_bits = 8 * stored.dtype.itemsize
     num_stored = int(dataset.get("BitsStored") or num_bits)
     if stored.dtype.kind not in "iu" or not 0 < num_stored < num_bits:
         return stored
-    is_on_top = dataset.get("HighBit") == num_bits - 1
-    return (stored if is_on_top else stored << (num_bits - num_stored)) >> (num_bits - num_stored)
+    values = (stored << (num_bits - num_stored)) >> (num_bits - num_stored)
+    if int(dataset.get("HighBit") or 0) != num_stored - 1 and not np.array_equal(values, stored):
+        raise DatasetError(
+            f"{path}: expected the high bit {num_stored - 1} of {num_stored} bits, found {dataset.HighBit}"
+        )
+    return values
 
 
 def _check_whole(dataset: Any, frame: int, num_frames: int) -> None:
@@ -158,11 +165,13 @@ def _check_whole(dataset: Any, frame: int, num_frames: int) -> None:
         return
     if not syntax.is_encapsulated:
         expected = get_expected_length(dataset)
-        if dataset["PixelData"].is_undefined_length or len(pixels) >= expected + max(expected // num_frames, 2):
+        is_encoded = dataset["PixelData"].is_undefined_length or pixels[:4] == _ITEM
+        if is_encoded or len(pixels) >= expected + max(expected // num_frames, 2):
             raise ValueError(f"{len(pixels)} bytes of pixels, or compressed ones, in place of {expected}")
-    elif syntax.startswith(_JPEG_SYNTAXES):
+    else:
         encoded = get_frame(pixels, frame, number_of_frames=num_frames)
-        if not encoded.rstrip(b"\0").endswith(_END_OF_IMAGE):
+        is_jpeg_cut = syntax.startswith(_JPEG_SYNTAXES) and not encoded.rstrip(b"\0").endswith(_END_OF_IMAGE)
+        if is_jpeg_cut or (syntax == RLELossless and encoded.endswith(_ZEROS)):
             raise ValueError(f"a truncated codestream of {len(encoded)} bytes, without its end")
 
 

@@ -30,6 +30,15 @@ def has_preamble(path: Path) -> bool:
         return file.read(132)[128:] == b"DICM"
 
 
+def is_blank_file(path: Path) -> bool:
+    """Whether a file is all but empty, or zeros where a format would show, as a broken transfer leaves it."""
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        start = file.read(132)
+    return len(start) < 132 or not start.strip(b"\0")
+
+
 def imported(package: str, *, needed_for: object) -> ModuleType:
     """Import a package of the extra, or say what to install."""
     try:
