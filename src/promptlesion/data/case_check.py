@@ -14,6 +14,7 @@ _CORNER_TOLERANCE_VOXELS = 0.1
 _SMALLEST_HU_SPAN = 20.0
 _SMALLEST_SHARE_BELOW_0 = 1e-3
 _SHARE_OF_A_SCAN = 0.5  # less is a masked organ, which may well hold no fat and no air
+_SMALLEST_SLICE = 64
 _STORED_TISSUE = 900  # soft tissue, 1024 too high
 _PADDING_HU = -1000.0
 _INT16 = np.iinfo(np.int16)
@@ -77,8 +78,9 @@ def check_hounsfield(case: str, image: Shaped[np.ndarray, "x y z"], places: Sequ
     seen = [one for one in slices if one.share >= _SHARE_OF_A_SCAN]
     if seen and sum(one.share for one in seen) >= _SHARE_OF_A_SCAN * len(slices):
         _check_range(case, seen, image, low)
+    is_large = image[:, :, 0].size >= _SMALLEST_SLICE
     is_odd = [one.share >= _SHARE_OF_A_SCAN and one.low >= 0 and one.high >= _STORED_TISSUE for one in slices]
-    if 0 < sum(is_odd) < len(seen):
+    if is_large and 0 < sum(is_odd) < len(seen):
         index = is_odd.index(True)
         raise DatasetError(
             f"{case}: expected HU in every slice, fat and air below 0, found {slices[index].low:g} to "
