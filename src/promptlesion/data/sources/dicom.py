@@ -11,7 +11,7 @@ from promptlesion.data.sources.dicom_frames import LABEL_KINDS, NOT_DICOM, Dicom
 from promptlesion.data.sources.dicom_labels import LabelFile, label_volume, open_label_file
 from promptlesion.data.sources.dicom_pixels import AIR_HU, series_voxels, straight_affine, straightened
 from promptlesion.data.sources.dicom_series import Series, common_folder, describe
-from promptlesion.data.sources.dicom_slices import SeriesIdentity, Slice, read_header
+from promptlesion.data.sources.dicom_slices import DICOM_ERRORS, SeriesIdentity, Slice, leniently, read_header
 from promptlesion.data.sources.dicom_stacks import Stack, joined_series, stacks_of
 from promptlesion.data.sources.extra import is_blank_file
 from promptlesion.data.sources.label_map import numbered_labels
@@ -68,7 +68,7 @@ def read_series(series: Series, label_files: tuple[LabelFile, ...], labels: dict
     if series.num_duplicates:
         notes.append(f"{series.num_duplicates} slice(s) that were there twice left out")
     notes += of_padding
-    acquisition = acquisition_of(read_header(series.slices[0].path) or {})
+    acquisition = _acquisition(series.slices[0].path)
     if series.is_tilted:
         voxels = straightened(voxels, series, order=1, fill=AIR_HU)
         painted = straightened(painted, series, order=0, fill=0)
@@ -80,6 +80,15 @@ def read_series(series: Series, label_files: tuple[LabelFile, ...], labels: dict
     affine = straight_affine(series)
     image = oriented_volume(voxels, affine)
     return Scan(image, oriented_volume(painted, affine), acquisition=acquisition, notes=tuple(notes))
+
+
+def _acquisition(path: Path) -> dict[str, object]:
+    """How a scan was made; nothing where a header that is right in what places the slices is damaged there."""
+    with leniently():
+        try:
+            return acquisition_of(read_header(path) or {})
+        except DICOM_ERRORS:
+            return {}
 
 
 def _key(identity: SeriesIdentity, path: Path) -> object:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from promptlesion.data.sources.dicom_slices import (
+    DICOM_ERRORS,
     SeriesIdentity,
     Slice,
     checked_directions,
@@ -16,7 +17,7 @@ from promptlesion.data.sources.dicom_slices import (
     leniently,
     read_header,
 )
-from promptlesion.data.sources.extra import DICOM_ERRORS, has_preamble
+from promptlesion.data.sources.extra import has_preamble
 from promptlesion.data.spec import DatasetError
 
 NOT_DICOM = "not DICOM"

@@ -11,8 +11,7 @@ from jaxtyping import Int64, UInt8
 from promptlesion.data.sources.dicom_contours import contour_names, contours_to_voxels
 from promptlesion.data.sources.dicom_segments import segment_names, segments_to_voxels
 from promptlesion.data.sources.dicom_series import Series
-from promptlesion.data.sources.dicom_slices import read_dicom
-from promptlesion.data.sources.extra import DICOM_ERRORS
+from promptlesion.data.sources.dicom_slices import DICOM_ERRORS, read_dicom
 from promptlesion.data.sources.label_map import paint_structures
 from promptlesion.data.spec import DatasetError
 

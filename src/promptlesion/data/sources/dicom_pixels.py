@@ -15,8 +15,7 @@ from pydicom.uid import RLELossless
 from scipy import ndimage
 
 from promptlesion.data.sources.dicom_series import Series
-from promptlesion.data.sources.dicom_slices import Slice, leniently, read_dicom
-from promptlesion.data.sources.extra import DICOM_ERRORS
+from promptlesion.data.sources.dicom_slices import DICOM_ERRORS, Slice, leniently, read_dicom
 from promptlesion.data.spec import DatasetError
 from promptlesion.data.volume import LPS_TO_RAS
 

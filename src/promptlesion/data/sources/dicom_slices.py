@@ -1,7 +1,9 @@
 """DICOM slices: where each lies and whose it is. Files are opened here, and what breaks the rules is taken as it is."""
 
 import logging
+import struct
 import warnings
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,10 +13,17 @@ from typing import Any
 import numpy as np
 import pydicom
 from pydicom.config import disable_value_validation
+from pydicom.errors import BytesLengthException, InvalidDicomError
 from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
-from promptlesion.data.sources.extra import DICOM_ERRORS, looks_like_dicom
+from promptlesion.data.sources.extra import looks_like_dicom
 from promptlesion.data.spec import DatasetError
+
+DICOM_ERRORS = (
+    *(ArithmeticError, AssertionError, AttributeError, EOFError, LookupError, OSError, RuntimeError, TypeError),
+    *(ValueError, struct.error, zlib.error, BytesLengthException, InvalidDicomError),
+)
+"""What pydicom raises for a file that is damaged or breaks the standard's rules."""
 
 _DIRECTION_TOLERANCE = 1e-2
 

@@ -1,16 +1,8 @@
 """What needs the packages of the extra `dicom`: DICOM, NRRD and MetaImage files, known before they are read."""
 
-import struct
-import zlib
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
-
-DICOM_ERRORS = (
-    *(ArithmeticError, AssertionError, AttributeError, EOFError, LookupError, OSError, RuntimeError, TypeError),
-    *(ValueError, struct.error, zlib.error),
-)
-"""What pydicom raises for a file that is damaged or breaks the standard's rules."""
 
 _FIRST_GROUPS = (b"\x08\x00", b"\x02\x00", b"\x00\x08")  # of a file without preamble; the last is big endian
 
