@@ -1,5 +1,6 @@
 """Which DICOM slices make a volume: the series UID and geometry say so, not what stands beside them in a header."""
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -264,3 +265,33 @@ def test_images_of_one_place_are_left_out_and_said(tmp_path: Path, hu: np.ndarra
     source = open_source(tmp_path / "in")
     assert [case.refusal for case in source.cases] == [None]
     assert any("of 7 slices: left out, a volume needs 3 or more" in note for note in source.notes)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["series", "phases", "copies", "torn"])
+def test_time_grows_with_the_files_and_no_faster(tmp_path: Path, write_series: Write, kind: str) -> None:
+    """Up to 1000 files: as many series, phases of one, copies of one, or slices with a UID each."""
+
+    def add(number: int) -> None:
+        def change(dataset: Any, index: int) -> None:
+            if kind in ("phases", "copies"):
+                for tag in ("SeriesInstanceUID", "StudyInstanceUID", "FrameOfReferenceUID", "SeriesNumber"):
+                    setattr(dataset, tag, "7")
+                dataset.AcquisitionNumber = number if kind == "phases" else 1
+            if kind == "torn":
+                dataset.SeriesInstanceUID = uid(76, number, index)
+
+        write_series(tmp_path / str(number), np.full((16, 12, 50), -1000, np.int16), series=number, change=change)
+
+    def seconds() -> float:
+        start = time.process_time()
+        open_source(tmp_path)
+        return time.process_time() - start
+
+    for number in range(1, 11):
+        add(number)
+    seconds()
+    half = seconds()
+    for number in range(11, 21):
+        add(number)
+    assert seconds() < 3 * half
