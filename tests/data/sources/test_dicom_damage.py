@@ -163,3 +163,9 @@ def test_a_message_names_the_series_of_a_flat_folder(tmp_path: Path, hu: np.ndar
             path.rename(tmp_path / "in" / f"{number}_{path.name}")
     with pytest.raises(DatasetError, match=r"in: series 'Series 2' of 7 slices \(2_slice000.dcm, …\): expected HU"):
         volumes(tmp_path / "in", tmp_path / "out")
+
+
+def test_a_packed_archive_is_to_be_unpacked(tmp_path: Path) -> None:
+    (tmp_path / "ct.zip").write_bytes(b"PK")
+    with pytest.raises(DatasetError, match=r"found 1 files of none; unpack .*ct.zip first"):
+        volumes(tmp_path, tmp_path / "out")

@@ -247,12 +247,7 @@ def test_a_series_is_not_cut_short_by_a_slice_that_is_none(
 ) -> None:
     write_series(tmp_path / "in" / "whole", hu, series=2, patient="A")
     write_series(tmp_path / "in" / "broken", hu, patient="B", change=broken(what))
-    with pytest.raises(
-        DatasetError,
-        match=r"series 'Abdomen 2.5' of 6 slices: expected every .*slice006.dcm, CT wi"
-        if what != "quantity"
-        else r"of 6 slices: expected every .*slice006.dcm, CT of another",
-    ):
+    with pytest.raises(DatasetError, match=r"series 'Abdomen 2.5' of 6 slices: expected every .*slice006.dcm, .*CT "):
         volumes(tmp_path / "in", tmp_path / "out")
     (found,) = volumes(tmp_path / "in", tmp_path / "out", skips_refused=True).values()
     assert np.array_equal(found, hu)
