@@ -695,8 +695,8 @@ PREPARE_CORPUS: dict[str, tuple[Make, str]] = {
     "MR": (series(tagged(Modality="MR", SOPClassUID="1.2.840.10008.5.1.4.1.1.4")), "(?s)expected CT.*modality MR"),
     "scouts": (series(tagged(ImageType=["DERIVED", "LOCALIZER"])), "(?s)expected CT series.*CT localizer"),
     "no pixels": (series(lambda dataset, _: dataset.pop("PixelData")), r"slice000\.dcm: expected pixels"),
-    "truncated slice": (then(series(), cut("SER 1/slice006.dcm", 900)), r"slice006\.dcm: expected pixels"),
-    "no rescale": (series(tagged(RescaleIntercept=0)), r"SER 1: expected HU.*intercept"),
+    "truncated slice": (then(series(), cut("SER 1/slice006.dcm", 900)), r"expected slope .*slice006\.dcm"),
+    "no rescale": (series(tagged(RescaleIntercept=0)), r"SER 1: series .*: expected HU.*intercept"),
     "an empty SEG": (label_object(**SEG), r"labels\.dcm: expected a whole SEG or RTSTRUCT"),
     "an empty RTSTRUCT": (label_object(**RTSTRUCT), r"labels\.dcm: expected a whole SEG or RTSTRUCT"),
 }

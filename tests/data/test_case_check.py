@@ -92,6 +92,45 @@ def test_other_numbers_are_not(image: np.ndarray, message: str) -> None:
         check_hounsfield("case_012", image)
 
 
+def in_padding(image: np.ndarray, padding: float = -2000) -> np.ndarray:
+    """Corners of slices as scanners fill them: the lowest value of the volume, which no tissue has."""
+    padded = image.copy() if image.dtype.kind == "f" else image.astype(np.int16)
+    padded[:2, :3] = padding
+    return padded
+
+
+@pytest.mark.parametrize("padding", [-1024, -2000, -3024])
+@pytest.mark.parametrize(
+    ("image", "message"),
+    [
+        ((volume().array + 1000) / np.float32(2200), "these intensities are scaled or standardised"),
+        ((volume().array - 100) / np.float32(600), "these intensities are scaled or standardised"),
+        ((volume().array + 1000) // 9, "found 0 to 24.: these are 8-bit grey values"),
+        (volume().array + 1024, "found [23][0-9] to 22.* these are stored values without their rescale intercept"),
+    ],
+)
+def test_padding_does_not_make_them_hu(image: np.ndarray, message: str, padding: float) -> None:
+    with pytest.raises(DatasetError, match=f"^case_012: expected .*{message}"):
+        check_hounsfield("case_012", in_padding(image, padding))
+
+
+@pytest.mark.parametrize("padding", [-1024, -3024])
+def test_a_masked_organ_is_hu(padding: int) -> None:
+    """A liver alone, with nothing around it: no fat and no air, and still HU."""
+    image = np.full((20, 18, 9), padding, np.int16)
+    image[5:12, 6:14, 2:7] = np.random.default_rng(1).integers(20, 140, (7, 8, 5))
+    check_hounsfield("case", image)
+
+
+def test_one_slice_without_its_intercept_is_named() -> None:
+    image = np.random.default_rng(0).integers(-1000, 1200, (11, 9, 5)).astype(np.int16)
+    image[:, :, 3] += 1024
+    with pytest.raises(DatasetError, match=r"case_012: expected HU in every slice, .* in slice 4 of 5: its rescale"):
+        check_hounsfield("case_012", image)
+    with pytest.raises(DatasetError, match=r"in IM003: its rescale"):
+        check_hounsfield("case_012", in_padding(image), [f"IM{number:03d}" for number in range(5)])
+
+
 def test_not_a_number_is_counted() -> None:
     image = volume().array.astype(np.float32)
     image[0, :3, 0] = np.nan

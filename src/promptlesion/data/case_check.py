@@ -1,6 +1,7 @@
 """Is a case what it claims to be: one grid, Hounsfield units, known labels?"""
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Shaped, UInt8
@@ -11,6 +12,11 @@ from promptlesion.data.volume import Volume
 _AFFINE_TOLERANCE_MM = 1e-3
 _CORNER_TOLERANCE_VOXELS = 0.1
 _SMALLEST_HU_SPAN = 20.0
+_SMALLEST_SHARE_BELOW_0 = 1e-3
+_SHARE_OF_A_SCAN = 0.5  # less is a masked organ, which may well hold no fat and no air
+_SMALLEST_SLICE = 64
+_STORED_TISSUE = 900  # soft tissue, 1024 too high
+_PADDING_HU = -1000.0
 _INT16 = np.iinfo(np.int16)
 
 
@@ -53,31 +59,81 @@ def _corners_apart_mm(image: Volume, labels: Volume) -> float:
     return float(np.linalg.norm(apart[:3, :3] @ corners + apart[:3, 3:], axis=0).max())
 
 
-def check_hounsfield(case: str, image: Shaped[np.ndarray, "x y z"]) -> None:
-    """Raise `DatasetError` for voxels that are no Hounsfield units: NaN, scaled, 8 bit, without intercept."""
+def check_hounsfield(case: str, image: Shaped[np.ndarray, "x y z"], places: Sequence[str] | None = None) -> None:
+    """Raise `DatasetError` for voxels that are no Hounsfield units: NaN, scaled, 8 bit, without intercept.
+
+    Slices along the last axis are looked at one by one, without what is padding in them, and `places` says what a
+    message calls them.
+    """
     with np.errstate(invalid="ignore"):
-        low, high = image.min().item(), image.max().item()
+        low, high = float(image.min()), float(image.max())
     if not (np.isfinite(low) and np.isfinite(high)):
         num_nan, num_infinite = int(np.isnan(image).sum()), int(np.isinf(image).sum())
         raise DatasetError(f"{case}: expected finite HU, found {num_nan} NaN and {num_infinite} infinite voxels")
-    found = f"{low:g} to {high:g}"
     if low == high:
         raise DatasetError(f"{case}: expected the HU of a CT, found {low:g} in every voxel")
+    if low < _INT16.min or high > _INT16.max:
+        raise DatasetError(f"{case}: expected HU between {_INT16.min} and {_INT16.max}, found {low:g} to {high:g}")
+    slices = _without_padding(image, low, high)
+    seen = [one for one in slices if one.share >= _SHARE_OF_A_SCAN]
+    if seen and sum(one.share for one in seen) >= _SHARE_OF_A_SCAN * len(slices):
+        _check_range(case, seen, image, low)
+    is_large = image[:, :, 0].size >= _SMALLEST_SLICE
+    is_odd = [one.share >= _SHARE_OF_A_SCAN and one.low >= 0 and one.high >= _STORED_TISSUE for one in slices]
+    if is_large and 0 < sum(is_odd) < len(seen):
+        index = is_odd.index(True)
+        raise DatasetError(
+            f"{case}: expected HU in every slice, fat and air below 0, found {slices[index].low:g} to "
+            f"{slices[index].high:g} in {places[index] if places else f'slice {index + 1} of {len(slices)}'}: "
+            "its rescale intercept is not that of the others"
+        )
+
+
+@dataclass(frozen=True)
+class _Slice:
+    """What of a slice is no padding: its share, range and share of values below 0."""
+
+    share: float
+    low: float
+    high: float
+    below_0: float
+
+
+def _without_padding(image: Shaped[np.ndarray, "x y z"], lowest: float, highest: float) -> list[_Slice]:
+    """The slices along z, a plane across them at a time; padding is below what air is, or the lowest value below 0."""
+    floor = max(lowest, _PADDING_HU) if lowest < 0 else lowest - 1
+    num_seen, num_below_0 = np.zeros((2, image.shape[2]), dtype=np.int64)
+    low, high = np.full(image.shape[2], highest), np.full(image.shape[2], lowest)
+    for plane in image:
+        is_seen = plane > floor
+        num_seen += is_seen.sum(axis=0)
+        num_below_0 += (is_seen & (plane < 0)).sum(axis=0)
+        low = np.minimum(low, np.where(is_seen, plane, image.dtype.type(highest)).min(axis=0))
+        high = np.maximum(high, plane.max(axis=0))
+    num_pixels = image.shape[0] * image.shape[1]
+    return [
+        _Slice(seen / num_pixels, float(least), float(most), below / max(seen, 1))
+        for seen, below, least, most in zip(num_seen.tolist(), num_below_0.tolist(), low, high, strict=True)
+    ]
+
+
+def _check_range(case: str, slices: Sequence[_Slice], image: Shaped[np.ndarray, "x y z"], lowest: float) -> None:
+    low, high = min(one.low for one in slices), max(one.high for one in slices)
+    found = f"{low:g} to {high:g}"
     if high - low <= _SMALLEST_HU_SPAN:
         raise DatasetError(
             f"{case}: expected HU, from about -1000 in air to above 1000 in bone, found {found}: these "
             "intensities are scaled or standardised; export the scan in HU"
         )
+    if float(np.mean([one.below_0 for one in slices])) >= _SMALLEST_SHARE_BELOW_0:
+        return
     if low >= 0 and high <= 255:
         raise DatasetError(f"{case}: expected HU, fat and air below 0, found {found}: these are 8-bit grey values")
-    if low >= 0:
-        share = float((image == low).mean())
-        raise DatasetError(
-            f"{case}: expected HU, fat and air below 0, found {found} with {share:.0%} of the voxels at "
-            f"{low:g}: these are stored values without their rescale intercept (usually -1024), or clipped HU"
-        )
-    if low < _INT16.min or high > _INT16.max:
-        raise DatasetError(f"{case}: expected HU between {_INT16.min} and {_INT16.max}, found {found}")
+    share = float((image == max(low, lowest)).mean())
+    raise DatasetError(
+        f"{case}: expected HU, fat and air below 0, found {found} with {share:.0%} of the voxels at "
+        f"{low:g}: these are stored values without their rescale intercept (usually -1024), or clipped HU"
+    )
 
 
 def checked_labels(

@@ -40,7 +40,7 @@ def grid(draw: Any) -> tuple[np.ndarray, np.ndarray]:
 def write_scan(folder: Path, shape: np.ndarray, affine: np.ndarray) -> list[Any]:
     spacing = np.linalg.norm(affine[:3, :3], axis=0)
     hu = np.full(shape, 40, dtype=np.int16)
-    hu[0] = -1000
+    hu[::2] = np.linspace(-1000, 900, hu[::2].size).reshape(hu[::2].shape)
     directions = (affine[:3, :2] / spacing[:2]).T.ravel()
     return write_ct(folder, hu, directions=tuple(directions), spacing_mm=tuple(spacing), origin_mm=tuple(affine[:3, 3]))
 

@@ -1,32 +1,21 @@
 """A folder of DICOM files as a source: every CT series a case, SEG and RTSTRUCT objects its labels."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+from promptlesion.data.case_check import check_hounsfield
 from promptlesion.data.sources.acquisition import acquisition_of
+from promptlesion.data.sources.dicom_frames import LABEL_KINDS, NOT_DICOM, DicomFile, read_dicom_file
 from promptlesion.data.sources.dicom_labels import LabelFile, label_volume, named_structures, open_label_file
 from promptlesion.data.sources.dicom_matching import Place, match_labels
-from promptlesion.data.sources.dicom_pixels import (
-    AIR_HU,
-    series_voxels,
-    straight_affine,
-    straightened,
-)
-from promptlesion.data.sources.dicom_series import (
-    MIN_SLICES,
-    Series,
-    assemble,
-    common_folder,
-    describe,
-    repeated,
-    sorted_along_normal,
-    split_by_grid,
-    split_by_phase,
-)
-from promptlesion.data.sources.dicom_slices import SeriesIdentity, Slice, read_dicom, read_dicom_file, read_header
+from promptlesion.data.sources.dicom_pixels import AIR_HU, series_voxels, straight_affine, straightened
+from promptlesion.data.sources.dicom_series import Series, common_folder, describe
+from promptlesion.data.sources.dicom_slices import DICOM_ERRORS, SeriesIdentity, Slice, leniently, read_header
+from promptlesion.data.sources.dicom_stacks import Stack, joined_series, stacks_of
+from promptlesion.data.sources.extra import is_blank_file
 from promptlesion.data.sources.label_map import numbered_labels
 from promptlesion.data.sources.source import NUMBERED_SUBJECTS, Scan, Source, SourceCase, numbered_name
 from promptlesion.data.spec import DatasetError
@@ -35,49 +24,36 @@ from promptlesion.data.volume import oriented_volume
 _NO_LABELS = "no SEG or RTSTRUCT refers to it: its label map holds background only"
 
 
-@dataclass(frozen=True)
-class _Stack:
-    """Slices on their way to a volume: either they made one, or they are refused."""
-
-    identity: SeriesIdentity
-    slices: tuple[Slice, ...]
-    series: Series | None
-    refusal: str | None
-
-
 def open_dicom(folder: Path, paths: Sequence[Path], *, on_progress: Callable[[int, int], None] | None = None) -> Source:
     """List the CT series among the files, whatever they are called and wherever they lie, with their labels.
 
     Cases are numbered by patient and series, so that no identity travels. Only headers are read, except where two
     files claim one position. A series that makes no volume is a case with a refusal.
     """
-    left_out: Counter[str] = Counter()
-    examples: dict[str, Path] = {}
-    by_series: dict[SeriesIdentity, list[Slice]] = {}
-    found_labels: list[tuple[Path, SeriesIdentity]] = []
+    by_series: dict[object, list[Slice]] = {}
+    others: list[DicomFile] = []
     for index, path in enumerate(paths, start=1):
-        found = read_dicom_file(path)
-        if found.kind == "slices" and found.identity is not None:
-            by_series.setdefault(_key(found.identity, path), []).extend(found.slices)
-        elif found.kind in ("segmentation", "structure set") and found.identity is not None:
-            found_labels.append((path, found.identity))
+        file = read_dicom_file(path)
+        if file.slices and file.identity is not None:
+            by_series.setdefault(_key(file.identity, path), []).extend(file.slices)
         else:
-            left_out[found.kind] += 1
-            examples.setdefault(found.kind, path)
+            others.append(file)
         if on_progress is not None:
             on_progress(index, len(paths))
-    notes = [f"{count} file(s) left out, {kind}: {_first(examples[kind], count)}" for kind, count in left_out.items()]
-    stacks = [
-        stack for identity in sorted(by_series, key=_order) for stack in _stacks(identity, by_series[identity], notes)
-    ]
+    notes: list[str] = []
+    stacks = list(_stacks(by_series.values(), others, notes))
+    notes = [*_left_out(others), *notes]
+    refusals = list(_refusals(others, stacks))
     if not stacks:
-        listed = "".join(f"\n  {note}" for note in notes)
+        listed = "".join(f"\n  {note}" for note in [*refusals, *notes])
         raise DatasetError(f"{folder}: expected CT series in DICOM, found none in {len(paths)} files{listed}")
-    opened = [open_label_file(path, identity) for path, identity in found_labels]
+    opened = [
+        open_label_file(file.path, file.identity) for file in others if file.kind in LABEL_KINDS and file.identity
+    ]
     label_files, renaming = named_structures(opened)
-    matching = match_labels(
-        [(file, _subject_key(file.identity)) for file in label_files], [_place(one) for one in stacks]
-    )
+    subjects = _subjects(stacks)
+    owned = [(file, subjects.get(_subject_key(file.identity))) for file in label_files]
+    matching = match_labels(owned, list(_places(stacks, subjects)))
     stacks = [
         replace(stack, refusal=stack.refusal or why) for stack, why in zip(stacks, matching.refusals, strict=True)
     ]
@@ -86,24 +62,23 @@ def open_dicom(folder: Path, paths: Sequence[Path], *, on_progress: Callable[[in
     return Source(
         layout="dicom",
         labels=labels,
-        cases=tuple(_cases(stacks, matching.files, labels)),
+        cases=tuple(_cases(stacks, matching.files, labels, subjects)),
         notes=(*notes, *renaming, *matching.notes),
-        refusals=matching.without_series,
+        refusals=(*refusals, *matching.without_series),
         subject_pattern=NUMBERED_SUBJECTS,
     )
 
 
 def read_series(series: Series, label_files: tuple[LabelFile, ...], labels: dict[str, int]) -> Scan:
     """Read a series and its labels onto one grid at right angles."""
-    voxels, has_padding = series_voxels(series)
-    painted, notes = label_volume(series, label_files, labels)
-    if not label_files:
-        notes.append(_NO_LABELS)
+    voxels, of_padding = series_voxels(series)
+    check_hounsfield(_place(series), voxels, [one.place for one in series.slices])
+    painted, of_labels = label_volume(series, label_files, labels)
+    notes = [*of_labels, *([] if label_files else [_NO_LABELS]), *series.notes]
     if series.num_duplicates:
         notes.append(f"{series.num_duplicates} slice(s) that were there twice left out")
-    if has_padding:
-        notes.append(f"padding outside the field of view became air, {AIR_HU} HU")
-    acquisition = acquisition_of(read_header(series.slices[0].path) or {})
+    notes += of_padding
+    acquisition = _acquisition(series.slices[0].path)
     if series.is_tilted:
         voxels = straightened(voxels, series, order=1, fill=AIR_HU)
         painted = straightened(painted, series, order=0, fill=0)
@@ -117,11 +92,20 @@ def read_series(series: Series, label_files: tuple[LabelFile, ...], labels: dict
     return Scan(image, oriented_volume(painted, affine), acquisition=acquisition, notes=tuple(notes))
 
 
-def _key(identity: SeriesIdentity, path: Path) -> SeriesIdentity:
+def _acquisition(path: Path) -> dict[str, object]:
+    """How a scan was made; nothing where a header that is right in what places the slices is damaged there."""
+    with leniently():
+        try:
+            return acquisition_of(read_header(path) or {})
+        except DICOM_ERRORS:
+            return {}
+
+
+def _key(identity: SeriesIdentity, path: Path) -> object:
     """What a series has in common. Its UID settles it; without one, all else, and the folder if all is empty."""
-    if identity.series_uid or identity.frame_of_reference_uid:
-        return identity
-    return replace(identity, distinction=f"{identity.distinction} {path.parent}")
+    if identity.series_uid:
+        return identity.series_uid
+    return identity if identity.frame_of_reference_uid else (identity, path.parent)
 
 
 def _order(identity: SeriesIdentity) -> tuple[object, ...]:
@@ -140,53 +124,60 @@ def _subject_key(identity: SeriesIdentity) -> tuple[str, ...]:
     return ("3", identity.series_uid or identity.distinction)
 
 
-def _stacks(identity: SeriesIdentity, slices: Sequence[Slice], notes: list[str]) -> list[_Stack]:
-    copies: dict[object, list[Slice]] = {}
-    for one in slices:  # some anonymisers give every slice one UID, so its position counts too
-        copies.setdefault((one.uid or one.path, one.frame, one.position_mm), []).append(one)
-    stacks = []
-    for grid in split_by_grid(found[0] for found in copies.values()):
-        for phase in split_by_phase(grid):
-            if len(phase) < MIN_SLICES:
-                notes.append(f"{describe(identity, phase)}: left out, a volume needs {MIN_SLICES} or more of one grid")
-            else:
-                in_phase = set(phase)
-                num_copies = sum(len(found) - 1 for found in copies.values() if found[0] in in_phase)
-                stacks.append(_stack(identity, phase, num_copies))
-    return stacks
+def _stacks(groups: Iterable[list[Slice]], others: list[DicomFile], notes: list[str]) -> Iterator[Stack]:
+    unusable: dict[str, list[DicomFile]] = {}
+    for file in others:
+        if file.series_uid and file.kind not in LABEL_KINDS:
+            unusable.setdefault(file.series_uid, []).append(file)
+    for group in sorted(joined_series(groups), key=lambda group: _order(group[0].identity)):
+        uids = {one.identity.series_uid for one in group}
+        yield from stacks_of(group, [file for uid in uids for file in unusable.get(uid, ())], notes)
 
 
-def _stack(identity: SeriesIdentity, slices: Sequence[Slice], num_duplicates: int) -> _Stack:
-    ordered = sorted_along_normal(slices)
-    try:
-        for kept, other in repeated(ordered):
-            if _pixels(kept) != _pixels(other):
-                raise DatasetError(
-                    f"{describe(identity, ordered)}: expected one slice at a position, found two that differ, "
-                    f"{kept.path} and {other.path}"
-                )
-            ordered.remove(kept)
-            num_duplicates += 1
-        series = assemble(identity, ordered, num_duplicates=num_duplicates)
-    except DatasetError as error:
-        return _Stack(identity, tuple(ordered), None, str(error))
-    return _Stack(identity, tuple(ordered), series, None)
+def _left_out(files: Iterable[DicomFile]) -> Iterator[str]:
+    """What files nobody need look at."""
+    found: dict[str, list[DicomFile]] = {}
+    for file in files:
+        if file.kind not in LABEL_KINDS and not file.is_damaged:
+            found.setdefault(file.kind, []).append(file)
+    for kind, same in found.items():
+        yield f"{len(same)} file(s) left out, {kind}: {same[0].path}{', …' if len(same) > 1 else ''}"
 
 
-def _pixels(one: Slice) -> bytes:
-    return bytes(read_dicom(one.path).get("PixelData") or b"")
+def _refusals(files: Iterable[DicomFile], stacks: Iterable[Stack]) -> Iterator[str]:
+    """Damaged files that no refused series names: by kind and, where they say which, by series."""
+    told = {one.identity.series_uid for stack in stacks if stack.refusal for one in stack.slices}
+    alike = {(one.path.parent, one.path.suffix) for stack in stacks for one in stack.slices}
+    found: dict[tuple[str, str], list[DicomFile]] = {}
+    for file in files:
+        is_blank = file.kind == NOT_DICOM and (file.path.parent, file.path.suffix) in alike and is_blank_file(file.path)
+        if is_blank or (file.is_damaged and file.series_uid not in told):
+            found.setdefault(("an empty one" if is_blank else file.kind, file.series_uid), []).append(file)
+    for (kind, _), same in found.items():
+        series = f" of series {same[0].identity.description!r}" if same[0].identity else ""
+        more = f" and in {len(same) - 1} more{series or ' files'}" if len(same) > 1 else series
+        yield f"{same[0].path}: expected a whole DICOM file, found {kind}{more}"
 
 
-def _place(stack: _Stack) -> Place:
-    known = stack.identity
-    slice_uids = frozenset(one.uid for one in stack.slices)
-    return Place(_subject_key(known), known.study_uid, known.series_uid, known.frame_of_reference_uid, slice_uids)
+def _places(stacks: Iterable[Stack], subjects: dict[tuple[str, ...], int]) -> Iterator[Place]:
+    """What label files may refer to the stacks by."""
+    for stack in stacks:
+        known = [one.identity for one in stack.slices]
+        yield Place(
+            subject=subjects[_subject_key(stack.identity)],
+            study_uids=frozenset(one.study_uid for one in known),
+            series_uids=frozenset(one.series_uid for one in known),
+            frame_of_reference_uids=frozenset(one.frame_of_reference_uid for one in known),
+            slice_uids=frozenset(one.uid for one in stack.slices),
+        )
 
 
 def _cases(
-    stacks: Sequence[_Stack], matched: Sequence[Sequence[LabelFile]], labels: dict[str, int]
-) -> Iterable[SourceCase]:
-    subjects = {key: number for number, key in enumerate(sorted({_subject_key(stack.identity) for stack in stacks}), 1)}
+    stacks: Sequence[Stack],
+    matched: Sequence[Sequence[LabelFile]],
+    labels: dict[str, int],
+    subjects: dict[tuple[str, ...], int],
+) -> Iterator[SourceCase]:
     scans: Counter[int] = Counter()
     for stack, files in zip(stacks, matched, strict=True):
         subject = subjects[_subject_key(stack.identity)]
@@ -204,14 +195,27 @@ def _cases(
                 "series": stack.identity.description,
             },
             refusal=stack.refusal,
+            place=_place(stack),
         )
+
+
+def _subjects(stacks: Iterable[Stack]) -> dict[tuple[str, ...], int]:
+    """Number the subjects; keys that one series has are one subject's, as where a patient ID was corrected in half."""
+    same: dict[tuple[str, ...], set[tuple[str, ...]]] = {}
+    for stack in stacks:
+        keys = {_subject_key(one.identity) for one in stack.slices} | {_subject_key(stack.identity)}
+        together = set().union(keys, *(same.get(key, ()) for key in keys))
+        same.update(dict.fromkeys(together, together))
+    numbers = {key: number for number, key in enumerate(sorted({min(keys) for keys in same.values()}), 1)}
+    return {key: numbers[min(keys)] for key, keys in same.items()}
+
+
+def _place(stack: Stack | Series) -> str:
+    """What messages call a series: folders may hold many, so its first file too."""
+    return f"{describe(stack.identity, stack.slices)} ({stack.slices[0].path.name}, …)"
 
 
 def _read(series: Series | None, label_files: tuple[LabelFile, ...], labels: dict[str, int]) -> Scan:
     if series is None:
         raise DatasetError("expected a series that makes a volume, found a refused one")
     return read_series(series, label_files, labels)
-
-
-def _first(path: Path, count: int) -> str:
-    return str(path) if count == 1 else f"{path}, …"

@@ -12,8 +12,7 @@ from jaxtyping import Int64, UInt8
 from promptlesion.data.sources.dicom_contours import contour_remarks, contour_titles, contours_to_voxels
 from promptlesion.data.sources.dicom_segments import segment_titles, segments_to_voxels
 from promptlesion.data.sources.dicom_series import Series
-from promptlesion.data.sources.dicom_slices import SeriesIdentity, read_dicom
-from promptlesion.data.sources.extra import DICOM_ERRORS
+from promptlesion.data.sources.dicom_slices import DICOM_ERRORS, SeriesIdentity, read_dicom
 from promptlesion.data.sources.label_map import label_names, paint_structures, renamed
 from promptlesion.data.spec import DatasetError
 

@@ -10,10 +10,10 @@ from promptlesion.data.sources.dicom_labels import LabelFile
 class Place:
     """What a label file may refer to a series by."""
 
-    subject: tuple[str, ...]
-    study_uid: str
-    series_uid: str
-    frame_of_reference_uid: str
+    subject: int
+    study_uids: frozenset[str]
+    series_uids: frozenset[str]
+    frame_of_reference_uids: frozenset[str]
     slice_uids: frozenset[str]
 
 
@@ -27,8 +27,8 @@ class Matching:
     notes: tuple[str, ...]
 
 
-def match_labels(label_files: Sequence[tuple[LabelFile, tuple[str, ...]]], places: Sequence[Place]) -> Matching:
-    """Match label files, each with the subject it is of, to series.
+def match_labels(label_files: Sequence[tuple[LabelFile, int | None]], places: Sequence[Place]) -> Matching:
+    """Match label files, each with the subject it is of if any scan is theirs, to series.
 
     By slice, else by series, else by frame of reference, which series of one subject may share. A damaged file belongs
     to the series it refers to, else to all of its study, else of its subject: their labels would not be whole.
@@ -54,21 +54,21 @@ def match_labels(label_files: Sequence[tuple[LabelFile, tuple[str, ...]]], place
     return Matching(tuple(map(tuple, files)), tuple(refusals), tuple(without_series), tuple(_listed(remarks)))
 
 
-def _chosen(file: LabelFile, subject: tuple[str, ...], places: Sequence[Place]) -> tuple[list[int], bool]:
+def _chosen(file: LabelFile, subject: int | None, places: Sequence[Place]) -> tuple[list[int], bool]:
     """The series a file belongs to, and whether it names slices of theirs."""
     numbered = list(enumerate(places))
     by_slice = [index for index, place in numbered if place.slice_uids & file.slice_uids]
-    by_series = [index for index, place in numbered if place.series_uid in file.series_uids]
+    by_series = [index for index, place in numbered if place.series_uids & file.series_uids]
     if by_slice or by_series:
         return by_slice or by_series, bool(by_slice)
     frame = file.frame_of_reference_uid
-    in_frame = [index for index, place in numbered if frame and place.frame_of_reference_uid == frame]
+    in_frame = [index for index, place in numbered if frame and frame in place.frame_of_reference_uids]
     if len(in_frame) > 1:  # some anonymisers give all patients one frame of reference
         in_frame = [index for index in in_frame if places[index].subject == subject]
     if in_frame or not file.damage:
         return in_frame, False
     of_subject = [index for index, place in numbered if place.subject == subject]
-    return [index for index in of_subject if places[index].study_uid == file.identity.study_uid] or of_subject, False
+    return [index for index in of_subject if file.identity.study_uid in places[index].study_uids] or of_subject, False
 
 
 def _joined(files: Sequence[LabelFile]) -> list[tuple[str, str]]:

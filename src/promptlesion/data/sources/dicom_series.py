@@ -11,8 +11,6 @@ from promptlesion.data.sources.dicom_slices import SeriesIdentity, Slice
 from promptlesion.data.spec import DatasetError
 
 MIN_SLICES = 3
-_SAME_POSITION_MM = 0.01
-_SAME_DIRECTION = 1e-3
 _REGULAR = 0.1
 _ROUNDING_MM = 0.1  # some scanners write positions with one decimal
 _GAP = 0.3  # a missing slice displaces its neighbours by half a spacing or more
@@ -24,7 +22,7 @@ class Series:
     """Slices that make a volume, in order along their normal.
 
     `shifts` says by how many columns and rows each slice lies beside a stack at right angles on the first:
-    zero everywhere unless the gantry was tilted.
+    zero everywhere unless the gantry was tilted. `notes` say what was joined, and name nobody.
     """
 
     identity: SeriesIdentity
@@ -32,6 +30,7 @@ class Series:
     slice_spacing_mm: float
     shifts: tuple[tuple[float, float], ...]
     num_duplicates: int
+    notes: tuple[str, ...] = ()
 
     @property
     def is_tilted(self) -> bool:
@@ -98,33 +97,6 @@ def axes(
     return row, column, np.cross(row, column)
 
 
-def split_by_grid(slices: Iterable[Slice]) -> list[list[Slice]]:
-    """Part slices of one series that differ in size, pixel spacing or orientation: a scout, a reformat."""
-    groups: list[list[Slice]] = []
-    for one in slices:
-        for group in groups:
-            if _has_grid_of(one, group[0]):
-                group.append(one)
-                break
-        else:
-            groups.append([one])
-    return groups
-
-
-def split_by_phase(slices: Sequence[Slice]) -> list[list[Slice]]:
-    """Part slices that share positions by what tells them apart: acquisition, phase, kernel, or time."""
-    if not _shares_positions(slices):
-        return [list(slices)]
-    for tag in range(len(slices[0].phase)):
-        parts: dict[str, list[Slice]] = {}
-        for one in slices:
-            parts.setdefault(one.phase[tag], []).append(one)
-        is_volume_each = len(parts) > 1 and min(map(len, parts.values())) >= MIN_SLICES
-        if is_volume_each and not any(_shares_positions(part) for part in parts.values()):
-            return [parts[key] for key in sorted(parts)]
-    return [list(slices)]
-
-
 def sorted_along_normal(slices: Iterable[Slice]) -> list[Slice]:
     """Slices by position along their normal, whatever their files are called or numbered."""
     listed = list(slices)
@@ -132,17 +104,17 @@ def sorted_along_normal(slices: Iterable[Slice]) -> list[Slice]:
     return sorted(listed, key=lambda one: (float(normal @ one.position_mm), one.uid, str(one.path), one.frame))
 
 
-def repeated(slices: Sequence[Slice]) -> list[tuple[Slice, Slice]]:
-    """Pairs of neighbours, in sorted slices, that lie at one position."""
-    positions = _positions(slices)
-    return [
-        (slices[index], slices[index + 1]) for index in np.flatnonzero(np.diff(positions) < _SAME_POSITION_MM).tolist()
-    ]
-
-
-def assemble(identity: SeriesIdentity, slices: Sequence[Slice], *, num_duplicates: int = 0) -> Series:
+def assemble(
+    identity: SeriesIdentity, slices: Sequence[Slice], *, num_duplicates: int = 0, notes: tuple[str, ...] = ()
+) -> Series:
     """Make a volume of sorted slices; raises `DatasetError` naming the series and the files around a gap."""
-    positions = _positions(slices)
+    lacking = [one.path for one in slices if not one.is_rescaled]
+    if 0 < len(lacking) < len(slices):
+        raise DatasetError(
+            f"{describe(identity, slices)}: expected slope and intercept in every slice, as "
+            f"{len(slices) - len(lacking)} have them, found none in {lacking[0]}{', …' if len(lacking) > 1 else ''}"
+        )
+    positions = positions_along_normal(slices)
     spacing = float(positions[-1] - positions[0]) / (len(slices) - 1)
     even = positions[0] + spacing * np.arange(len(slices))
     if np.abs(positions - even).max() > min(max(_REGULAR * spacing, _ROUNDING_MM), _GAP * spacing):
@@ -165,25 +137,15 @@ def assemble(identity: SeriesIdentity, slices: Sequence[Slice], *, num_duplicate
         slice_spacing_mm=spacing,
         shifts=tuple((float(along), float(down)) for along, down in shifts),
         num_duplicates=num_duplicates,
+        notes=notes,
     )
 
 
-def _positions(slices: Sequence[Slice]) -> Float64[np.ndarray, " slice"]:
+def positions_along_normal(slices: Sequence[Slice]) -> Float64[np.ndarray, " slice"]:
+    """Where slices lie along the normal of the first, in millimetres."""
     _, _, normal = axes(slices[0])
     positions: np.ndarray = np.array([one.position_mm for one in slices]) @ normal
     return positions
-
-
-def _shares_positions(slices: Sequence[Slice]) -> bool:
-    return bool((np.diff(np.sort(_positions(slices))) < _SAME_POSITION_MM).any())
-
-
-def _has_grid_of(one: Slice, other: Slice) -> bool:
-    return (
-        (one.num_rows, one.num_columns) == (other.num_rows, other.num_columns)
-        and np.allclose(one.spacing_mm, other.spacing_mm, rtol=1e-4, atol=0)
-        and np.allclose(one.directions, other.directions, rtol=0, atol=_SAME_DIRECTION)
-    )
 
 
 def _gaps(slices: Sequence[Slice], positions: Float64[np.ndarray, " slice"]) -> str:

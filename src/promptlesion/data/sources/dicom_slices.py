@@ -1,7 +1,9 @@
-"""DICOM files as slices: which files show CT, and where each slice lies. Only headers are read here."""
+"""DICOM slices: where each lies and whose it is. Files are opened here, and what breaks the rules is taken as it is."""
 
 import logging
+import struct
 import warnings
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,55 +13,19 @@ from typing import Any
 import numpy as np
 import pydicom
 from pydicom.config import disable_value_validation
+from pydicom.errors import BytesLengthException, InvalidDicomError
+from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
-from promptlesion.data.sources.extra import DICOM_ERRORS, looks_like_dicom
+from promptlesion.data.sources.extra import looks_like_dicom
+from promptlesion.data.spec import DatasetError
 
-_CT_CLASSES = {
-    "1.2.840.10008.5.1.4.1.1.2",  # CT
-    "1.2.840.10008.5.1.4.1.1.2.1",  # enhanced CT
-    "1.2.840.10008.5.1.4.1.1.2.2",  # legacy converted enhanced CT
-}
-_LABEL_CLASSES = {
-    "1.2.840.10008.5.1.4.1.1.66.4": "segmentation",
-    "1.2.840.10008.5.1.4.1.1.66.7": "segmentation",  # as a label map
-    "1.2.840.10008.5.1.4.1.1.481.3": "structure set",
-}
-_LABEL_MODALITIES = {"SEG": "segmentation", "RTSTRUCT": "structure set"}
-_DIRECTORY_CLASS = "1.2.840.10008.1.3.10"
-_HEADER_TAGS = [
-    *("SOPClassUID", "SOPInstanceUID", "Modality", "ImageType", "PatientID", "StudyInstanceUID", "SeriesInstanceUID"),
-    *("FrameOfReferenceUID", "StudyDate", "SeriesTime", "SeriesNumber", "SeriesDescription", "AcquisitionNumber"),
-    *("TemporalPositionIdentifier", "TemporalPositionIndex", "TriggerTime", "NominalPercentageOfCardiacPhase"),
-    *("ConvolutionKernel", "KVP", "ContentTime", "AcquisitionTime", "NumberOfFrames", "SamplesPerPixel"),
-    *("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "Rows", "Columns"),
-    *("RescaleSlope", "RescaleIntercept", "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"),
-]
-_PHASE_TAGS = (
-    *("AcquisitionNumber", "TemporalPositionIdentifier", "TemporalPositionIndex", "NominalPercentageOfCardiacPhase"),
-    *("TriggerTime", "ConvolutionKernel", "KVP", "ImageType", "AcquisitionTime", "ContentTime"),
+DICOM_ERRORS = (
+    *(ArithmeticError, AssertionError, AttributeError, EOFError, LookupError, OSError, RuntimeError, TypeError),
+    *(ValueError, struct.error, zlib.error, BytesLengthException, InvalidDicomError),
 )
+"""What pydicom raises for a file that is damaged or breaks the standard's rules."""
+
 _DIRECTION_TOLERANCE = 1e-2
-
-
-@dataclass(frozen=True)
-class Slice:
-    """One CT slice: where its pixels are, where it lies (DICOM's LPS millimetres), and what its values mean.
-
-    `directions` are those of a row and of a column, so column indices run along the first. `phase` holds what
-    may tell two slices at one position apart.
-    """
-
-    path: Path
-    frame: int
-    uid: str
-    position_mm: tuple[float, ...]
-    directions: tuple[float, ...]
-    spacing_mm: tuple[float, float]
-    num_rows: int
-    num_columns: int
-    slope: float
-    intercept: float
-    phase: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -77,12 +43,36 @@ class SeriesIdentity:
 
 
 @dataclass(frozen=True)
-class DicomFile:
-    """What a file turned out to be: "slices", "segmentation", "structure set", or what else it is, in words."""
+class Slice:
+    """One CT slice: where its pixels are, where it lies (DICOM's LPS millimetres), and what its values mean.
 
-    kind: str
-    identity: SeriesIdentity | None = None
-    slices: tuple[Slice, ...] = ()
+    `directions` are those of a row and of a column, so column indices run along the first. `phase` holds, by name,
+    what may tell two slices at one position apart. `is_rescaled` says whether slope and intercept were in the file.
+    """
+
+    path: Path
+    frame: int
+    uid: str
+    position_mm: tuple[float, ...]
+    directions: tuple[float, ...]
+    spacing_mm: tuple[float, float]
+    num_rows: int
+    num_columns: int
+    slope: float
+    intercept: float
+    phase: tuple[tuple[str, str], ...]
+    identity: SeriesIdentity
+    is_rescaled: bool = True
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns."""
+        return (self.num_rows, self.num_columns)
+
+    @property
+    def place(self) -> str:
+        """Its file, and which frame of a file that holds several."""
+        return f"{self.path} (frame {self.frame + 1})" if self.frame else str(self.path)
 
 
 @contextmanager
@@ -95,7 +85,7 @@ def leniently() -> Iterator[None]:
     level = logger.level
     with warnings.catch_warnings(record=True), disable_value_validation():
         warnings.simplefilter("always")
-        logger.setLevel(logging.CRITICAL)  # what it logs as an error it raises too
+        logger.setLevel(logging.CRITICAL + 1)
         try:
             yield
         finally:
@@ -103,9 +93,20 @@ def leniently() -> Iterator[None]:
 
 
 def read_dicom(path: Path) -> Any:
-    """Read a DICOM file with its pixels."""
+    """Read a DICOM file with its pixels; one that names no transfer syntax has the one it was found to be written in.
+
+    Raises `DatasetError` naming the file where it cannot be read.
+    """
     with leniently():
-        return pydicom.dcmread(path, force=True)
+        try:
+            dataset = pydicom.dcmread(path, force=True)
+            if not dataset.file_meta.get("TransferSyntaxUID"):
+                is_implicit, is_little = dataset.original_encoding
+                explicit = ExplicitVRLittleEndian if is_little else ExplicitVRBigEndian
+                dataset.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian if is_implicit else explicit
+        except DICOM_ERRORS as error:
+            raise DatasetError(f"{path}: expected a whole DICOM file, found a damaged one ({error})") from error
+    return dataset
 
 
 def read_header(path: Path, tags: list[str] | None = None) -> Any:
@@ -117,18 +118,6 @@ def read_header(path: Path, tags: list[str] | None = None) -> Any:
             return pydicom.dcmread(path, stop_before_pixels=True, specific_tags=tags, force=True)
         except DICOM_ERRORS:
             return None
-
-
-def read_dicom_file(path: Path) -> DicomFile:
-    """Say what a file is, and for CT where its slices lie."""
-    header = read_header(path, [*_HEADER_TAGS])
-    if header is None:
-        return DicomFile("not DICOM")
-    with leniently():
-        try:
-            return _classified(path, header)
-        except DICOM_ERRORS:
-            return DicomFile("DICOM with an unreadable header")
 
 
 def functional_group(header: Any, frame: int, name: str) -> Any:
@@ -148,76 +137,5 @@ def checked_directions(values: Any) -> tuple[float, ...] | None:
     if len(numbers) != 6:
         return None
     row, column = np.array(numbers[:3]), np.array(numbers[3:])
-    errors = (abs(np.linalg.norm(row) - 1), abs(np.linalg.norm(column) - 1), abs(row @ column))
-    return numbers if max(errors) < _DIRECTION_TOLERANCE else None
-
-
-def _classified(path: Path, header: Any) -> DicomFile:
-    modality, kind = str(header.get("Modality") or ""), _either(header, "SOPClassUID", "MediaStorageSOPClassUID")
-    if kind == _DIRECTORY_CLASS:
-        return DicomFile("DICOMDIR")
-    label_kind = _LABEL_MODALITIES.get(modality) or _LABEL_CLASSES.get(kind)
-    if label_kind:
-        return DicomFile(label_kind, _identity(header))
-    if modality != "CT" and kind not in _CT_CLASSES:
-        return DicomFile(f"modality {modality or 'unknown'}")
-    if "LOCALIZER" in str(header.get("ImageType") or "").upper():
-        return DicomFile("CT localizer")
-    if int(header.get("SamplesPerPixel") or 1) != 1:
-        return DicomFile("CT in colour")
-    slices = tuple(_slices(path, header))
-    if not slices:
-        return DicomFile("CT without position, orientation or pixel spacing")
-    return DicomFile("slices", _identity(header), slices)
-
-
-def _either(header: Any, tag: str, meta_tag: str) -> str:
-    """An identifier, from the file's meta information where anonymising emptied it in the header."""
-    return str(header.get(tag) or header.file_meta.get(meta_tag) or "")
-
-
-def _identity(header: Any) -> SeriesIdentity:
-    number = str(header.get("SeriesNumber") or "").strip()
-    has_uid = bool(header.get("SeriesInstanceUID"))
-    return SeriesIdentity(
-        patient_id=str(header.get("PatientID") or "").strip(),
-        study_date=str(header.get("StudyDate") or ""),
-        study_uid=str(header.get("StudyInstanceUID") or ""),
-        frame_of_reference_uid=str(header.get("FrameOfReferenceUID") or ""),
-        number=int(number) if number.lstrip("-").isdigit() else 0,
-        series_uid=str(header.get("SeriesInstanceUID") or ""),
-        description=str(header.get("SeriesDescription") or "").strip(),
-        # without its UID, a series is what shares everything else
-        distinction="" if has_uid else f"{header.get('SeriesTime') or ''} {header.get('ConvolutionKernel') or ''}",
-    )
-
-
-def _slices(path: Path, header: Any) -> Iterator[Slice]:
-    is_multi_frame = bool(header.get("PerFrameFunctionalGroupsSequence"))
-    for frame in range(int(header.get("NumberOfFrames") or 1) if is_multi_frame else 1):
-
-        def value(group: str, name: str, frame: int = frame) -> Any:
-            holder = functional_group(header, frame, group) if is_multi_frame else header
-            return None if holder is None else holder.get(name)
-
-        position = tuple(float(number) for number in value("PlanePositionSequence", "ImagePositionPatient") or ())
-        directions = checked_directions(value("PlaneOrientationSequence", "ImageOrientationPatient"))
-        spacing = tuple(float(number) for number in value("PixelMeasuresSequence", "PixelSpacing") or ())
-        numbers = np.array([*position, *spacing])
-        if directions is None or len(numbers) != 5 or not np.isfinite(numbers).all() or min(spacing) <= 0:
-            return
-        slope = value("PixelValueTransformationSequence", "RescaleSlope")
-        content = functional_group(header, frame, "FrameContentSequence") if is_multi_frame else None
-        yield Slice(
-            path=path,
-            frame=frame,
-            uid=_either(header, "SOPInstanceUID", "MediaStorageSOPInstanceUID"),
-            position_mm=position,
-            directions=directions,
-            spacing_mm=(spacing[0], spacing[1]),
-            num_rows=int(header.Rows),
-            num_columns=int(header.Columns),
-            slope=float(1.0 if slope in (None, "") else slope),
-            intercept=float(value("PixelValueTransformationSequence", "RescaleIntercept") or 0.0),
-            phase=tuple(str((content or header).get(tag) or "") for tag in _PHASE_TAGS),
-        )
+    errors = np.abs([np.linalg.norm(row) - 1, np.linalg.norm(column) - 1, row @ column])
+    return numbers if (errors < _DIRECTION_TOLERANCE).all() else None

@@ -1,15 +1,10 @@
 """What needs the packages of the extra `dicom`: DICOM, NRRD and MetaImage files, known before they are read."""
 
-import struct
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 
-DICOM_ERRORS = (
-    *(AttributeError, EOFError, IndexError, KeyError, NotImplementedError, OSError, RuntimeError, TypeError),
-    *(ValueError, struct.error),
-)
-"""What pydicom raises for a file that is damaged or breaks the standard's rules."""
+_FIRST_GROUPS = (b"\x08\x00", b"\x02\x00", b"\x00\x08")  # of a file without preamble; the last is big endian
 
 
 def looks_like_dicom(path: Path) -> bool:
@@ -18,7 +13,22 @@ def looks_like_dicom(path: Path) -> bool:
         return False
     with path.open("rb") as file:
         start = file.read(132)
-    return start[128:] == b"DICM" or (len(start) == 132 and start[:2] in (b"\x08\x00", b"\x02\x00"))
+    return start[128:] == b"DICM" or (len(start) == 132 and start[:2] in _FIRST_GROUPS)
+
+
+def has_preamble(path: Path) -> bool:
+    """Whether a file says that it is DICOM."""
+    with path.open("rb") as file:
+        return file.read(132)[128:] == b"DICM"
+
+
+def is_blank_file(path: Path) -> bool:
+    """Whether a file is all but empty, or zeros where a format would show, as a broken transfer leaves it."""
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        start = file.read(132)
+    return len(start) < 132 or not start.strip(b"\0")
 
 
 def imported(package: str, *, needed_for: object) -> ModuleType:

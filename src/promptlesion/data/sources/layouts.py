@@ -18,6 +18,8 @@ from promptlesion.data.sources.nnunet import open_nnunet
 from promptlesion.data.sources.source import Source
 from promptlesion.data.spec import DatasetError
 
+_ARCHIVES = (".zip", ".7z", ".rar", ".tar", ".tgz")
+
 
 class Layout(StrEnum):
     """Layouts that `prepare` reads."""
@@ -79,6 +81,8 @@ def detect_layout(folder: Path, label_folder: Path | None = None) -> Layout:
         return Layout.DICOM
     below = [path for path in sorted(folder.iterdir()) if path.is_dir() and _layouts_of(path)]
     hint = f"; {below[0]} is one" if below else "; a folder of CTs takes --labels DIR"
+    packed = [path for path in files if path.suffix.lower() in _ARCHIVES]
+    hint = f"; unpack {packed[0]} first" if packed else hint
     raise DatasetError(
         f"{folder}: expected DICOM files, a dataset.json (Decathlon, nnU-Net), CASE/imaging.nii.gz (KiTS), "
         "CASE/ct.nii.gz with CASE/segmentations (AbdomenAtlas), or folders `images` and `labels`, found "

@@ -28,7 +28,7 @@ class SourceCase:
     """A scan of the source. `read` can be pickled, so that other processes may call it.
 
     `origin` says whose scan it is and goes into the key file alone, never into the dataset folder. `refusal` is
-    why the case cannot be converted, where that shows before its voxels are read.
+    why the case cannot be converted, where that shows before its voxels are read. `place` is what messages call it.
     """
 
     name: str
@@ -36,6 +36,7 @@ class SourceCase:
     read: Callable[[], Scan]
     origin: Mapping[str, str]
     refusal: str | None = None
+    place: str | None = None
 
 
 @dataclass(frozen=True)

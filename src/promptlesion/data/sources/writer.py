@@ -135,7 +135,7 @@ def _remove(out: Path, name: str) -> None:
 
 
 def _place(case: SourceCase) -> str:
-    return case.origin.get("file") or case.origin.get("folder") or case.name
+    return case.place or case.origin.get("file") or case.origin.get("folder") or case.name
 
 
 def _as_hounsfield(place: str, image: Volume) -> Volume:
