@@ -6,7 +6,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from promptlesion.data.case_check import check_hounsfield, check_same_grid, checked_labels
+from promptlesion.data.case_check import (
+    check_hounsfield,
+    check_same_grid,
+    check_spacing,
+    checked_labels,
+    on_the_grid_of,
+)
 from promptlesion.data.dataset_json import FILE_ENDING, read_labels, read_subject_pattern, write_dataset_json
 from promptlesion.data.intensity import HUWindow
 from promptlesion.data.provenance import read_provenance
@@ -122,7 +128,8 @@ def read_case(dataset: Dataset, case: Case) -> tuple[Volume, Volume]:
         image, labels = read_volume(case.image_path), read_volume(case.label_path)
     except VolumeError as error:
         raise DatasetError(f"{case.name}: {error}") from error
-    check_same_grid(case.name, image, labels)
+    labels = on_the_grid_of(case.name, image, labels)
+    check_spacing(case.name, image)
     check_hounsfield(case.name, image.array)
     return image, labels.with_array(checked_labels(case.name, labels.array, dataset.labels.values()))
 

@@ -15,7 +15,7 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Bool, Float64, UInt8
 
-from promptlesion.data.case_check import checked_labels
+from promptlesion.data.case_check import checked_labels, on_the_grid_of
 from promptlesion.data.dataset import Dataset, LesionType
 from promptlesion.data.volume import read_volume
 from promptlesion.evaluation.bootstrap import bootstrap_interval, paired_bootstrap
@@ -106,9 +106,7 @@ def evaluate_folder(dataset: Dataset, predictions: Path, *, tolerance_mm: float)
     for case in dataset.cases:
         truth = read_volume(case.label_path)
         path = predictions / f"{case.name}.nii.gz"
-        prediction = read_volume(path)
-        if prediction.shape != truth.shape or not np.allclose(prediction.affine, truth.affine, rtol=0, atol=1e-3):
-            raise ValueError(f"{path}: expected the grid of {case.label_path}, {truth.shape}; found {prediction.shape}")
+        prediction = on_the_grid_of(str(path), truth, read_volume(path), of=str(case.label_path))
         scores += evaluate_case(
             checked_labels(str(path), prediction.array, dataset.labels.values()),
             checked_labels(case.name, truth.array, dataset.labels.values()),

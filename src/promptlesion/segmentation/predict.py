@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from promptlesion.data.case_check import check_hounsfield
+from promptlesion.data.case_check import check_hounsfield, check_spacing
 from promptlesion.data.dataset import Case, Dataset
 from promptlesion.data.spec import DatasetSpec
 from promptlesion.data.volume import Volume, read_volume, write_volume
@@ -83,6 +83,7 @@ def segment_dataset(
             path, scan = prediction_path(out_folder, case.name), _fingerprint(case.image_path)
             if scans.get(case.name) != scan or not path.is_file():
                 image = read_volume(case.image_path)
+                check_spacing(case.name, image)
                 check_hounsfield(case.name, image.array)
                 write_volume(predict(case.image_path, image), path)
                 scans[case.name] = scan

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Int64
 
-from promptlesion.data.case_check import on_the_grid_of
+from promptlesion.data.case_check import on_the_grid_of, whole_labels
 from promptlesion.data.sources.image_files import image_stem, list_images, read_image
-from promptlesion.data.sources.label_map import label_name, numbered_labels, paint_structures, whole_labels
+from promptlesion.data.sources.label_map import label_name, numbered_labels, paint_structures
 from promptlesion.data.sources.source import Scan, Source, SourceCase
 from promptlesion.data.spec import DatasetError
 

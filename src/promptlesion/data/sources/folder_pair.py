@@ -6,9 +6,8 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
-from promptlesion.data.case_check import label_values
+from promptlesion.data.case_check import label_values, whole_labels
 from promptlesion.data.sources.image_files import image_stem, list_images, pair_case, read_image
-from promptlesion.data.sources.label_map import whole_labels
 from promptlesion.data.sources.source import NUMBERED_SUBJECTS, Source, SourceCase, numbered_name
 from promptlesion.data.spec import DatasetError
 

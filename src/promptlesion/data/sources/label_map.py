@@ -5,31 +5,13 @@ import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
-from jaxtyping import Int64, Shaped, UInt8
+from jaxtyping import Int64, UInt8
 
 from promptlesion.data.spec import DatasetError
 
-_LABEL_TOLERANCE = 1e-3  # a header that rescales to whole numbers rounds them
 _LESION = re.compile(
     r"lesion|tumou?r|cancer|carcinoma|sarcoma|metasta|cyst|nodule|plaque|calcification|mass(?![a-z])|[gc]tv", re.I
 )
-
-
-def whole_labels(name: str, labels: Shaped[np.ndarray, "x y z"]) -> UInt8[np.ndarray, "x y z"]:
-    """The label map as uint8, however it was stored; raises `DatasetError` for values that are no labels."""
-    if labels.dtype == np.uint8:
-        return labels
-    whole = np.empty(labels.shape, dtype=np.uint8)
-    wrong = []
-    for plane, as_bytes in zip(labels, whole, strict=True):
-        with np.errstate(invalid="ignore"):
-            as_bytes[...] = np.rint(plane)
-        wrong.append(plane[~(np.abs(plane.astype(np.float64) - as_bytes) <= _LABEL_TOLERANCE)])
-    found = np.concatenate(wrong)
-    if found.size:
-        listed = ", ".join(f"{value:g}" for value in np.unique(found)[:5].tolist())
-        raise DatasetError(f"{name}: expected whole label values from 0 to 255, found {listed} in {found.size} voxels")
-    return whole
 
 
 def label_name(text: str) -> str:

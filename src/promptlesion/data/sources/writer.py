@@ -14,19 +14,17 @@ from typing import Any
 import numpy as np
 from jaxtyping import Shaped, UInt8
 
-from promptlesion.data.case_check import check_hounsfield, label_values, on_the_grid_of
+from promptlesion.data.case_check import check_hounsfield, check_spacing, label_values, on_the_grid_of, whole_labels
 from promptlesion.data.dataset import IMAGE_ENDING, image_path, label_path, write_case, write_dataset_json
 from promptlesion.data.processes import run_in_processes
-from promptlesion.data.sources.label_map import whole_labels
 from promptlesion.data.sources.source import Source, SourceCase
 from promptlesion.data.spec import DatasetError
-from promptlesion.data.volume import Volume
+from promptlesion.data.volume import SHEAR_TOLERANCE, Volume
 from promptlesion.training.atomic import read_json, write_json, write_text, written_whole
 
 ACQUISITION_FILE = "acquisition.json"
 _CARDS = "prepared"
 _VERSION = 1
-_SHEAR_TOLERANCE = 1e-3
 _SHOWN_REFUSALS = 10
 
 
@@ -140,11 +138,12 @@ def _place(case: SourceCase) -> str:
 
 def _as_hounsfield(place: str, image: Volume) -> Volume:
     """The CT as int16 where its values are whole, else as float32; refuses what is no CT or lies on a sheared grid."""
+    check_spacing(place, image)
     check_hounsfield(place, image.array)
-    if image.shear > _SHEAR_TOLERANCE:
+    if image.shear > SHEAR_TOLERANCE:
         raise DatasetError(
             f"{place}: expected axes at right angles, which nnU-Net and ITK insist on, found a sheared affine "
-            f"(cosine {image.shear:.3f} between two axes); resample the scan"
+            f"(cosine {image.shear:.3g} between two axes); resample the scan"
         )
     array: Shaped[np.ndarray, "x y z"] = image.array
     if array.dtype.kind == "f" and not np.array_equal(array, np.rint(array)):
