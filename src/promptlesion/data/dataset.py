@@ -4,7 +4,6 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from promptlesion.data.case_check import (
     check_hounsfield,
@@ -13,7 +12,13 @@ from promptlesion.data.case_check import (
     checked_labels,
     on_the_grid_of,
 )
-from promptlesion.data.dataset_json import FILE_ENDING, read_labels, read_subject_pattern, write_dataset_json
+from promptlesion.data.dataset_json import (
+    FILE_ENDING,
+    read_labels,
+    read_subject_pattern,
+    read_subjects,
+    write_dataset_json,
+)
 from promptlesion.data.intensity import HUWindow
 from promptlesion.data.provenance import read_provenance
 from promptlesion.data.spec import DatasetError, DatasetSpec, LesionType, read_spec, write_spec
@@ -110,12 +115,13 @@ def open_dataset(root: Path, lesions: Path | None = None) -> Dataset:
     own_labels = read_labels(root / "dataset.json")
     spec_path = root / "lesions.toml" if lesions is None else lesions
     spec = read_spec(spec_path)
+    subjects = read_subjects(root / "dataset.json") if spec.subject_pattern is None else {}
     if spec.subject_pattern is None:
         spec = spec.model_copy(update={"subject_pattern": read_subject_pattern(root / "dataset.json")})
     labels = _with_new_lesions(own_labels, spec, spec_path)
     for lesion in spec.lesions:
         _check_lesion(lesion, labels, spec_path)
-    return Dataset(root=root, spec=spec, labels=labels, cases=_list_cases(root, spec))
+    return Dataset(root=root, spec=spec, labels=labels, cases=_list_cases(root, spec, subjects))
 
 
 def read_case(dataset: Dataset, case: Case) -> tuple[Volume, Volume]:
@@ -175,7 +181,7 @@ def _check_lesion(lesion: LesionType, labels: dict[str, int], path: Path) -> Non
                 )
 
 
-def _list_cases(root: Path, spec: DatasetSpec) -> tuple[Case, ...]:
+def _list_cases(root: Path, spec: DatasetSpec, subjects: Mapping[str, str]) -> tuple[Case, ...]:
     folder = root / "imagesTr"
     paths = sorted(path for path in folder.glob(f"*{FILE_ENDING}") if not path.name.startswith("."))
     if not paths:
@@ -191,15 +197,17 @@ def _list_cases(root: Path, spec: DatasetSpec) -> tuple[Case, ...]:
     if missing:
         raise DatasetError(f"{missing[0]}: expected the label map {label_path(root, missing[0])}, found none")
     provenance = read_provenance(root)
+    of_source = {name: str(line["subject"]) for name, line in provenance.items()}
     return tuple(
-        Case(name, _subject(name, spec, provenance), image_path(root, name), label_path(root, name)) for name in names
+        Case(name, _subject(name, spec, {**subjects, **of_source}), image_path(root, name), label_path(root, name))
+        for name in names
     )
 
 
-def _subject(name: str, spec: DatasetSpec, provenance: Mapping[str, Mapping[str, Any]]) -> str:
-    """Whose scan it is; a synthetic case is its source subject's."""
-    if name in provenance:
-        return str(provenance[name]["subject"])
+def _subject(name: str, spec: DatasetSpec, known: Mapping[str, str]) -> str:
+    """Whose scan it is: as it is known (a synthetic case is its source subject's), or as its name shows."""
+    if name in known:
+        return known[name]
     if spec.subject_pattern is None:
         return name
     match = re.search(spec.subject_pattern, name)

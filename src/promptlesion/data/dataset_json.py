@@ -81,6 +81,14 @@ def read_subject_pattern(path: Path) -> str | None:
     return str(pattern)
 
 
+def read_subjects(path: Path) -> dict[str, str]:
+    """The subjects by case that `prepare` noted in a `dataset.json`, where names do not show them."""
+    subjects = read_dataset_json(path).get("subjects", {})
+    if not isinstance(subjects, dict) or not all(isinstance(subject, str) for subject in subjects.values()):
+        raise DatasetError(f"{path}: expected `subjects`, subjects by case, found {str(subjects)[:80]}")
+    return subjects
+
+
 def _label_value(name: str, value: object, path: Path) -> int:
     if isinstance(value, list):
         raise DatasetError(

@@ -10,7 +10,7 @@ import numpy as np
 
 from promptlesion.data.dataset import Case, Dataset
 from promptlesion.data.spec import DatasetError
-from promptlesion.training.atomic import write_text
+from promptlesion.training.atomic import read_text, write_text
 
 SPLITS_FILE = "splits_final.json"
 
@@ -91,7 +91,7 @@ def _names(cases: Iterable[Case]) -> tuple[str, ...]:
 
 def _read_first_fold(path: Path) -> dict[str, list[str]]:
     try:
-        content: Any = json.loads(path.read_text(encoding="utf-8"))
+        content: Any = json.loads(read_text(path))
     except ValueError as error:
         raise DatasetError(f"{path}: expected a JSON file, found an error: {error}") from error
     fold = content[0] if isinstance(content, list) and content else None

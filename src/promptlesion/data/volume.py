@@ -31,8 +31,8 @@ from promptlesion.data.nifti_geometry import (
 from promptlesion.training.atomic import written_whole
 
 __all__ = [
-    "SHEAR_TOLERANCE",
     "LPS_TO_RAS",
+    "SHEAR_TOLERANCE",
     "Volume",
     "VolumeError",
     "checked_affine",
@@ -161,8 +161,8 @@ def write_volume(volume: Volume, path: Path, *, description: str = "") -> None:
     """Write a `.nii.gz` or `.nii` file in the orientation the volume came in, whole or not at all.
 
     The array's type is kept and stored without rescaling; the affine and the form codes are bit for bit those
-    of the file the volume was read from, unless `notes` say that its geometry was read otherwise. `description`, ASCII of at most 79 bytes, goes to the header's
-    `descrip`. Equal volumes give equal bytes.
+    of the file the volume was read from, unless `notes` say that its geometry was read otherwise. `description`,
+    ASCII of at most 79 bytes, goes to the header's `descrip`. Equal volumes give equal bytes.
     """
     if not path.name.endswith((".nii.gz", ".nii")):
         raise VolumeError(f"{path}: expected a name ending in .nii.gz or .nii")

@@ -20,8 +20,7 @@ from promptlesion.synthesis.placement import PlacedLesion, PlacementError, place
 from promptlesion.synthesis.plan import PlannedCase
 from promptlesion.synthesis.quality import QualityLimits, limits_of
 from promptlesion.synthesis.synthesizer import Synthesizer
-from promptlesion.training.atomic import read_json, write_json
-from promptlesion.training.checkpoint import file_hash
+from promptlesion.training.atomic import file_hash, read_json, write_json
 from promptlesion.training.run import RunError
 from promptlesion.training.seeding import derive_seed, numpy_generator
 

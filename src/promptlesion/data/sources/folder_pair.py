@@ -8,8 +8,9 @@ from pathlib import Path
 
 from promptlesion.data.case_check import label_values, whole_labels
 from promptlesion.data.sources.image_files import image_stem, list_images, pair_case, read_image
-from promptlesion.data.sources.source import NUMBERED_SUBJECTS, Source, SourceCase, numbered_name
+from promptlesion.data.sources.source import NUMBERED_SUBJECTS, Source, SourceCase, numbered_cases
 from promptlesion.data.spec import DatasetError
+from promptlesion.data.subjects import SubjectsOf, likely_subjects, said_subjects
 
 IMAGE_FOLDERS = ("images", "imagesTr", "image", "ct", "volumes", "scans")
 LABEL_FOLDERS = ("labels", "labelsTr", "label", "masks", "segmentations")
@@ -24,28 +25,43 @@ def open_folder_pair(
     labels: Path,
     *,
     names: Mapping[str, int],
+    subjects_of: SubjectsOf | None = None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> Source:
     """Match CTs and label maps whose names agree but for words such as `image`, `ct`, `seg` or `label`.
 
     Cases are numbered, since file names may tell whose scan it is. `names` are the labels with their
-    values; without any, the label maps are looked through, and their values called `label_N`.
+    values; without any, the label maps are looked through, and their values called `label_N`. `subjects_of` says whose
+    scan a file is by its name; without it names that have a likely subject in common are one subject's.
     """
     image_files, label_files = (_by_key(folder) for folder in (images, labels))
     if not image_files:
         raise DatasetError(f"{images}: expected CTs (.nii.gz, .nii, .nrrd, .nhdr, .mha, .mhd), found none")
     unused = len(set(label_files) - set(image_files))
+    subjects = _subjects(image_files, subjects_of)
+    order = sorted(image_files, key=lambda key: (subjects[key], key))
     used = [label_files[key] for key in sorted(image_files) if key in label_files]
     return Source(
         layout="folders",
         labels={"background": 0, **names} if names else _found_labels(used, on_progress),
         cases=tuple(
-            _case(numbered_name(number, 1), image_files[key], label_files.get(key), labels)
-            for number, key in enumerate(sorted(image_files), start=1)
+            _case(name, image_files[key], label_files.get(key), labels)
+            for key, name in zip(order, numbered_cases([subjects[key] for key in order]), strict=True)
         ),
-        notes=(f"{unused} label map(s) in {labels} without a CT left out",) if unused else (),
+        notes=(
+            *([f"{unused} label map(s) in {labels} without a CT left out"] if unused else ()),
+            *([said_subjects({image_files[key].name: subjects[key] for key in order})] if subjects_of is None else ()),
+        ),
         subject_pattern=NUMBERED_SUBJECTS,
     )
+
+
+def _subjects(files: Mapping[str, Path], subjects_of: SubjectsOf | None) -> dict[str, str]:
+    """Whose scan is behind every key."""
+    if subjects_of is None:
+        return likely_subjects(sorted(files))
+    by_name = subjects_of([image_stem(path) for path in files.values()])
+    return {key: by_name[image_stem(path)] for key, path in files.items()}
 
 
 def _case(name: str, image: Path, label_map: Path | None, folder: Path) -> SourceCase:

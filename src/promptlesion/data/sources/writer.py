@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import Shaped, UInt8
 
 from promptlesion.data.case_check import check_hounsfield, check_spacing, label_values, on_the_grid_of, whole_labels
+from promptlesion.data.content import content_of
 from promptlesion.data.dataset import IMAGE_ENDING, image_path, label_path, write_case, write_dataset_json
 from promptlesion.data.processes import run_in_processes
 from promptlesion.data.sources.source import Source, SourceCase
@@ -24,7 +25,7 @@ from promptlesion.training.atomic import read_json, write_json, write_text, writ
 
 ACQUISITION_FILE = "acquisition.json"
 _CARDS = "prepared"
-_VERSION = 1
+_VERSION = 2
 _SHOWN_REFUSALS = 10
 
 
@@ -65,7 +66,7 @@ def write_source(
     stale = [case for case in source.cases if case.refusal is not None and image_path(out, case.name).is_file()]
     if on_progress:
         on_progress(num_kept, len(cases))
-    if missing or stale:
+    if missing or stale or _written_subjects(out) != source.subjects:
         (out / "dataset.json").unlink(missing_ok=True)
     for case in stale:
         _remove(out, case.name)
@@ -107,6 +108,7 @@ def _write_key(source: Source, path: Path) -> None:
 
 def _write_one(source: Source, out: Path, skips_refused: bool, case: SourceCase) -> str | None:
     """Convert a case; returns why it was left out, if it was."""
+    content = content_of(case.files, _read_card(out, case.name))
     _remove(out, case.name)
     try:
         scan = case.read()
@@ -119,11 +121,16 @@ def _write_one(source: Source, out: Path, skips_refused: bool, case: SourceCase)
         raise
     except MemoryError as error:
         raise MemoryError(f"{_place(case)}: {error}") from error
-    made_from = {"files": _files_key(case), "settings": _settings_key(source)}
+    made_from = {**content, "settings": _settings_key(source)}
     card = {**made_from, "acquisition": dict(scan.acquisition), "notes": list(scan.notes)}
     write_json(_card_path(out, case.name), card)
     write_case(out, case.name, image, labels)
     return None
+
+
+def _written_subjects(out: Path) -> object:
+    path = out / "dataset.json"
+    return read_json(path).get("subjects", {}) if path.is_file() else {}
 
 
 def _remove(out: Path, name: str) -> None:
@@ -170,7 +177,7 @@ def _check_folder(source: Source, out: Path) -> None:
         raise DatasetError(f"expected a name of its own for every case, found {twice[0]} more than once")
     images = [path.name for path in (out / "imagesTr").glob("*") if not path.name.startswith(".")]
     present = {name.removesuffix(IMAGE_ENDING) for name in images}
-    is_ours = any(_read_card(out, case.name).get("files") == _files_key(case) for case in source.cases)
+    is_ours = any(_is_made_from(_read_card(out, case.name), case) for case in source.cases)
     if not is_ours and (present or (out / "dataset.json").exists()):
         found = f"{len(present)} other case(s)" if present else "the dataset.json of another dataset"
         raise DatasetError(
@@ -187,7 +194,7 @@ def _check_folder(source: Source, out: Path) -> None:
 
 def _is_written(source: Source, case: SourceCase, out: Path) -> bool:
     card = _read_card(out, case.name)
-    is_current = (card.get("files"), card.get("settings")) == (_files_key(case), _settings_key(source))
+    is_current = card.get("settings") == _settings_key(source) and _is_made_from(card, case)
     return is_current and all(path.is_file() for path in (image_path(out, case.name), label_path(out, case.name)))
 
 
@@ -201,18 +208,13 @@ def _read_card(out: Path, name: str) -> dict[str, Any]:
     return read_json(path) if path.is_file() else {}
 
 
-def _files_key(case: SourceCase) -> str:
-    """Identifies the files a case is made from; of their sizes and times, not of their names."""
-    states = [path.stat() for path in case.files]
-    return _hash([(state.st_size, state.st_mtime_ns) for state in states])
+def _is_made_from(card: dict[str, Any], case: SourceCase) -> bool:
+    """Whether a card is of these files, by what they hold; their names do not count."""
+    return bool(card) and bool(case.files) and card.get("files") == content_of(case.files, card)["files"]
 
 
 def _settings_key(source: Source) -> str:
-    return _hash([_VERSION, source.layout, source.labels])
-
-
-def _hash(content: object) -> str:
-    return hashlib.sha256(json.dumps(content).encode()).hexdigest()
+    return hashlib.sha256(json.dumps([_VERSION, source.layout, source.labels]).encode()).hexdigest()
 
 
 def _write_whole(source: Source, out: Path, cards: dict[str, dict[str, Any]]) -> None:
@@ -226,6 +228,8 @@ def _write_whole(source: Source, out: Path, cards: dict[str, dict[str, Any]]) ->
     extra: dict[str, object] = {"description": f"prepared by PromptLesion from the layout {source.layout}"}
     if source.subject_pattern is not None:
         extra["subject_pattern"] = source.subject_pattern
+    if source.subjects:
+        extra["subjects"] = dict(source.subjects)
     write_dataset_json(out, labels=source.labels, num_training=len(cards), extra=extra)
 
 
