@@ -43,8 +43,8 @@ def said_subjects(subjects: Mapping[str, str]) -> str:
     if not several:
         return f"each of the {len(subjects)} scans counts as a subject's own; --subjects PATTERN or CSV says otherwise"
     return (
-        f"{len(subjects)} scans count as those of {len(groups)} subjects by their names, {' and '.join(several[0][:2])} "
-        "as one's; --subjects PATTERN or CSV says otherwise"
+        f"{len(subjects)} scans count as those of {len(groups)} subjects by their names, "
+        f"{' and '.join(several[0][:2])} as one's; --subjects PATTERN or CSV says otherwise"
     )
 
 

@@ -43,9 +43,10 @@ def open_source(
 ) -> Source:
     """List the cases of a folder in any known layout, which is found out unless it is given.
 
-    `label_folder` and `names` belong to a pair of folders: where its label maps lie, and label names with their values. `subjects` says whose scans there are, by a pattern or a CSV file (`subjects_by`).
-    `on_progress` is told (files looked at, files there) where all have to be looked at. Raises `DatasetError` for
-    a folder in no known layout, saying what was looked for.
+    `label_folder` and `names` belong to a pair of folders: where its label maps lie, and label names with their values.
+    `subjects` says whose scans there are, by a pattern or a CSV file (`subjects_by`). `on_progress` is told (files
+    looked at, files there) where all have to be looked at. Raises `DatasetError` for a folder in no known layout,
+    saying what was looked for.
     """
     if not folder.is_dir():
         raise DatasetError(f"{folder}: expected a folder of scans, found {'a file' if folder.exists() else 'none'}")
