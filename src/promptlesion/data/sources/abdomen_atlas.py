@@ -55,7 +55,8 @@ def read_masks(image_file: Path, masks: dict[str, Path], labels: dict[str, int])
             mask = on_the_grid_of(str(path), image, read_image(path))
             yield name, np.flatnonzero(whole_labels(str(path), mask.array)).astype(np.int64, copy=False)
 
-    return Scan(image, image.with_array(paint_structures(image.shape, structures(), labels)))
+    label_map = image.with_array(paint_structures(image.shape, structures(), labels))
+    return Scan(image, label_map, notes=tuple(image.notes.values()))
 
 
 def _masks(case: Path) -> dict[str, Path]:

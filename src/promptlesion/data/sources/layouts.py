@@ -12,7 +12,7 @@ from promptlesion.data.sources.abdomen_atlas import MASK_FOLDER, open_abdomen_at
 from promptlesion.data.sources.decathlon import open_decathlon
 from promptlesion.data.sources.extra import imported, looks_like_dicom
 from promptlesion.data.sources.folder_pair import IMAGE_FOLDERS, LABEL_FOLDERS, open_folder_pair
-from promptlesion.data.sources.image_files import list_images
+from promptlesion.data.sources.image_files import list_images, said_endings
 from promptlesion.data.sources.kits import IMAGE_FILE as KITS_IMAGE
 from promptlesion.data.sources.kits import open_kits
 from promptlesion.data.sources.nnunet import open_nnunet
@@ -105,7 +105,7 @@ def detect_layout(folder: Path, label_folder: Path | None = None) -> Layout:
     raise DatasetError(
         f"{folder}: expected DICOM files, a dataset.json (Decathlon, nnU-Net), CASE/imaging.nii.gz (KiTS), "
         "CASE/ct.nii.gz with CASE/segmentations (AbdomenAtlas), or folders `images` and `labels`, found "
-        f"{len(files)} files of none{hint}"
+        f"{len(files)} files of none ({said_endings(files)}){hint}"
     )
 
 
@@ -115,7 +115,7 @@ def _layouts_of(folder: Path) -> list[Layout]:
     images, labels = _pair_folders(folder)
     if (folder / "dataset.json").is_file():
         content = read_dataset_json(folder / "dataset.json")
-        is_nnunet = "channel_names" in content or "training" not in content
+        is_nnunet = "training" not in content or "file_ending" in content
         found.append(Layout.NNUNET if is_nnunet else Layout.DECATHLON)
     elif images is not None and labels is not None and list_images(images):
         found.append(Layout.FOLDERS)
@@ -134,8 +134,10 @@ def _open_dicom(folder: Path, on_progress: Callable[[int, int], None] | None) ->
 
 
 def _pair_folders(folder: Path) -> tuple[Path | None, Path | None]:
+    there = {path.name.lower(): path for path in sorted(folder.iterdir(), reverse=True) if path.is_dir()}
+
     def first(names: Sequence[str]) -> Path | None:
-        return next((folder / name for name in names if (folder / name).is_dir()), None)
+        return next((there[name.lower()] for name in names if name.lower() in there), None)
 
     return first(IMAGE_FOLDERS), first(LABEL_FOLDERS)
 
