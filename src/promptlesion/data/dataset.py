@@ -14,6 +14,7 @@ from promptlesion.data.case_check import (
 )
 from promptlesion.data.dataset_json import (
     FILE_ENDING,
+    read_dataset_json,
     read_labels,
     read_subject_pattern,
     read_subjects,
@@ -185,7 +186,11 @@ def _list_cases(root: Path, spec: DatasetSpec, subjects: Mapping[str, str]) -> t
     folder = root / "imagesTr"
     paths = sorted(path for path in folder.glob(f"*{FILE_ENDING}") if not path.name.startswith("."))
     if not paths:
-        raise DatasetError(f"{folder}: expected CTs named CASE{IMAGE_ENDING}, found none")
+        is_listed = "dataset" in read_dataset_json(root / "dataset.json")
+        hint = (
+            "; dataset.json lists files under `dataset`: `promptlesion prepare` brings them here" if is_listed else ""
+        )
+        raise DatasetError(f"{folder}: expected CTs named CASE{IMAGE_ENDING}, found none{hint}")
     for path in paths:
         if not path.name.endswith(IMAGE_ENDING):
             raise DatasetError(

@@ -41,7 +41,7 @@ def said_subjects(subjects: Mapping[str, str]) -> str:
         groups.setdefault(subject, []).append(name)
     several = [names for names in groups.values() if len(names) > 1]
     if not several:
-        return f"each of the {len(subjects)} scans counts as a subject's own; --subjects PATTERN or CSV says otherwise"
+        return f"every scan counts as another subject's ({len(subjects)}); --subjects PATTERN or CSV says otherwise"
     return (
         f"{len(subjects)} scans count as those of {len(groups)} subjects by their names, "
         f"{' and '.join(several[0][:2])} as one's; --subjects PATTERN or CSV says otherwise"

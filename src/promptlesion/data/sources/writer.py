@@ -20,6 +20,7 @@ from promptlesion.data.dataset import IMAGE_ENDING, image_path, label_path, writ
 from promptlesion.data.processes import run_in_processes
 from promptlesion.data.sources.source import Source, SourceCase
 from promptlesion.data.spec import DatasetError
+from promptlesion.data.splits import SPLITS_FILE, split_names
 from promptlesion.data.volume import SHEAR_TOLERANCE, Volume
 from promptlesion.training.atomic import read_json, write_json, write_text, written_whole
 
@@ -87,7 +88,7 @@ def write_source(
         num_written=len(written) - num_kept,
         num_kept=num_kept,
         refused=tuple(refused),
-        notes=tuple(_counted(cards)),
+        notes=(*_counted(cards), *_left_in_split(source, {case.name for case in written})),
     )
 
 
@@ -231,6 +232,13 @@ def _write_whole(source: Source, out: Path, cards: dict[str, dict[str, Any]]) ->
     if source.subjects:
         extra["subjects"] = dict(source.subjects)
     write_dataset_json(out, labels=source.labels, num_training=len(cards), extra=extra)
+
+
+def _left_in_split(source: Source, written: set[str]) -> list[str]:
+    """Say which cases a split that goes along names and the dataset lacks; training would refuse it."""
+    paths = [path for path in source.companions if path.name == SPLITS_FILE]
+    lacking = sorted({name for path in paths for name in split_names(path)} - written)
+    return [f"{SPLITS_FILE} names {', '.join(lacking)}, left out here: take it out of there too"] if lacking else []
 
 
 def _counted(cards: dict[str, dict[str, Any]]) -> list[str]:
