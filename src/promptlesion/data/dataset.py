@@ -14,6 +14,7 @@ from promptlesion.data.case_check import (
 )
 from promptlesion.data.dataset_json import (
     FILE_ENDING,
+    IGNORE_LABEL,
     read_dataset_json,
     read_labels,
     read_subject_pattern,
@@ -74,6 +75,11 @@ class Dataset:
     def lesion_labels(self) -> tuple[int, ...]:
         """Label values of the lesion types, in prompt order."""
         return tuple(lesion.label for lesion in self.spec.lesions)
+
+    @property
+    def ignored_label(self) -> int | None:
+        """The value of voxels that nobody labelled, where the dataset has nnU-Net's label `ignore`."""
+        return self.labels.get(IGNORE_LABEL)
 
     def host_labels(self, lesion: LesionType) -> tuple[int, ...]:
         """Label values that a lesion of this type may be placed in."""
@@ -168,14 +174,18 @@ def _with_new_lesions(labels: dict[str, int], spec: DatasetSpec, path: Path) -> 
 
 
 def _check_lesion(lesion: LesionType, labels: dict[str, int], path: Path) -> None:
-    names = ", ".join(labels)
+    names = ", ".join(name for name in labels if name != IGNORE_LABEL)
+    if lesion.label == labels.get(IGNORE_LABEL):
+        raise DatasetError(
+            f"{path}: expected lesions.{lesion.name}.label to be a label that is looked at, found nnU-Net's `ignore`"
+        )
     if not lesion.host:
         raise DatasetError(
             f"{path}: expected lesions.{lesion.name} to name its host, found none; the labels are {names}"
         )
     for key, named in (("host", lesion.host), ("lumen", lesion.lumen)):
         for name in named:
-            if name not in labels:
+            if name not in labels or name == IGNORE_LABEL:
                 raise DatasetError(
                     f"{path}: expected lesions.{lesion.name}.{key} to name labels of dataset.json ({names}), "
                     f"found {name!r}"

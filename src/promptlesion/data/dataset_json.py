@@ -9,6 +9,8 @@ from promptlesion.data.spec import DatasetError
 from promptlesion.training.atomic import read_json, write_text
 
 FILE_ENDING = ".nii.gz"
+IGNORE_LABEL = "ignore"
+"""What nnU-Net calls the label of voxels that nobody looked at: they neither train nor count nor take lesions."""
 
 
 def read_dataset_json(path: Path) -> dict[str, Any]:

@@ -59,10 +59,16 @@ def evaluate_case(
     *,
     case: str,
     subject: str,
+    ignored: int | None = None,
 ) -> list[LesionScore]:
-    """Score one predicted label map against the true one, one row per lesion type."""
+    """Score one predicted label map against the true one, one row per lesion type.
+
+    Where the truth has the value `ignored`, nobody looked, and what was predicted does not count.
+    """
     if prediction.shape != truth.shape:
         raise ValueError(f"{case}: prediction's shape {prediction.shape} differs from the truth's {truth.shape}")
+    if ignored is not None:
+        prediction = np.where(truth == ignored, np.uint8(0), prediction)
     scores = []
     for lesion_type in lesion_types:
         predicted_mask, true_mask = prediction == lesion_type.label, truth == lesion_type.label
@@ -115,6 +121,7 @@ def evaluate_folder(dataset: Dataset, predictions: Path, *, tolerance_mm: float)
             tolerance_mm,
             case=case.name,
             subject=case.subject,
+            ignored=dataset.ignored_label,
         )
     return scores
 

@@ -9,6 +9,7 @@ import torch
 from promptlesion.data.case_check import check_hounsfield, check_spacing
 from promptlesion.data.content import content_of
 from promptlesion.data.dataset import Case, Dataset
+from promptlesion.data.dataset_json import IGNORE_LABEL
 from promptlesion.data.spec import DatasetSpec
 from promptlesion.data.volume import Volume, read_volume, write_volume
 from promptlesion.segmentation.inference import (
@@ -123,7 +124,8 @@ def _predictor(
 
 def _facts(labels: Mapping[str, int], spec: DatasetSpec) -> dict[str, object]:
     """Return what the network is bound to; which of the labels are lesions does not matter to it."""
-    named = ", ".join(f"{name}={value}" for name, value in sorted(labels.items(), key=lambda item: item[1]))
+    by_value = sorted((value, name) for name, value in labels.items() if name != IGNORE_LABEL)
+    named = ", ".join(f"{name}={value}" for value, name in by_value)
     facts = spec.facts()
     return {"labels": named, "window_hu": facts["window_hu"], "spacing_mm": facts["spacing_mm"]}
 

@@ -218,7 +218,7 @@ def _steps(
                     validation_cases,
                     spec=spec,
                     config=config,
-                    label_values=classes.values,
+                    classes=classes,
                     device=device,
                 )
             report["validation_dice"] = keep_best(state, dice, epoch)
