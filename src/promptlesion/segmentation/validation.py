@@ -38,8 +38,8 @@ def validation_dice(
 ) -> dict[str, float]:
     """Predict every case and return the mean Dice by lesion type, over the cases that have a lesion of it.
 
-    A type that no case has is left out, and so are voxels that nobody labelled. The network is put into evaluation mode;
-    nothing random is drawn. Several processes share the cases, and all return the same.
+    A type that no case has is left out, and so are voxels that nobody labelled. The network is put into evaluation
+    mode; nothing random is drawn. Several processes share the cases, and all return the same.
     """
     network.eval()
     dice = torch.zeros(len(cases), len(spec.lesions), dtype=torch.float64)

@@ -178,7 +178,8 @@ def _check_folder(source: Source, out: Path) -> None:
         raise DatasetError(f"expected a name of its own for every case, found {twice[0]} more than once")
     images = [path.name for path in (out / "imagesTr").glob("*") if not path.name.startswith(".")]
     present = {name.removesuffix(IMAGE_ENDING) for name in images}
-    is_ours = any(_is_made_from(_read_card(out, case.name), case) for case in source.cases)
+    made_from = {read_json(path).get("files") for path in (out / _CARDS).glob("*.json")}
+    is_ours = any(_files_of(case, _read_card(out, case.name)) in made_from for case in source.cases if case.files)
     if not is_ours and (present or (out / "dataset.json").exists()):
         found = f"{len(present)} other case(s)" if present else "the dataset.json of another dataset"
         raise DatasetError(
@@ -195,7 +196,7 @@ def _check_folder(source: Source, out: Path) -> None:
 
 def _is_written(source: Source, case: SourceCase, out: Path) -> bool:
     card = _read_card(out, case.name)
-    is_current = card.get("settings") == _settings_key(source) and _is_made_from(card, case)
+    is_current = card.get("settings") == _settings_key(source) and card.get("files") == _files_of(case, card)
     return is_current and all(path.is_file() for path in (image_path(out, case.name), label_path(out, case.name)))
 
 
@@ -209,9 +210,9 @@ def _read_card(out: Path, name: str) -> dict[str, Any]:
     return read_json(path) if path.is_file() else {}
 
 
-def _is_made_from(card: dict[str, Any], case: SourceCase) -> bool:
-    """Whether a card is of these files, by what they hold; their names do not count."""
-    return bool(card) and bool(case.files) and card.get("files") == content_of(case.files, card)["files"]
+def _files_of(case: SourceCase, card: dict[str, Any]) -> str:
+    """Identifies the files a case is made from, by what they hold; their names do not count."""
+    return content_of(case.files, card)["files"]
 
 
 def _settings_key(source: Source) -> str:
