@@ -31,7 +31,10 @@ def likely_subjects(names: Sequence[str]) -> dict[str, str]:
     """
     tokens = {name: _tokens(name) for name in names}
     common = _num_common(list(tokens.values()))
-    return {name: _known(name) or _likely(parts[common:], name) for name, parts in tokens.items()}
+    telling = {name: parts[common:] for name, parts in tokens.items()}
+    if _are_counted(list(telling.values())):
+        telling = {name: parts[:-1] for name, parts in telling.items()}
+    return {name: _known(name) or _likely(parts, name) for name, parts in telling.items()}
 
 
 def said_subjects(subjects: Mapping[str, str]) -> str:
@@ -128,6 +131,16 @@ def _num_common(names: Sequence[Sequence[str]]) -> int:
     num_common = sum(1 for _ in takewhile(lambda column: len(set(column)) == 1, columns))
     follows = all(any(_has_number(token) for token in parts[num_common:]) for parts in names)
     return num_common if len(names) > 1 and follows else 0
+
+
+def _are_counted(names: Sequence[Sequence[str]]) -> bool:
+    """Whether names are words and then a number that counts within them: `anna_1`, `anna_2`, `berta_1`.
+
+    There are then no fewer words than numbers; of `liver_001` to `liver_130` and `lung_001` to `lung_060` there are.
+    """
+    is_form = all(len(parts) > 1 and parts[-1].isdigit() and not any(map(_has_number, parts[:-1])) for parts in names)
+    words, numbers = {tuple(parts[:-1]) for parts in names}, {parts[-1] for parts in names}
+    return is_form and len(words) >= len(numbers)
 
 
 def _likely(parts: Sequence[str], name: str) -> str:
