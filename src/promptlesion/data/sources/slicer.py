@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Shaped
 
 from promptlesion.data.case_check import label_values, whole_labels
 from promptlesion.data.nifti_geometry import is_same_grid
@@ -54,12 +54,11 @@ def padded(path: Path, image: Volume, labels: Volume) -> Volume:
     moved[:3, 3] = image.affine[:3, :3] @ start + image.affine[:3, 3]
     if (labels.shape == image.shape and not start.any()) or not is_same_grid(labels.shape, moved, labels.affine):
         return labels
-    there = [
-        (max(0, at), min(length, at + own)) for at, own, length in zip(start, labels.shape, image.shape, strict=True)
-    ]
-    whole: UInt8[np.ndarray, "x y z"] = np.zeros(image.shape, dtype=labels.array.dtype)
-    inside = labels.array[tuple(slice(low - at, high - at) for at, (low, high) in zip(start, there, strict=True))]
+    low = np.clip(start, 0, image.shape)
+    high = np.clip(start + labels.shape, 0, image.shape)
+    inside = labels.array[tuple(map(slice, low - start, high - start))]
     if np.count_nonzero(inside) < np.count_nonzero(labels.array):
         raise DatasetError(f"{path}: expected labels within the CT, found some beyond it")
-    whole[tuple(slice(low, high) for low, high in there)] = inside
+    whole: Shaped[np.ndarray, "x y z"] = np.zeros(image.shape, dtype=labels.array.dtype)
+    whole[tuple(map(slice, low, high))] = inside
     return Volume(whole, image.affine, image.source_header, {**labels.notes, "cropped": "padded to the scan"})
