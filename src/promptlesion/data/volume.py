@@ -35,6 +35,7 @@ __all__ = [
     "SHEAR_TOLERANCE",
     "Volume",
     "VolumeError",
+    "as_first_version",
     "checked_affine",
     "file_slice_axis",
     "oriented_volume",
@@ -135,6 +136,17 @@ def oriented_volume(array: Shaped[np.ndarray, "i j k"], affine: Float64[np.ndarr
         source_header=header,
         notes=notes,
     )
+
+
+def as_first_version(volume: Volume) -> Volume:
+    """Return a volume that is written as NIfTI-1, the only version that ITK reads, if it came as NIfTI-2."""
+    if not isinstance(volume.source_header, nib.Nifti2Header):
+        return volume
+    header, shape = _new_header(volume.file_affine), volume.source_header.get_data_shape()
+    header.set_data_shape(shape)
+    affine = affine_of(header) @ inv_ornt_aff(io_orientation(affine_of(header)), shape)
+    notes = {**volume.notes, "nifti-2": "NIfTI-2, which ITK does not read, written as NIfTI-1"}
+    return replace(volume, affine=affine, source_header=header, notes=notes)
 
 
 def read_shape(path: Path) -> tuple[int, ...]:

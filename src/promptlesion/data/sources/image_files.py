@@ -13,7 +13,15 @@ from promptlesion.data.sources.extra import imported
 from promptlesion.data.sources.image_header import in_millimetres, read_fields
 from promptlesion.data.sources.slicer import padded, renumbered, segments_of
 from promptlesion.data.sources.source import Scan, SourceCase
-from promptlesion.data.volume import LPS_TO_RAS, Volume, VolumeError, checked_affine, oriented_volume, read_volume
+from promptlesion.data.volume import (
+    LPS_TO_RAS,
+    Volume,
+    VolumeError,
+    as_first_version,
+    checked_affine,
+    oriented_volume,
+    read_volume,
+)
 
 _NIFTI_ENDINGS = (".nii.gz", ".nii")
 _OTHER_ENDINGS = (".nrrd", ".nhdr", ".mha", ".mhd")
@@ -49,7 +57,7 @@ def read_image(path: Path) -> Volume:
     """
     if path.name.lower().endswith(_OTHER_ENDINGS):
         return _read_with_itk(path)
-    return read_volume(path)
+    return as_first_version(read_volume(path))
 
 
 def pair_case(name: str, image: Path, labels: Path, *, values: Mapping[str, int] | None = None) -> SourceCase:
