@@ -90,6 +90,16 @@ def test_two_voxel_sizes_are_refused(tmp_path: Path) -> None:
     assert raised.value.code == "two-affines"
 
 
+def test_a_voxel_size_that_was_left_out_is_the_sforms(tmp_path: Path) -> None:
+    """Headers begin with 1 x 1 x 1, and ITK believes them: what is written says it."""
+    volume = read_volume(save(tmp_path / "a.nii.gz", qform_code=0, pixdim=[1, 1, 1, 1, 0, 0, 0, 0]))
+    assert list(volume.notes) == ["two-affines"]
+    write_volume(volume, tmp_path / "b.nii.gz")
+    itk = sitk.ReadImage(str(tmp_path / "b.nii.gz"))
+    np.testing.assert_allclose(itk.GetSpacing(), (0.8, 0.7, 2.5), rtol=1e-6)
+    np.testing.assert_allclose(nib.load(tmp_path / "b.nii.gz").affine, AFFINE, rtol=1e-6)
+
+
 def test_of_two_forms_that_disagree_the_sform_is_taken_and_written_for_both(tmp_path: Path) -> None:
     image = nib.Nifti1Image(ARRAY, AFFINE)
     image.header.set_qform(np.diag([0.8, 0.7, 2.5, 1.0]), code=1)

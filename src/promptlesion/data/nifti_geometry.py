@@ -128,19 +128,22 @@ def _agree(geometry: nib.Nifti1Header, affine: Float64[np.ndarray, "4 4"], path:
             notes["no-affine"] = "neither qform nor sform in the header: its orientation is a guess"
         return
     by_sform, by_pixdim = np.linalg.norm(affine[:3, :3], axis=0), np.abs(geometry["pixdim"][1:4].astype(np.float64))
-    apart = np.abs(by_pixdim - by_sform) > _SIZE_TOLERANCE * by_sform
-    if by_pixdim.all() and apart.any() and shear_of(affine) <= SHEAR_TOLERANCE:
+    is_apart = bool((np.abs(by_pixdim - by_sform) > _SIZE_TOLERANCE * by_sform).any())
+    is_left_out = bool((by_pixdim == 1.0).all() or not by_pixdim.all())  # as headers begin
+    if is_apart and not is_left_out and shear_of(affine) <= SHEAR_TOLERANCE:
         sizes = [" x ".join(f"{side:.3g}" for side in sizes) for sizes in (by_sform, by_pixdim)]
         raise VolumeError(
             f"{path}: expected one voxel size, found {sizes[0]} mm by the sform and {sizes[1]} mm by pixdim, which "
             "programs read one or the other; correct the header or export the file anew",
             "two-affines",
         )
-    if geometry["qform_code"] and not _has_qform(geometry, affine):
+    if (is_apart and is_left_out) or (geometry["qform_code"] and not _has_qform(geometry, affine)):
         notes["two-affines"] = (
-            "a qform and an sform that disagree, the sform taken: other programs may see another scan"
+            "a sform with which qform or pixdim disagree, the sform taken: other programs may see another scan"
         )
-        geometry.set_qform(affine, code=int(geometry["qform_code"]))
+        geometry["pixdim"][1:4] = by_sform
+        if geometry["qform_code"]:
+            geometry.set_qform(affine, code=int(geometry["qform_code"]))
 
 
 def _has_qform(geometry: nib.Nifti1Header, affine: Float64[np.ndarray, "4 4"]) -> bool:

@@ -37,8 +37,9 @@ def image_stem(path: Path) -> str:
 
 
 def said_endings(files: Iterable[Path]) -> str:
-    """Say which endings files have, `6 .hdr, 6 .img`, where none is an image's that is read."""
-    counts = Counter(path.suffix.lower() or path.name for path in files if not path.name.startswith("."))
+    """Say which endings files have that are none of a format that is read: `6 .hdr, 6 .img`; `none` without any."""
+    names = (path.name.lower() for path in files if not path.name.startswith("."))
+    counts = Counter(Path(name).suffix or name for name in names if not name.endswith(IMAGE_ENDINGS))
     text = ", ".join(f"{count} {ending}" for ending, count in sorted(counts.items())[:5])
     hint = "; pairs of .hdr and .img are not read: convert them to .nii.gz" if ".hdr" in counts else ""
     return f"{text or 'none'}{hint}"

@@ -101,11 +101,12 @@ def detect_layout(folder: Path, label_folder: Path | None = None) -> Layout:
     if any(looks_like_dicom(path) for path in files):
         return Layout.DICOM
     below = [path for path in sorted(folder.iterdir()) if path.is_dir() and _layouts_of(path)]
+    others = said_endings(files)
     hint = f"; {below[0]} is one" if below else "; a folder of CTs takes --labels DIR"
     raise DatasetError(
         f"{folder}: expected DICOM files, a dataset.json (Decathlon, nnU-Net), CASE/imaging.nii.gz (KiTS), "
         "CASE/ct.nii.gz with CASE/segmentations (AbdomenAtlas), or folders `images` and `labels`, found "
-        f"{len(files)} files of none ({said_endings(files)}){hint}"
+        f"{len(files)} files of none{hint}{'' if others == 'none' else f': {others}'}"
     )
 
 
