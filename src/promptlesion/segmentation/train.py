@@ -218,7 +218,8 @@ def _steps(
                     validation_cases,
                     spec=spec,
                     config=config,
-                    classes=classes,
+                    label_values=classes.values,
+                    ignored=classes.ignored,
                     device=device,
                 )
             report["validation_dice"] = keep_best(state, dice, epoch)

@@ -10,7 +10,6 @@ from promptlesion.data.cache import CachedCase
 from promptlesion.data.spec import DatasetSpec
 from promptlesion.segmentation.config import SegmentationConfig
 from promptlesion.segmentation.inference import predict_labels
-from promptlesion.segmentation.label_classes import LabelClasses
 from promptlesion.training.launch import all_reduced_sum, num_processes, process_rank
 
 
@@ -33,12 +32,13 @@ def validation_dice(
     *,
     spec: DatasetSpec,
     config: SegmentationConfig,
-    classes: LabelClasses,
+    label_values: tuple[int, ...],
     device: torch.device,
+    ignored: int | None = None,
 ) -> dict[str, float]:
     """Predict every case and return the mean Dice by lesion type, over the cases that have a lesion of it.
 
-    A type that no case has is left out, and so are voxels that nobody labelled. The network is put into evaluation
+    A type that no case has is left out, and so are voxels of the value `ignored`. The network is put into evaluation
     mode; nothing random is drawn. Several processes share the cases, and all return the same.
     """
     network.eval()
@@ -51,13 +51,13 @@ def validation_dice(
             spec=spec,
             patch_voxels=config.patch_voxels,
             overlap=config.window_overlap,
-            label_values=classes.values,
+            label_values=label_values,
             device=device,
             precision=config.precision,
         )
         truth = np.asarray(case.labels)
-        if classes.ignored is not None:
-            predicted[truth == classes.ignored] = 0
+        if ignored is not None:
+            predicted[truth == ignored] = 0
         for column, lesion in enumerate(spec.lesions):
             if lesion.label in case.num_label_voxels:
                 dice[index, column] = _dice(predicted == lesion.label, truth == lesion.label)
