@@ -134,9 +134,7 @@ def test_folders_with_other_grids_or_labels_are_refused(tiny_data: Dataset, tmp_
     with pytest.raises(ValueError, match=rf"{path.name}: expected the label values .* of dataset.json, found 77"):
         evaluate_folder(part, tmp_path, tolerance_mm=2.0)
     nib.save(nib.Nifti1Image(wrong[1:], truth.affine), path)
-    with pytest.raises(
-        ValueError, match=rf"{path.name}: label shape .* differs from .*{part.cases[0].label_path.name}'s"
-    ):
+    with pytest.raises(ValueError, match=rf"{path.name}: expected the grid of"):
         evaluate_folder(part, tmp_path, tolerance_mm=2.0)
 
 
@@ -185,5 +183,7 @@ def test_the_difference_of_a_prediction_on_another_grid_is_named(tiny_data: Data
     affine = stored.affine.copy()
     affine[0, 3] += 0.5
     nib.Nifti1Image(np.asarray(stored.dataobj), affine).to_filename(tmp_path / f"{part.cases[0].name}.nii.gz")
-    with pytest.raises(ValueError, match=rf"{part.cases[0].name}.nii.gz: label origin .* mm differs from"):
+    with pytest.raises(
+        ValueError, match=rf"{part.cases[0].name}.nii.gz: expected the grid of .*: label origin .* mm differs"
+    ):
         evaluate_folder(part, tmp_path, tolerance_mm=2.0)

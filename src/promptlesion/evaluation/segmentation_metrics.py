@@ -112,7 +112,8 @@ def evaluate_folder(dataset: Dataset, predictions: Path, *, tolerance_mm: float)
     for case in dataset.cases:
         truth = read_volume(case.label_path)
         path = predictions / f"{case.name}.nii.gz"
-        prediction = on_the_grid_of(str(path), truth, read_volume(path), of=str(case.label_path))
+        place = f"{path}: expected the grid of {case.label_path}"
+        prediction = on_the_grid_of(place, truth, read_volume(path), of="the truth")
         scores += evaluate_case(
             checked_labels(str(path), prediction.array, dataset.labels.values()),
             checked_labels(case.name, truth.array, dataset.labels.values()),
