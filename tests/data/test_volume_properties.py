@@ -1,11 +1,13 @@
 """Whatever a header may say, the same values lie at the same places: against nibabel and SimpleITK."""
 
 import gzip
+from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import nibabel as nib
 import numpy as np
+import pytest
 import SimpleITK as sitk  # noqa: N813
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -13,7 +15,7 @@ from hypothesis.extra import numpy as arrays
 from scipy.spatial.transform import Rotation
 
 from promptlesion.data.sources.image_files import read_image
-from promptlesion.data.volume import LPS_TO_RAS, Volume, read_volume, write_volume
+from promptlesion.data.volume import LPS_TO_RAS, Volume, VolumeError, read_volume, write_volume
 
 MILLIMETRES = {0: 1.0, 1: 1e3, 2: 1.0, 3: 1e-3}
 TYPES = ("int8", "uint8", "int16", "uint16", "int32", "float32", "float64")
@@ -180,3 +182,49 @@ def test_nrrd_of_any_space_and_unit(array: np.ndarray, affine: np.ndarray, space
         check_world(volume, array, affine)
         assert ("unit" in volume.notes) == (UNITS[unit] != 1.0)
         check_written(volume, Path(folder))
+
+
+@settings(max_examples=400, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+@given(
+    changes=st.lists(st.tuples(st.integers(0, 547), st.integers(0, 255)), min_size=1, max_size=5),
+    is_second_version=st.booleans(),
+)
+def test_a_spoilt_nifti_header_is_read_or_refused_by_name(
+    changes: list[tuple[int, int]], is_second_version: bool
+) -> None:
+    kind = nib.Nifti2Image if is_second_version else nib.Nifti1Image
+    content = bytearray(
+        kind(np.arange(315, dtype=np.int16).reshape(9, 7, 5), np.diag([-0.8, 0.7, 2.5, 1.0])).to_bytes()
+    )
+    for place, value in changes:
+        content[place] = value
+    with TemporaryDirectory() as folder:
+        path = Path(folder, "spoilt.nii")
+        path.write_bytes(content)
+        try:
+            read_volume(path)
+        except VolumeError as error:
+            assert str(path) in str(error)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("vox_offset", 2**62),
+        ("vox_offset", -8),
+        ("srow_x", [1e-20, 0, 0, 0]),
+        ("srow_y", [0, 1e30, 0, 0]),
+        ("qoffset_x", 1e300),
+    ],
+)
+def test_what_spoilt_headers_were_found_by(tmp_path: Path, field: str, value: float | list[float]) -> None:
+    image = nib.Nifti2Image(np.zeros((9, 7, 5), np.int16), np.diag([-0.8, 0.7, 2.5, 1.0]))
+    image.header.set_qform(image.affine, code=1)
+    content = bytearray(image.to_bytes())
+    header = nib.Nifti2Header(bytes(content[:540]))
+    header[field] = value
+    content[:540] = header.binaryblock
+    path = tmp_path / "spoilt.nii"
+    path.write_bytes(content)
+    with suppress(VolumeError):
+        assert "two-affines" in read_volume(path).notes

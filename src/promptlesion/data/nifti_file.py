@@ -92,7 +92,10 @@ def read_voxels(
     array = np.empty(ras_shape, stored.newbyteorder("=") if keeps_integers else np.float32)
     in_file_order = apply_orientation(array, ornt_transform(RAS_ORIENTATION, orientation))
     slices_at_once = max(1, _BYTES_AT_ONCE // (shape[0] * shape[1] * stored.itemsize))
-    stream.seek(header.get_data_offset())
+    offset = header.get_data_offset()
+    if not 0 <= offset <= _MOST_INFLATION * path.stat().st_size:
+        raise VolumeError(f"{path}: expected voxels within the file, found them at byte {offset}")
+    stream.seek(offset)
     for start in range(0, shape[2], slices_at_once):
         part = in_file_order[:, :, start : start + slices_at_once]
         content = stream.read(part.size * stored.itemsize)

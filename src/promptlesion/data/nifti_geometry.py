@@ -5,6 +5,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 from jaxtyping import Float64
+from nibabel.orientations import io_orientation
 
 from promptlesion.data.nifti_file import VolumeError
 
@@ -15,6 +16,7 @@ SHEAR_TOLERANCE = 5e-5
 
 _MOST_ROUNDING = 1e-3
 _SMALLEST_VOXEL_MM3 = 1e-9
+_FURTHEST_MM = 1e7
 _SIZE_TOLERANCE = 0.01
 _UNITS_MM = {1: ("metre", 1e3), 3: ("micron", 1e-3)}
 _GEOMETRY_FIELDS = (
@@ -31,7 +33,12 @@ def affine_of(header: nib.Nifti1Header) -> Float64[np.ndarray, "4 4"]:
 
 def checked_affine(affine: Float64[np.ndarray, "4 4"], path: Path) -> Float64[np.ndarray, "4 4"]:
     """Return the affine of a file; raises `VolumeError` where it places no voxels."""
-    if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < _SMALLEST_VOXEL_MM3:
+    is_near = bool((np.abs(affine) < _FURTHEST_MM).all())  # false for what is no number
+    if (
+        not is_near
+        or abs(np.linalg.det(affine[:3, :3])) < _SMALLEST_VOXEL_MM3
+        or np.isnan(io_orientation(affine)).any()
+    ):
         raise VolumeError(f"{path}: expected a finite, invertible affine, found {affine.tolist()}", "no-affine")
     return affine
 
@@ -64,7 +71,8 @@ def corners_apart_mm(
     """Return how far a corner of a grid is moved at most from where one affine puts it to where another does."""
     corners = np.array(np.meshgrid(*((0.0, size - 1.0) for size in shape))).reshape(3, -1)
     apart = second - first
-    return float(np.linalg.norm(apart[:3, :3] @ corners + apart[:3, 3:], axis=0).max())
+    with np.errstate(over="ignore"):
+        return float(np.linalg.norm(apart[:3, :3] @ corners + apart[:3, 3:], axis=0).max())
 
 
 def is_same_grid(shape: tuple[int, ...], first: Float64[np.ndarray, "4 4"], second: Float64[np.ndarray, "4 4"]) -> bool:
@@ -114,9 +122,10 @@ def _to_millimetres(geometry: nib.Nifti1Header, notes: dict[str, str]) -> None:
     name, millimetres = _UNITS_MM.get(int(geometry["xyzt_units"]) & 7, ("millimetre", 1.0))
     if millimetres == 1.0:
         return
-    geometry["pixdim"][1:4] *= millimetres
-    for field in ("qoffset_x", "qoffset_y", "qoffset_z", "srow_x", "srow_y", "srow_z"):
-        geometry[field] = geometry[field] * millimetres
+    with np.errstate(over="ignore"):  # too far off then, and refused for it
+        geometry["pixdim"][1:4] *= millimetres
+        for field in ("qoffset_x", "qoffset_y", "qoffset_z", "srow_x", "srow_y", "srow_z"):
+            geometry[field] = geometry[field] * millimetres
     geometry.set_xyzt_units("mm")
     notes["unit"] = f"the header's unit, {name}, converted to millimetres"
 

@@ -309,3 +309,12 @@ def test_labels_that_are_whole_but_for_rounding_are_whole(tmp_path: Path) -> Non
     label_map = read_volume(tmp_path / "out" / "labelsTr" / "S0001_01.nii.gz")
     assert label_map.array.dtype == np.uint8
     np.testing.assert_array_equal(written(tmp_path / "out", "S0001_01")[1], LABELS)
+
+
+@pytest.mark.parametrize("num_axes", ["93", "2", "three"])
+def test_a_metaimage_of_no_three_axes_is_refused_before_itk_crashes(tmp_path: Path, num_axes: str) -> None:
+    path = tmp_path / "a.mha"
+    sitk.WriteImage(sitk.GetImageFromArray(HU.T), str(path))
+    path.write_bytes(path.read_bytes().replace(b"NDims = 3", b"NDims = " + num_axes.encode()))
+    with pytest.raises(VolumeError, match=rf"a.mha: expected a 3-D volume, found NDims = {num_axes}"):
+        read_image(path)

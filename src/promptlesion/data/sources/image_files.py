@@ -90,6 +90,9 @@ def _read_with_itk(path: Path) -> Volume:
     itk: Any = imported("SimpleITK", needed_for=path)
     if not path.is_file():
         raise VolumeError(f"{path}: expected an image file, found none")
+    fields = read_fields(path)
+    if fields.get("ndims", "3") not in ("3", "4"):  # ITK 5.4 takes any number for granted and may crash
+        raise VolumeError(f"{path}: expected a 3-D volume, found NDims = {fields['ndims'][:20]}", "not-3d")
     try:
         image = itk.ReadImage(str(path))
     except RuntimeError as error:
@@ -103,7 +106,7 @@ def _read_with_itk(path: Path) -> Volume:
     affine = np.eye(4)
     affine[:3, :3] = np.array(image.GetDirection()).reshape(3, 3) * np.array(image.GetSpacing())
     affine[:3, 3] = image.GetOrigin()
-    affine, notes = in_millimetres(affine, read_fields(path), path)
+    affine, notes = in_millimetres(affine, fields, path)
     affine = checked_affine(LPS_TO_RAS @ affine, path)
     array = itk.GetArrayFromImage(image).T  # ITK's arrays run z y x
     volume = oriented_volume(array if array.dtype.kind in "iu" else array.astype(np.float32), affine)
