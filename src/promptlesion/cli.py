@@ -188,6 +188,10 @@ def prepare(
         list[str] | None,
         typer.Option("--label", help="Name of a value in the label maps of --labels, NAME=VALUE; repeatable."),
     ] = None,
+    subjects: Annotated[
+        str | None,
+        typer.Option("--subjects", help="Whose scans: a pattern whose group is the subject, or a CSV of file,subject."),
+    ] = None,
     key: Annotated[
         Path | None,
         typer.Option("--key", help="CSV file, outside --out, that says which case is whose scan.", dir_okay=False),
@@ -230,6 +234,7 @@ def prepare(
     is_phantom = source == "phantom"
     of_phantoms: dict[str, object] = {"--kind": kind, "--cases": cases, "--seed": seed, "--noise": noise}
     of_folders: dict[str, object] = {"--layout": layout, "--labels": labels, "--label": label, "--key": key}
+    of_folders["--subjects"] = subjects
     of_folders["--skip-refused"] = skip_refused or None
     for option, value in (of_folders if is_phantom else of_phantoms).items():
         if value is not None:
@@ -252,6 +257,7 @@ def prepare(
             layout=layout,
             label_folder=labels,
             names=label or [],
+            subjects=subjects,
             key=key,
             skips_refused=skip_refused,
             workers=workers,
@@ -282,6 +288,7 @@ def _prepare_folder(
     layout: SourceLayout | None,
     label_folder: Path | None,
     names: list[str],
+    subjects: str | None,
     key: Path | None,
     skips_refused: bool,
     workers: int,
@@ -299,6 +306,7 @@ def _prepare_folder(
             layout=Layout(layout.value) if layout else None,
             label_folder=label_folder,
             names=parse_label_names(names),
+            subjects=subjects,
             on_progress=report,
         )
     for note in (f"{folder}: {len(source.cases)} cases, layout {source.layout}", *source.notes):

@@ -14,6 +14,7 @@ from promptlesion.baselines.config import CopyPasteConfig, DiffTumorConfig, Inte
 from promptlesion.diffusion.config import DiffusionConfig
 from promptlesion.segmentation.config import SegmentationConfig
 from promptlesion.synthesis.config import SynthesisConfig
+from promptlesion.training.atomic import read_text
 from promptlesion.training.hardware import HardwareConfig
 
 
@@ -209,7 +210,7 @@ def _read_toml(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise ConfigError(f"--config {path}: expected a TOML file; found none")
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(read_text(path))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"--config {path}: expected TOML; found {error}") from error
 

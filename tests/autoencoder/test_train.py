@@ -14,7 +14,7 @@ from promptlesion.autoencoder.config import AutoencoderConfig
 from promptlesion.autoencoder.train import train_autoencoder
 from promptlesion.data.cache import CachedCase, data_fingerprint
 from promptlesion.data.spec import DatasetSpec
-from promptlesion.training.checkpoint import file_hash
+from promptlesion.training.atomic import file_hash
 from promptlesion.training.medicalnet import MedicalNet
 from promptlesion.training.run import RunError, read_metrics
 

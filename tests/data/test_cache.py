@@ -1,6 +1,7 @@
 import json
 import os
 import pickle
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -142,3 +143,25 @@ def test_a_pickled_case_is_small_and_opens_again(make_dataset: MakeDataset, tmp_
     assert again == case == CachedCase(name="case_000", subject="case_000", folder=tmp_path / "cache")
     np.testing.assert_array_equal(again.image, case.image)
     assert again.lesions == case.lesions
+
+
+def test_files_of_equal_size_and_time_are_told_apart_and_copies_are_not(
+    make_dataset: MakeDataset, tmp_path: Path
+) -> None:
+    dataset, folder = make_dataset(2), tmp_path / "cache"
+    first, second = build_cache(dataset, folder)
+    before, images = times(folder), [np.array(first.image), np.array(second.image)]
+    paths = [path for case in dataset.cases for path in (case.image_path, case.label_path)]
+    for path in paths:
+        shutil.copy(path, path.with_name("copy"))
+        path.with_name("copy").replace(path)
+    build_cache(dataset, folder)
+    assert times(folder) == before
+    for here, there in (paths[0::2], paths[1::2]):
+        here.rename(here.with_name("aside"))
+        there.rename(here)
+        here.with_name("aside").rename(there)
+    for path in paths:
+        os.utime(path, ns=(0, 0))
+    for case, image in zip(build_cache(dataset, folder), images[::-1], strict=True):
+        np.testing.assert_array_equal(case.image, image)

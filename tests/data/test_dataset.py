@@ -241,3 +241,21 @@ def test_real_cases_are_read_and_the_example_fits_them() -> None:
         image, labels = read_case(dataset, case)
         mean_hu = image.array[labels.array == sarcoma.label].mean()
         assert sarcoma.hu[0] <= mean_hu <= sarcoma.hu[1]
+
+
+@pytest.mark.parametrize("key", ["label", "host"])
+def test_nnunets_ignore_is_neither_lesion_nor_host(make_dataset: Callable[[int], Dataset], key: str) -> None:
+    root = make_dataset(1).root
+    content = json.loads((root / "dataset.json").read_text())
+    content["labels"]["ignore"] = max(content["labels"].values()) + 1
+    (root / "dataset.json").write_text(json.dumps(content))
+    dataset = open_dataset(root)
+    assert dataset.ignored_label == content["labels"]["ignore"]
+    change = {"label": dataset.ignored_label, "host": ("ignore",)}
+    first, *others = dataset.spec.lesions
+    spoilt = dataset.spec.model_copy(
+        update={"lesions": (first.model_copy(update={key: change[key]}), *others), "subject_pattern": None}
+    )
+    write_spec(spoilt, root / "lesions.toml")
+    with pytest.raises(DatasetError, match="ignore"):
+        open_dataset(root)

@@ -164,3 +164,10 @@ def test_every_field_says_what_it_is() -> None:
 @pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.toml")), ids=lambda path: path.name)
 def test_the_examples_are_read(path: Path) -> None:
     assert read_spec(path).lesions
+
+
+def test_a_byte_order_mark_before_the_toml_is_no_matter(spec: DatasetSpec, tmp_path: Path) -> None:
+    path = tmp_path / "lesions.toml"
+    write_spec(spec, path)
+    path.write_text("\ufeff" + path.read_text(encoding="utf-8"), encoding="utf-8")
+    assert read_spec(path) == spec

@@ -142,3 +142,11 @@ def test_subjects_not_cases_are_split(make_dataset: Callable[[int], Dataset]) ->
     one_subject = replace(dataset, cases=tuple(replace(case, subject="same") for case in dataset.cases))
     with pytest.raises(DatasetError, match="expected at least 3 subjects"):
         dataset_split(one_subject, seed=0)
+
+
+def test_a_split_that_names_another_case_is_named(dataset: Dataset) -> None:
+    path = dataset.root / "splits_final.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text('\ufeff[{"train": ["nobody"], "val": ["' + dataset.cases[0].name + '"]}]', encoding="utf-8")
+    with pytest.raises(DatasetError, match=r"splits_final.json: .*found no case named nobody"):
+        dataset_split(dataset, seed=0)

@@ -11,7 +11,7 @@ from promptlesion.data.spec import DatasetError
 from promptlesion.data.splits import Split
 from promptlesion.data.trained_on import TrainedOn, check_unseen, trained_on
 from promptlesion.data.volume import read_volume
-from promptlesion.training.checkpoint import file_hash
+from promptlesion.training.atomic import file_hash
 
 SPLIT = Split(train=("tiny_0", "tiny_1"), validation=("tiny_2",), test=("tiny_3",))
 

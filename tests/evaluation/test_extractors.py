@@ -16,7 +16,7 @@ from promptlesion.evaluation.distances import frechet_distance, kernel_distance
 from promptlesion.evaluation.extractors import build_extractor, lesion_cube
 from promptlesion.evaluation.features import FeatureExtractor
 from promptlesion.evaluation.lesions import LesionCrop
-from promptlesion.training.checkpoint import file_hash
+from promptlesion.training.atomic import file_hash
 
 WINDOW = HUWindow(-200.0, 1300.0)
 Ball = Callable[[int], LesionCrop]

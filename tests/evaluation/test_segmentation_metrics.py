@@ -145,3 +145,45 @@ def test_a_whole_scan_takes_well_under_a_second() -> None:
     started = time.perf_counter()
     evaluate_case(np.roll(truth, 1, axis=0), truth, [HARD, SOFT], SPACING_MM, case="a", subject="s")
     assert time.perf_counter() - started < 1.5
+
+
+def test_what_is_predicted_where_nobody_looked_does_not_count() -> None:
+    truth = np.zeros((12, 9, 7), dtype=np.uint8)
+    truth[2:5, 2:5, 2:5], truth[6:] = 3, 9
+    prediction = np.roll(truth, 1, axis=0)
+    prediction[7:10, 3:6, 3:6] = 3
+    (score,) = evaluate_case(prediction, truth, [HARD], SPACING_MM, case="a", subject="s", ignored=9)
+    assert score == _score(np.where(truth == 9, 0, prediction).astype(np.uint8), truth)
+    assert score.num_predicted_voxels == 27
+
+
+@pytest.mark.parametrize("spoil", ["moved by 5 um", "values rescaled", "an axis more", "not compressed"])
+def test_predictions_of_other_programs_score_as_ours(tiny_data: Dataset, tmp_path: Path, spoil: str) -> None:
+    part = tiny_data.select([tiny_data.cases[0].name])
+    stored = nib.load(part.cases[0].label_path)
+    array, affine = np.asarray(stored.dataobj), stored.affine.copy()
+    path = tmp_path / f"{part.cases[0].name}.nii.gz"
+    if spoil == "moved by 5 um":
+        affine[0, 3] += 0.005
+    image = nib.Nifti1Image(array[..., None] if spoil == "an axis more" else array, affine)
+    if spoil == "values rescaled":
+        image = nib.Nifti1Image(array * np.float32(1.0000001), affine)
+    if spoil == "not compressed":
+        path.write_bytes(image.to_bytes())
+    else:
+        image.to_filename(path)
+    scores = evaluate_folder(part, tmp_path, tolerance_mm=2.0)
+    assert all(score.dice in (1.0, None) for score in scores)
+    assert any(score.dice == 1.0 for score in scores)
+
+
+def test_the_difference_of_a_prediction_on_another_grid_is_named(tiny_data: Dataset, tmp_path: Path) -> None:
+    part = tiny_data.select([tiny_data.cases[0].name])
+    stored = nib.load(part.cases[0].label_path)
+    affine = stored.affine.copy()
+    affine[0, 3] += 0.5
+    nib.Nifti1Image(np.asarray(stored.dataobj), affine).to_filename(tmp_path / f"{part.cases[0].name}.nii.gz")
+    with pytest.raises(
+        ValueError, match=rf"{part.cases[0].name}.nii.gz: expected the grid of .*: label origin .* mm differs"
+    ):
+        evaluate_folder(part, tmp_path, tolerance_mm=2.0)

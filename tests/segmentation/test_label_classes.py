@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from promptlesion.segmentation.label_classes import LabelClasses
+from promptlesion.segmentation.label_classes import IGNORED_CLASS, LabelClasses
 
 LABELS = {"background": 0, "wall": 2, "hard_plaque": 5, "soft_plaque": 9}
 
@@ -31,3 +31,11 @@ def test_unknown_values_are_refused() -> None:
 def test_labels_without_background_or_foreground_are_refused(values: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match="expected 0"):
         LabelClasses(values)
+
+
+def test_nnunets_ignore_is_no_class_and_is_told_apart() -> None:
+    classes = LabelClasses.of_labels({**LABELS, "ignore": 7})
+    assert classes.values == (0, 2, 5, 9)
+    labels = torch.tensor([0, 7, 9], dtype=torch.uint8).reshape(1, 1, 3, 1, 1)
+    assert classes.to_classes(labels).flatten().tolist() == [0, IGNORED_CLASS, 3]
+    assert LabelClasses.of_labels(LABELS).ignored is None

@@ -6,7 +6,7 @@ from torch.nn.functional import cross_entropy, one_hot
 from promptlesion.data.cache import CachedCase
 from promptlesion.data.dataset import DatasetSpec
 from promptlesion.segmentation.config import SegmentationConfig
-from promptlesion.segmentation.label_classes import LabelClasses
+from promptlesion.segmentation.label_classes import IGNORED_CLASS, LabelClasses
 from promptlesion.segmentation.loss import SegmentationLoss
 from promptlesion.segmentation.mixing import mixed_batches
 from promptlesion.segmentation.network import build_segmentation_network
@@ -71,3 +71,37 @@ def test_deep_supervision_is_the_weighted_sum_over_the_resolutions() -> None:
     expected = (2 * loss_of(fine, truth) + loss_of(coarse, coarse_truth)) / 3
     assert loss_of([fine, coarse], truth).item() == pytest.approx(expected.item(), rel=1e-6)
     assert loss_of([fine], truth).item() == pytest.approx(loss_of(fine, truth).item(), rel=1e-6)
+
+
+IGNORING = LabelClasses((0, 2, 5, 9, 7), ignored=7)
+
+
+def test_ignored_voxels_are_in_no_sum() -> None:
+    """As if the patch ended there: the loss of the labelled half alone."""
+    scores, truth = random_case()
+    half = truth.clone()
+    half[:, :, :, 3:] = IGNORED_CLASS
+    ours = SegmentationLoss(IGNORING, lesion_labels=(5, 9), lesion_weight=8.0)
+    plain = SegmentationLoss(CLASSES, lesion_labels=(5, 9), lesion_weight=8.0)
+    expected = plain(scores[..., :3, :].contiguous(), truth[..., :3, :].contiguous())
+    assert ours(scores, half).item() == pytest.approx(expected.item(), rel=1e-5)
+    assert ours(scores, truth).item() == pytest.approx(plain(scores, truth).item(), rel=1e-6)
+
+
+def test_ignored_voxels_have_no_gradient_and_a_patch_of_them_costs_nothing() -> None:
+    scores, truth = random_case()
+    scores.requires_grad_()
+    truth[0] = IGNORED_CLASS
+    SegmentationLoss(IGNORING, lesion_labels=(5, 9), lesion_weight=8.0)(scores, truth).backward()
+    assert scores.grad is not None
+    assert not scores.grad[0].any()
+    assert scores.grad[1].abs().sum() > 0
+    whole = torch.full_like(truth, IGNORED_CLASS)
+    assert SegmentationLoss(IGNORING, lesion_labels=(5, 9), lesion_weight=8.0)(scores, whole).item() < 1e-6
+
+
+def test_ignored_voxels_count_at_no_resolution() -> None:
+    truth = torch.full((1, 1, 8, 8, 8), IGNORED_CLASS)
+    loss = SegmentationLoss(IGNORING, lesion_labels=(5, 9), lesion_weight=8.0)
+    scores = [torch.randn(1, 4, side, side, side) for side in (8, 4, 2)]
+    assert loss(scores, truth).item() < 1e-6

@@ -1,12 +1,13 @@
 import json
+import os
 import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from promptlesion.data.dataset import Dataset
-from promptlesion.data.volume import read_volume
+from promptlesion.data.dataset import Dataset, open_dataset
+from promptlesion.data.volume import read_volume, write_volume
 from promptlesion.segmentation import predict as module
 from promptlesion.segmentation.predict import RECORD_FILE, prediction_path, segment_dataset
 from promptlesion.training.run import Run
@@ -120,3 +121,23 @@ def test_nothing_half_written_stays_when_a_case_fails(
     with pytest.raises(KeyboardInterrupt):
         segment_dataset(trained_run.folder, first(dataset, 2), tmp_path / "out", device="cpu")
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["case_0.nii.gz", RECORD_FILE]
+
+
+def test_another_scan_of_the_same_size_and_time_is_predicted_anew(
+    trained_run: Run, dataset: Dataset, tmp_path: Path
+) -> None:
+    """Content decides: a copy that keeps its times is done, another scan is not."""
+    root = Path(shutil.copytree(dataset.root, tmp_path / "data"))
+    part, out = first(open_dataset(root), 2), tmp_path / "out"
+    segment_dataset(trained_run.folder, part, out, device="cpu")
+    before = times(out, ["case_0", "case_1"])
+    one, other = (case.image_path for case in part.cases)
+    image, stamp = read_volume(one), other.stat()
+    write_volume(image.with_array(image.array[::-1].copy()), other)
+    os.utime(other, ns=(stamp.st_atime_ns, stamp.st_mtime_ns))
+    shutil.copy2(one, tmp_path / "copy")
+    (tmp_path / "copy").replace(one)
+    segment_dataset(trained_run.folder, part, out, device="cpu")
+    after = times(out, ["case_0", "case_1"])
+    assert after["case_0"] == before["case_0"]
+    assert after["case_1"] > before["case_1"]

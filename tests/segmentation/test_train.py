@@ -7,10 +7,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from promptlesion.data.cache import CachedCase
+from promptlesion.data.cache import CachedCase, build_cache
+from promptlesion.data.dataset import Dataset, open_dataset, read_case, write_case, write_dataset_json, write_spec
 from promptlesion.data.patch_batches import PatchBatch, PatchBatches
+from promptlesion.data.volume import read_volume
+from promptlesion.evaluation.segmentation_metrics import evaluate_folder
 from promptlesion.segmentation import train as train_module
 from promptlesion.segmentation.config import SegmentationConfig
+from promptlesion.segmentation.inference import load_segmentation
+from promptlesion.segmentation.predict import segment_dataset
 from promptlesion.segmentation.train import NOTHING_KEPT, keep_best
 from promptlesion.training.checkpoint import load_checkpoint
 from promptlesion.training.hardware import HardwareConfig
@@ -239,3 +244,30 @@ def test_how_the_machine_is_used_changes_no_bit(
     assert read_metrics(run.folder) == read_metrics(unbroken.folder)
     for name, tensor in weights(unbroken).items():
         assert torch.equal(weights(run)[name], tensor), name
+
+
+def test_what_nobody_labelled_is_not_learnt_nor_counted(
+    dataset: Dataset, tmp_path: Path, config: SegmentationConfig, train: Callable[..., Run]
+) -> None:
+    """A dataset with nnU-Net's `ignore` trains a network that has no such class; scores leave its voxels out."""
+    root = tmp_path / "data"
+    for case in dataset.cases[:5]:
+        image, labels = read_case(dataset, case)
+        labels.array[:, :, :6] = 7
+        write_case(root, case.name, image, labels)
+    write_dataset_json(root, labels={**dataset.labels, "ignore": 7}, num_training=5, extra={})
+    write_spec(dataset.spec, root / "lesions.toml")
+    ignoring = open_dataset(root)
+    assert ignoring.ignored_label == 7
+    cases = build_cache(ignoring, tmp_path / "cache")
+    run = train(
+        tmp_path / "run", config, real_cases=cases[:3], validation_cases=cases[3:], labels=dict(ignoring.labels)
+    )
+    model = load_segmentation(run.folder, torch.device("cpu"))
+    assert model.classes.values == (0, 2, 5, 9)
+    segment_dataset(run.folder, ignoring, tmp_path / "out", device="cpu")
+    segment_dataset(run.folder, dataset, tmp_path / "elsewhere", device="cpu")  # which has no such label
+    scores = evaluate_folder(ignoring, tmp_path / "out", tolerance_mm=2.0)
+    for score, case in zip(scores[::2], ignoring.cases, strict=True):
+        predicted = read_volume(tmp_path / "out" / f"{case.name}.nii.gz").array[:, :, 6:]
+        assert score.num_predicted_voxels == int((predicted == 5).sum())

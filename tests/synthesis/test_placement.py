@@ -323,3 +323,25 @@ def test_a_lesion_of_any_other_type_keeps_to_its_host(organ_in_fat: tuple[Volume
     for seed in range(10):
         mask = on_scan(place(labels, bulging(scans, 0.0), image=image, seed=seed), labels)
         assert is_host[mask].all()
+
+
+def test_no_lesion_covers_what_nobody_labelled(scans: Dataset) -> None:
+    """Nnunet's `ignore`: wherever a lesion may bulge to, and in whichever host, such voxels stay as they are."""
+    image, labels = read_case(scans, scans.case("ras"))
+    ignoring = replace(scans, labels={**scans.labels, "ignore": 200})
+    array = labels.array.copy()
+    host = np.isin(array, scans.host_labels(scans.spec.lesions[0]))
+    array[host & (np.indices(array.shape).sum(axis=0) % 7 == 0)] = 200
+    with pytest.raises(PlacementError):
+        place(labels.with_array(np.where(host, np.uint8(200), array)), ignoring)
+    half = labels.array.copy()
+    half[np.where(host)[0].mean().astype(int) :][host[np.where(host)[0].mean().astype(int) :]] = 200
+    placed = 0
+    for seed in range(4):
+        try:
+            lesion = place(labels.with_array(half), ignoring, seed=seed, image=image)
+        except PlacementError:
+            continue
+        placed += 1
+        assert not (half[on_scan(lesion, labels)] == 200).any()
+    assert placed

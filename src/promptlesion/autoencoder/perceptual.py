@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from promptlesion.autoencoder.config import AutoencoderConfig
-from promptlesion.training.checkpoint import file_hash
+from promptlesion.training.atomic import file_hash
 from promptlesion.training.device import place
 from promptlesion.training.imagenet import load_efficientnet_lite0
 from promptlesion.training.medicalnet import load_medicalnet

@@ -12,6 +12,7 @@ from jaxtyping import Int64
 from promptlesion.check.facts import CaseFacts, LesionFacts
 from promptlesion.check.intensity import HU_OF_BIN
 from promptlesion.check.lesions import summed_hu
+from promptlesion.data.dataset_json import IGNORE_LABEL
 from promptlesion.data.sources.label_map import is_lesion_name, label_name, label_names
 from promptlesion.data.spec import toml_key
 
@@ -59,7 +60,7 @@ def draft_spacing_mm(cases: Sequence[CaseFacts], *, downsampling: int) -> tuple[
 def draft_spec(cases: Sequence[CaseFacts], labels: Mapping[str, int], *, downsampling: int, dataset_name: str) -> Draft:
     """Write a `lesions.toml` from the labels' names and what was measured; without lesion labels, templates."""
     lesion_labels = guess_lesion_labels(labels)
-    others = {name: value for name, value in labels.items() if value and name not in lesion_labels}
+    others = {name: value for name, value in labels.items() if value and name not in (*lesion_labels, IGNORE_LABEL)}
     hosts = {name: _host(name, value, cases, others) for name, value in lesion_labels.items()}
     spacing = draft_spacing_mm(cases, downsampling=downsampling)
     has_lumen = any(_LUMEN_WORDS.search(name) for name in others)

@@ -10,15 +10,16 @@ from typing import Any
 
 from promptlesion.check.finding import Finding, listed
 from promptlesion.data.dataset import IMAGE_ENDING, image_path
-from promptlesion.data.dataset_json import FILE_ENDING, read_labels, read_subject_pattern
+from promptlesion.data.dataset_json import FILE_ENDING, read_labels, read_subject_pattern, read_subjects
 from promptlesion.data.provenance import PROVENANCE_FILE, read_provenance
 from promptlesion.data.spec import DatasetError, DatasetSpec
 from promptlesion.data.splits import SPLITS_FILE
+from promptlesion.data.subjects import likely_subjects
 from promptlesion.data.volume import VolumeError, read_description
-from promptlesion.training.atomic import read_json
+from promptlesion.training.atomic import read_json, read_text
 
-_LIKELY_SUBJECT = re.compile(r"^(.*\d)[_-]\D*\d+$")
-"""`P012_scan2` and `P013-2`: a number that tells subjects apart, then one that tells scans of a subject apart."""
+_PATTERNS = (r"^(.*\d)[_-]\D*\d+$", r"^(\D*\d+)", r"^([^_-]+)[_-]")
+"""To propose, where one gives the subjects that the names make likely."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,8 @@ class Folder:
     """Of dataset.json; None where that cannot be read."""
     subject_pattern: str | None
     """Of dataset.json; that of lesions.toml, where there is one, comes first."""
+    subjects: Mapping[str, str]
+    """Of dataset.json, by case; as with the pattern."""
     provenance: Mapping[str, Mapping[str, Any]]
     findings: tuple[Finding, ...]
 
@@ -67,13 +70,14 @@ def read_folder(root: Path) -> Folder:
             f"{root}: expected CTs imagesTr/CASE{IMAGE_ENDING} and label maps labelsTr/CASE{FILE_ENDING}, found none"
         )
         findings.append(Finding("error", "no-cases", "", message, "`promptlesion prepare` makes such a folder"))
-    labels, subject_pattern = _labels(root, findings), _subject_pattern(root, findings)
+    labels, (subject_pattern, subjects) = _labels(root, findings), _subjects(root, findings)
     provenance = _provenance(root, findings)
     return Folder(
         root=root,
         names=tuple(sorted(names)),
         labels=labels,
         subject_pattern=subject_pattern,
+        subjects=subjects,
         provenance=provenance,
         findings=(*findings, *_of_unknown_source(root, sorted(names - set(provenance))), *_counted(root, len(names))),
     )
@@ -81,9 +85,10 @@ def read_folder(root: Path) -> Folder:
 
 def subject_findings(folder: Folder, spec: DatasetSpec | None) -> list[Finding]:
     """Say where a subject, or what was made from it, lies on two sides of a split."""
-    pattern = spec.subject_pattern if spec is not None and spec.subject_pattern else folder.subject_pattern
-    subjects = {name: _subject(name, pattern, folder.provenance) for name in folder.names}
-    return [*_splits(folder, subjects), *(_alike_names(folder) if pattern is None else ())]
+    own = spec.subject_pattern if spec is not None else None
+    pattern, known = (own, {}) if own else (folder.subject_pattern, folder.subjects)
+    subjects = {name: known.get(name) or _subject(name, pattern, folder.provenance) for name in folder.names}
+    return [*_splits(folder, subjects), *(_alike_names(folder) if pattern is None and not known else ())]
 
 
 def _stranger(folder: Path, names: Sequence[str], ending: str) -> Finding:
@@ -107,15 +112,16 @@ def _labels(root: Path, findings: list[Finding]) -> dict[str, int] | None:
     return None
 
 
-def _subject_pattern(root: Path, findings: list[Finding]) -> str | None:
+def _subjects(root: Path, findings: list[Finding]) -> tuple[str | None, dict[str, str]]:
+    """Return the pattern of subjects and the subjects by case that dataset.json names."""
     try:
-        return read_subject_pattern(root / "dataset.json")
+        return read_subject_pattern(root / "dataset.json"), read_subjects(root / "dataset.json")
     except DatasetError as error:
         if not any(finding.code == "dataset-json" for finding in findings):
-            findings.append(Finding("error", "dataset-json", "", str(error), "correct it, or remove subject_pattern"))
+            findings.append(Finding("error", "dataset-json", "", str(error), "correct it, or remove the key"))
     except OSError:  # said of the labels
         pass
-    return None
+    return None, {}
 
 
 def _counted(root: Path, num_cases: int) -> list[Finding]:
@@ -166,7 +172,7 @@ def _splits(folder: Folder, subjects: Mapping[str, str]) -> list[Finding]:
         return []
     remedy = "draw the split by subject; removed, the package draws one itself"
     try:
-        folds = json.loads(path.read_text(encoding="utf-8"))
+        folds = json.loads(read_text(path))
         parts = [{part: [str(name) for name in fold[part]] for part in fold} for fold in folds]
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         message = f"{path}: expected a list of folds with `train` and `val`, found {error!r}"
@@ -217,17 +223,25 @@ def _fold(
 
 def _alike_names(folder: Folder) -> list[Finding]:
     """Say where case names look like several scans of one subject, as nothing says whose they are."""
+    names = [name for name in folder.names if name not in folder.provenance]
     groups: dict[str, list[str]] = defaultdict(list)
-    for name in folder.names:
-        match = _LIKELY_SUBJECT.match(name)
-        if match is not None and name not in folder.provenance:
-            groups[match.group(1)].append(name)
-    several = [names for names in groups.values() if len(names) > 1]
+    for name, subject in likely_subjects(names).items():
+        groups[subject].append(name)
+    several = [group for group in groups.values() if len(group) > 1]
     if len(groups) < 2 or not several:
         return []
     message = (
         f"{listed(several[0], limit=3)} look like scans of one subject, and {len(several) - 1} more groups do: every "
         "case counts as a subject of its own, so they may land on both sides of the split"
     )
-    remedy = "if they are, add to lesions.toml: [subjects] pattern = '^(.*\\d)[_-]\\D*\\d+$'"
+    fitting = [pattern for pattern in _PATTERNS if _groups_by(pattern, names) == sorted(groups.values())]
+    example = f", such as '{fitting[0]}'" if fitting else ""
+    remedy = f"if they are, add to lesions.toml: [subjects] pattern = a regular expression with a group{example}"
     return [Finding("warning", "subjects-alike", several[0][0], message, remedy)]
+
+
+def _groups_by(pattern: str, names: Sequence[str]) -> list[list[str]]:
+    groups: dict[str, list[str]] = defaultdict(list)
+    for name in names:
+        groups[_subject(name, pattern, {})].append(name)
+    return sorted(groups.values())

@@ -5,17 +5,21 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 from jaxtyping import Num, UInt8
-from nibabel.filebasedimages import ImageFileError
 
 from promptlesion.check.facts import CaseFacts, CaseFiles
 from promptlesion.check.finding import Finding, Severity
-from promptlesion.data.case_check import check_hounsfield, check_same_grid, checked_labels
+from promptlesion.data.case_check import check_hounsfield, check_same_grid, check_spacing, checked_labels
 from promptlesion.data.spec import DatasetError
-from promptlesion.data.volume import Volume, VolumeError, read_volume
+from promptlesion.data.volume import SHEAR_TOLERANCE, Volume, VolumeError, read_stored_type, read_volume
 
-_SHEAR_TOLERANCE = 1e-3
 _OBLIQUE_DEGREES = 0.5
-_SPACING_LIMITS_MM = (0.05, 15.0)
+_REMEDIES = {
+    "unreadable": "copy or export the file anew",
+    "not-3d": "give one 3-D volume a file; split a series of volumes",
+    "no-affine": "export the file anew with its geometry",
+    "two-affines": "set both alike; nibabel and this package use the sform, SimpleITK and nnU-Net usually the qform",
+}
+"""By the word of what a file cannot be read for, or was read with doubts for."""
 
 
 def _finding(severity: Severity, code: str, case: str, message: str, remedy: str = "") -> Finding:
@@ -32,53 +36,25 @@ def read_file(files: CaseFiles, path: Path, kind: str, findings: list[Finding]) 
     try:
         volume = read_volume(path)
     except (VolumeError, OSError, MemoryError) as error:
-        code, remedy = _unreadable(path)
-        findings.append(_finding("error", code, files.name, str(error) or type(error).__name__, remedy))
+        code = error.code if isinstance(error, VolumeError) else "unreadable"
+        findings.append(_finding("error", code, files.name, str(error) or type(error).__name__, _REMEDIES[code]))
         return None
-    _check_header(files.name, path, kind, findings)
-    return volume
-
-
-def _unreadable(path: Path) -> tuple[str, str]:
-    try:
-        header = nib.load(path).header
-    except (OSError, EOFError, ValueError, ImageFileError):
-        return "unreadable", "copy or export the file anew"
-    if len(header.get_data_shape()) != 3:
-        return "not-3d", "give one 3-D volume a file; split a series of volumes"
-    if not np.isfinite(header.get_best_affine()).all() or abs(np.linalg.det(header.get_best_affine()[:3, :3])) < 1e-9:
-        return "no-affine", "export the file anew with its geometry"
-    return "unreadable", "copy or export the file anew"
-
-
-def _check_header(case: str, path: Path, kind: str, findings: list[Finding]) -> None:
-    """Look at what `read_volume` has no reason to refuse."""
-    header = nib.load(path).header
-    qform, qform_code = header.get_qform(coded=True)
-    sform, sform_code = header.get_sform(coded=True)
-    if not qform_code and not sform_code:
-        message = f"expected an affine in {path}, found neither qform nor sform: its orientation is a guess"
-        findings.append(_finding("warning", "no-affine", case, message, "export the file anew with its geometry"))
-    elif qform_code and sform_code and np.abs(qform - sform).max() > 0.01:
-        message = (
-            f"expected one affine in {path}, found a qform and an sform that differ by up to "
-            f"{np.abs(qform - sform).max():.2f} mm: other programs may see another scan"
-        )
-        remedy = "set both alike; nibabel and this package use the sform, SimpleITK and nnU-Net usually the qform"
-        findings.append(_finding("warning", "two-affines", case, message, remedy))
-    dtype = header.get_data_dtype()
+    for code, note in volume.notes.items():
+        severity: Severity = "warning" if code in _REMEDIES else "note"
+        findings.append(_finding(severity, code, files.name, f"{path}: {note}", _REMEDIES.get(code, "")))
+    dtype = read_stored_type(path)
     if kind == "CT" and dtype.itemsize > 4:
         message = f"expected 16-bit integers in {path}, found {dtype}: {dtype.itemsize // 2} times the disk and memory"
-        findings.append(_finding("note", "wide-type", case, message))
+        findings.append(_finding("note", "wide-type", files.name, message))
+    return volume
 
 
 def measured_geometry(files: CaseFiles, image: Volume, findings: list[Finding]) -> CaseFacts:
     """Return shape, spacing and orientation of a CT; what is odd about them goes to the findings."""
-    header = nib.load(files.image_path).header
     directions = image.affine[:3, :3] / np.array(image.spacing_mm)
-    shear = float(np.abs(directions.T @ directions - np.eye(3)).max())
+    shear = image.shear
     tilt = float(np.degrees(np.arccos(np.clip(np.diag(directions), -1, 1)).max()))
-    if shear > _SHEAR_TOLERANCE:
+    if shear > SHEAR_TOLERANCE:
         message = (
             f"expected axes at right angles, found {90 - np.degrees(np.arcsin(min(shear, 1))):.1f} degrees between "
             "two: a tilted gantry? Sizes in millimetres are not right then"
@@ -87,19 +63,19 @@ def measured_geometry(files: CaseFiles, image: Volume, findings: list[Finding]) 
     elif tilt > _OBLIQUE_DEGREES:
         message = f"the scan lies oblique by {tilt:.1f} degrees; it is kept so, as nothing is turned in between"
         findings.append(_finding("note", "oblique", files.name, message))
-    if not all(_SPACING_LIMITS_MM[0] <= side <= _SPACING_LIMITS_MM[1] for side in image.spacing_mm):
-        low, high = _SPACING_LIMITS_MM
-        message = f"expected voxels of {low:g} to {high:g} mm, found {_mm(image.spacing_mm)} mm"
-        findings.append(_finding("error", "spacing", files.name, message, "export the file anew; is its unit mm?"))
-    elif max(image.spacing_mm) > 8 * min(image.spacing_mm):
+    try:
+        check_spacing(files.name, image)
+    except DatasetError as error:
+        findings.append(Finding("error", "spacing", files.name, str(error), "export the file anew; is its unit mm?"))
+    if max(image.spacing_mm) > 8 * min(image.spacing_mm):
         message = f"expected voxels of alike sides, found {_mm(image.spacing_mm)} mm: lesions are few slices high"
         findings.append(_finding("warning", "anisotropic", files.name, message, "prefer a thinner reconstruction"))
     return CaseFacts(
         name=files.name,
         shape=image.shape,
         spacing_mm=image.spacing_mm,
-        axis_codes="".join(nib.aff2axcodes(header.get_best_affine())),
-        stored_type=str(header.get_data_dtype()),
+        axis_codes="".join(nib.aff2axcodes(image.file_affine)),
+        stored_type=str(read_stored_type(files.image_path)),
         tilt_degrees=tilt,
     )
 

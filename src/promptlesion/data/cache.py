@@ -12,11 +12,11 @@ import numpy as np
 from jaxtyping import Float64, Int16, Int32, Shaped, UInt8
 from scipy import ndimage
 
+from promptlesion.data.content import content_of
 from promptlesion.data.dataset import Case, Dataset, read_case
 from promptlesion.data.lesion_instances import LesionInstance, find_lesions
 from promptlesion.data.resampling import resample_to_spacing
-from promptlesion.training.atomic import write_text, written_whole
-from promptlesion.training.checkpoint import file_hash
+from promptlesion.training.atomic import file_hash, read_json, write_text, written_whole
 
 _CACHE_VERSION = 2
 _VOXELS_PER_LABEL = 4096
@@ -92,17 +92,18 @@ def build_cache(
     folder.mkdir(parents=True, exist_ok=True)
     cached = []
     for done, case in enumerate(dataset.cases, start=1):
-        key = _key(dataset, case)
-        if not _is_current(folder, case.name, key):
-            _prepare(dataset, case, folder, key)
+        card = _read_card(folder, case.name)
+        content = content_of((case.image_path, case.label_path), card)
+        key = _key(dataset, content["files"])
+        if card.get("key") != key or not _is_whole(folder, case.name, card):
+            _prepare(dataset, case, folder, {"key": key, **content})
         cached.append(CachedCase(name=case.name, subject=case.subject, folder=folder))
         if on_progress is not None:
             on_progress(done, len(dataset.cases))
     return cached
 
 
-def _key(dataset: Dataset, case: Case) -> str:
-    files = [(path.stat().st_size, path.stat().st_mtime_ns) for path in (case.image_path, case.label_path)]
+def _key(dataset: Dataset, files: str) -> str:
     settings = [
         _CACHE_VERSION,
         dataset.spec.spacing_mm,
@@ -116,16 +117,20 @@ def _array_paths(folder: Path, name: str) -> list[Path]:
     return [folder / f"{name}.{ending}" for ending in ("image.npy", "label.npy", "voxels.npz")]
 
 
-def _is_current(folder: Path, name: str, key: str) -> bool:
+def _read_card(folder: Path, name: str) -> dict[str, Any]:
+    """What an earlier run noted of a case; nothing where there is no whole card."""
     try:
-        card = json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
-        sizes = [path.stat().st_size for path in _array_paths(folder, name)]
+        return read_json(folder / f"{name}.json")
     except (OSError, ValueError):
-        return False
-    return isinstance(card, dict) and card.get("key") == key and card.get("file_bytes") == sizes
+        return {}
 
 
-def _prepare(dataset: Dataset, case: Case, folder: Path, key: str) -> None:
+def _is_whole(folder: Path, name: str, card: dict[str, Any]) -> bool:
+    paths = _array_paths(folder, name)
+    return all(path.is_file() for path in paths) and card.get("file_bytes") == [path.stat().st_size for path in paths]
+
+
+def _prepare(dataset: Dataset, case: Case, folder: Path, made_from: dict[str, str]) -> None:
     card_path = folder / f"{case.name}.json"
     card_path.unlink(missing_ok=True)
     image, labels = read_case(dataset, case)
@@ -139,7 +144,7 @@ def _prepare(dataset: Dataset, case: Case, folder: Path, key: str) -> None:
     with written_whole(voxels_path) as temporary, temporary.open("wb") as file:
         np.savez(file, allow_pickle=False, **{str(label): found for label, found in voxels.items()})
     card = {
-        "key": key,
+        **made_from,
         "file_bytes": [path.stat().st_size for path in (image_path, label_path, voxels_path)],
         "scan_sha256": file_hash(case.image_path),
         "affine": image.affine.tolist(),

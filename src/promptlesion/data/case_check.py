@@ -6,11 +6,13 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Shaped, UInt8
 
+from promptlesion.data.nifti_geometry import corners_apart_mm, is_same_grid
 from promptlesion.data.spec import DatasetError
 from promptlesion.data.volume import Volume
 
 _AFFINE_TOLERANCE_MM = 1e-3
-_CORNER_TOLERANCE_VOXELS = 0.1
+_LABEL_TOLERANCE = 1e-3  # a header that rescales to whole numbers rounds them
+_SPACING_LIMITS_MM = (0.05, 15.0)
 _SMALLEST_HU_SPAN = 20.0
 _SMALLEST_SHARE_BELOW_0 = 1e-3
 _SHARE_OF_A_SCAN = 0.5  # less is a masked organ, which may well hold no fat and no air
@@ -20,43 +22,44 @@ _PADDING_HU = -1000.0
 _INT16 = np.iinfo(np.int16)
 
 
-def check_same_grid(case: str, image: Volume, labels: Volume) -> None:
-    """Raise `DatasetError` unless the label map has the CT's shape, spacing, directions and origin."""
+def check_same_grid(case: str, image: Volume, labels: Volume, *, of: str = "the CT") -> None:
+    """Raise `DatasetError` unless the label map lies where the CT does, but for rounding: a tenth of a voxel anywhere.
+
+    `of` is what the grid belongs to, for the message.
+    """
+    if labels.shape == image.shape and is_same_grid(image.shape, image.affine, labels.affine):
+        return
     spacings = (np.array(labels.spacing_mm), np.array(image.spacing_mm))
     if np.abs(spacings[0] - spacings[1]).max() > _AFFINE_TOLERANCE_MM:
         found, expected = (_rounded(spacing) for spacing in spacings)
-        raise DatasetError(f"{case}: label spacing {found} mm differs from the CT's {expected} mm")
+        raise DatasetError(f"{case}: label spacing {found} mm differs from {of}'s {expected} mm")
     if labels.shape != image.shape:
-        raise DatasetError(f"{case}: label shape {labels.shape} voxels differs from the CT's {image.shape} voxels")
+        raise DatasetError(f"{case}: label shape {labels.shape} voxels differs from {of}'s {image.shape} voxels")
     difference = np.abs(labels.affine - image.affine)
     if difference[:3, :3].max() > _AFFINE_TOLERANCE_MM:
         turned, straight = ([_rounded(row) for row in volume.affine[:3, :3]] for volume in (labels, image))
-        raise DatasetError(f"{case}: label directions {turned} differ from the CT's {straight}")
+        raise DatasetError(f"{case}: label directions {turned} differ from {of}'s {straight}")
     if difference[:3, 3].max() > _AFFINE_TOLERANCE_MM:
         found, expected = (_rounded(volume.affine[:3, 3]) for volume in (labels, image))
-        raise DatasetError(f"{case}: label origin {found} mm differs from the CT's {expected} mm")
-    apart_mm = _corners_apart_mm(image, labels)
-    if apart_mm > _CORNER_TOLERANCE_VOXELS * min(image.spacing_mm):
-        raise DatasetError(f"{case}: a corner of the label map lies {apart_mm:.3f} mm away from the CT's")
+        raise DatasetError(f"{case}: label origin {found} mm differs from {of}'s {expected} mm")
+    apart_mm = corners_apart_mm(image.shape, image.affine, labels.affine)
+    raise DatasetError(f"{case}: a corner of the label map lies {apart_mm:.3f} mm away from {of}'s")
 
 
-def on_the_grid_of(case: str, image: Volume, labels: Volume) -> Volume:
-    """The label map with the CT's geometry, where its own differs by no more than rounding in a header.
-
-    Raises `DatasetError` where it differs by more than a tenth of a voxel anywhere.
-    """
-    is_rounding = labels.shape == image.shape and (
-        _corners_apart_mm(image, labels) <= _CORNER_TOLERANCE_VOXELS * min(image.spacing_mm)
-    )
-    if not is_rounding:
-        check_same_grid(case, image, labels)
+def on_the_grid_of(case: str, image: Volume, labels: Volume, *, of: str = "the CT") -> Volume:
+    """The label map with the CT's geometry; raises `DatasetError` where its own differs by more than rounding."""
+    check_same_grid(case, image, labels, of=of)
     return image.with_array(labels.array)
 
 
-def _corners_apart_mm(image: Volume, labels: Volume) -> float:
-    corners = np.array(np.meshgrid(*((0.0, size - 1.0) for size in image.shape))).reshape(3, -1)
-    apart = labels.affine - image.affine
-    return float(np.linalg.norm(apart[:3, :3] @ corners + apart[:3, 3:], axis=0).max())
+def check_spacing(case: str, image: Volume) -> None:
+    """Raise `DatasetError` for voxels that no CT has, which are those of another unit."""
+    low, high = _SPACING_LIMITS_MM
+    if not all(low <= side <= high for side in image.spacing_mm):
+        found = " x ".join(f"{side:.3g}" for side in image.spacing_mm)
+        raise DatasetError(
+            f"{case}: expected voxels of {low:g} to {high:g} mm, found {found} mm: is another unit meant?"
+        )
 
 
 def check_hounsfield(case: str, image: Shaped[np.ndarray, "x y z"], places: Sequence[str] | None = None) -> None:
@@ -139,13 +142,32 @@ def _check_range(case: str, slices: Sequence[_Slice], image: Shaped[np.ndarray, 
 def checked_labels(
     case: str, labels: Shaped[np.ndarray, "x y z"], known: Collection[int]
 ) -> UInt8[np.ndarray, "x y z"]:
-    """The label map as uint8; raises `DatasetError` for values that `dataset.json` does not name."""
-    values = label_values(labels)
-    unknown = [value for value in values if value not in known]
+    """The label map as uint8, where its values are whole but for rounding; raises `DatasetError` for unknown ones."""
+    values = np.array(label_values(labels), dtype=np.float64)
+    with np.errstate(invalid="ignore"):
+        is_known = np.isin(np.rint(values), list(known)) & (np.abs(values - np.rint(values)) <= _LABEL_TOLERANCE)
+    unknown = values[~is_known].tolist()
     if unknown:
-        listed = ", ".join(f"{value:g}" for value in unknown[:8]) + (", …" if len(unknown) > 8 else "")
+        listed = ", ".join(f"{value:.8g}" for value in unknown[:8]) + (", …" if len(unknown) > 8 else "")
         raise DatasetError(f"{case}: expected the label values {sorted(known)} of dataset.json, found {listed}")
-    return labels.astype(np.uint8, copy=False)
+    return whole_labels(case, labels)
+
+
+def whole_labels(name: str, labels: Shaped[np.ndarray, "x y z"]) -> UInt8[np.ndarray, "x y z"]:
+    """The label map as uint8, however it was stored; raises `DatasetError` for values that are no labels."""
+    if labels.dtype == np.uint8:
+        return labels
+    whole = np.empty(labels.shape, dtype=np.uint8)
+    wrong = []
+    for plane, as_bytes in zip(labels, whole, strict=True):
+        with np.errstate(invalid="ignore"):
+            as_bytes[...] = np.rint(plane)
+        wrong.append(plane[~(np.abs(plane.astype(np.float64) - as_bytes) <= _LABEL_TOLERANCE)])
+    found = np.concatenate(wrong)
+    if found.size:
+        listed = ", ".join(f"{value:.8g}" for value in np.unique(found)[:5].tolist())
+        raise DatasetError(f"{name}: expected whole label values from 0 to 255, found {listed} in {found.size} voxels")
+    return whole
 
 
 def label_values(labels: Shaped[np.ndarray, "x y z"]) -> list[int | float]:

@@ -4,10 +4,23 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
-from promptlesion.data.case_check import check_hounsfield, check_same_grid, checked_labels
-from promptlesion.data.dataset_json import FILE_ENDING, read_labels, read_subject_pattern, write_dataset_json
+from promptlesion.data.case_check import (
+    check_hounsfield,
+    check_same_grid,
+    check_spacing,
+    checked_labels,
+    on_the_grid_of,
+)
+from promptlesion.data.dataset_json import (
+    FILE_ENDING,
+    IGNORE_LABEL,
+    read_dataset_json,
+    read_labels,
+    read_subject_pattern,
+    read_subjects,
+    write_dataset_json,
+)
 from promptlesion.data.intensity import HUWindow
 from promptlesion.data.provenance import read_provenance
 from promptlesion.data.spec import DatasetError, DatasetSpec, LesionType, read_spec, write_spec
@@ -63,6 +76,11 @@ class Dataset:
         """Label values of the lesion types, in prompt order."""
         return tuple(lesion.label for lesion in self.spec.lesions)
 
+    @property
+    def ignored_label(self) -> int | None:
+        """The value of voxels that nobody labelled, where the dataset has nnU-Net's label `ignore`."""
+        return self.labels.get(IGNORE_LABEL)
+
     def host_labels(self, lesion: LesionType) -> tuple[int, ...]:
         """Label values that a lesion of this type may be placed in."""
         return tuple(self.labels[name] for name in lesion.host)
@@ -104,12 +122,13 @@ def open_dataset(root: Path, lesions: Path | None = None) -> Dataset:
     own_labels = read_labels(root / "dataset.json")
     spec_path = root / "lesions.toml" if lesions is None else lesions
     spec = read_spec(spec_path)
+    subjects = read_subjects(root / "dataset.json") if spec.subject_pattern is None else {}
     if spec.subject_pattern is None:
         spec = spec.model_copy(update={"subject_pattern": read_subject_pattern(root / "dataset.json")})
     labels = _with_new_lesions(own_labels, spec, spec_path)
     for lesion in spec.lesions:
         _check_lesion(lesion, labels, spec_path)
-    return Dataset(root=root, spec=spec, labels=labels, cases=_list_cases(root, spec))
+    return Dataset(root=root, spec=spec, labels=labels, cases=_list_cases(root, spec, subjects))
 
 
 def read_case(dataset: Dataset, case: Case) -> tuple[Volume, Volume]:
@@ -122,7 +141,8 @@ def read_case(dataset: Dataset, case: Case) -> tuple[Volume, Volume]:
         image, labels = read_volume(case.image_path), read_volume(case.label_path)
     except VolumeError as error:
         raise DatasetError(f"{case.name}: {error}") from error
-    check_same_grid(case.name, image, labels)
+    labels = on_the_grid_of(case.name, image, labels)
+    check_spacing(case.name, image)
     check_hounsfield(case.name, image.array)
     return image, labels.with_array(checked_labels(case.name, labels.array, dataset.labels.values()))
 
@@ -154,25 +174,33 @@ def _with_new_lesions(labels: dict[str, int], spec: DatasetSpec, path: Path) -> 
 
 
 def _check_lesion(lesion: LesionType, labels: dict[str, int], path: Path) -> None:
-    names = ", ".join(labels)
+    names = ", ".join(name for name in labels if name != IGNORE_LABEL)
+    if lesion.label == labels.get(IGNORE_LABEL):
+        raise DatasetError(
+            f"{path}: expected lesions.{lesion.name}.label to be a label that is looked at, found nnU-Net's `ignore`"
+        )
     if not lesion.host:
         raise DatasetError(
             f"{path}: expected lesions.{lesion.name} to name its host, found none; the labels are {names}"
         )
     for key, named in (("host", lesion.host), ("lumen", lesion.lumen)):
         for name in named:
-            if name not in labels:
+            if name not in labels or name == IGNORE_LABEL:
                 raise DatasetError(
                     f"{path}: expected lesions.{lesion.name}.{key} to name labels of dataset.json ({names}), "
                     f"found {name!r}"
                 )
 
 
-def _list_cases(root: Path, spec: DatasetSpec) -> tuple[Case, ...]:
+def _list_cases(root: Path, spec: DatasetSpec, subjects: Mapping[str, str]) -> tuple[Case, ...]:
     folder = root / "imagesTr"
     paths = sorted(path for path in folder.glob(f"*{FILE_ENDING}") if not path.name.startswith("."))
     if not paths:
-        raise DatasetError(f"{folder}: expected CTs named CASE{IMAGE_ENDING}, found none")
+        is_listed = "dataset" in read_dataset_json(root / "dataset.json")
+        hint = (
+            "; dataset.json lists files under `dataset`: `promptlesion prepare` brings them here" if is_listed else ""
+        )
+        raise DatasetError(f"{folder}: expected CTs named CASE{IMAGE_ENDING}, found none{hint}")
     for path in paths:
         if not path.name.endswith(IMAGE_ENDING):
             raise DatasetError(
@@ -184,15 +212,17 @@ def _list_cases(root: Path, spec: DatasetSpec) -> tuple[Case, ...]:
     if missing:
         raise DatasetError(f"{missing[0]}: expected the label map {label_path(root, missing[0])}, found none")
     provenance = read_provenance(root)
+    of_source = {name: str(line["subject"]) for name, line in provenance.items()}
     return tuple(
-        Case(name, _subject(name, spec, provenance), image_path(root, name), label_path(root, name)) for name in names
+        Case(name, _subject(name, spec, {**subjects, **of_source}), image_path(root, name), label_path(root, name))
+        for name in names
     )
 
 
-def _subject(name: str, spec: DatasetSpec, provenance: Mapping[str, Mapping[str, Any]]) -> str:
-    """Whose scan it is; a synthetic case is its source subject's."""
-    if name in provenance:
-        return str(provenance[name]["subject"])
+def _subject(name: str, spec: DatasetSpec, known: Mapping[str, str]) -> str:
+    """Whose scan it is: as it is known (a synthetic case is its source subject's), or as its name shows."""
+    if name in known:
+        return known[name]
     if spec.subject_pattern is None:
         return name
     match = re.search(spec.subject_pattern, name)

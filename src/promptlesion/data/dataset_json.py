@@ -9,6 +9,8 @@ from promptlesion.data.spec import DatasetError
 from promptlesion.training.atomic import read_json, write_text
 
 FILE_ENDING = ".nii.gz"
+IGNORE_LABEL = "ignore"
+"""What nnU-Net calls the label of voxels that nobody looked at: they neither train nor count nor take lesions."""
 
 
 def read_dataset_json(path: Path) -> dict[str, Any]:
@@ -79,6 +81,14 @@ def read_subject_pattern(path: Path) -> str | None:
             f"{path}: expected `subject_pattern`, a regular expression with a group, found {str(pattern)[:80]!r}"
         )
     return str(pattern)
+
+
+def read_subjects(path: Path) -> dict[str, str]:
+    """The subjects by case that `prepare` noted in a `dataset.json`, where names do not show them."""
+    subjects = read_dataset_json(path).get("subjects", {})
+    if not isinstance(subjects, dict) or not all(isinstance(subject, str) for subject in subjects.values()):
+        raise DatasetError(f"{path}: expected `subjects`, subjects by case, found {str(subjects)[:80]}")
+    return subjects
 
 
 def _label_value(name: str, value: object, path: Path) -> int:

@@ -24,10 +24,17 @@ _GZIP_MAGIC = b"\x1f\x8b"
 _GZIP_WINDOW = 31  # zlib's word for a gzip file of the largest window
 _MOST_INFLATION = 1033  # deflate makes at most this many bytes out of one
 _BYTES_AT_ONCE = 2**24
+_NOT_GZIP = ("Not a gzipped file", "Unknown compression method")
+"""What Python says of bytes after a whole compressed stream that do not begin another one."""
 
 
 class VolumeError(ValueError):
     """A file that cannot be read or written as a volume; the message names it and says what was found."""
+
+    def __init__(self, message: str, code: str = "unreadable") -> None:
+        """Take the message, and the word that `check` has for the fault."""
+        super().__init__(message)
+        self.code = code
 
 
 @contextmanager
@@ -66,9 +73,12 @@ def read_header(stream: io.BufferedIOBase, path: Path) -> nib.Nifti1Header:
 
 def read_voxels(
     stream: io.BufferedIOBase, header: nib.Nifti1Header, orientation: np.ndarray, path: Path
-) -> Shaped[np.ndarray, "x y z"]:
-    """Read some slices at a time, straight into the RAS+ array: a large scan is in memory once."""
-    stored, shape = header.get_data_dtype(), tuple(int(side) for side in header.get_data_shape())
+) -> tuple[Shaped[np.ndarray, "x y z"], bool]:
+    """Read some slices at a time, straight into the RAS+ array: a large scan is in memory once.
+
+    Returns also whether bytes follow that are none of the volume's.
+    """
+    stored, shape = header.get_data_dtype(), tuple(int(side) for side in header.get_data_shape())[:3]
     if stored.kind not in "iuf":
         raise VolumeError(f"{path}: expected one number a voxel, found voxels of type {stored}")
     slope, intercept = header.get_slope_inter()
@@ -82,7 +92,10 @@ def read_voxels(
     array = np.empty(ras_shape, stored.newbyteorder("=") if keeps_integers else np.float32)
     in_file_order = apply_orientation(array, ornt_transform(RAS_ORIENTATION, orientation))
     slices_at_once = max(1, _BYTES_AT_ONCE // (shape[0] * shape[1] * stored.itemsize))
-    stream.seek(header.get_data_offset())
+    offset = header.get_data_offset()
+    if not 0 <= offset <= _MOST_INFLATION * path.stat().st_size:
+        raise VolumeError(f"{path}: expected voxels within the file, found them at byte {offset}")
+    stream.seek(offset)
     for start in range(0, shape[2], slices_at_once):
         part = in_file_order[:, :, start : start + slices_at_once]
         content = stream.read(part.size * stored.itemsize)
@@ -91,9 +104,20 @@ def read_voxels(
         values = np.frombuffer(content, stored).reshape(part.shape, order="F")
         with np.errstate(over="ignore", invalid="ignore"):
             part[...] = apply_read_scaling(values, np.float64(slope), np.float64(intercept)) if is_rescaled else values
-    while stream.read(_BYTES_AT_ONCE):
-        pass  # to the end, where a compressed file's checksum is
-    return array
+    return array, _has_more(stream)
+
+
+def _has_more(stream: io.BufferedIOBase) -> bool:
+    """Read to the end, where a compressed file's checksum is; what follows that is no damage, but is told."""
+    num_bytes = 0
+    try:
+        while content := stream.read(_BYTES_AT_ONCE):
+            num_bytes += len(content)
+    except gzip.BadGzipFile as error:
+        if not str(error).startswith(_NOT_GZIP):
+            raise
+        return True
+    return num_bytes > 0
 
 
 class DeflatingStream(io.RawIOBase):

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from promptlesion.data.spec import DatasetError
+from promptlesion.training.atomic import read_text
 
 PROVENANCE_FILE = "provenance.jsonl"
 
@@ -15,7 +16,7 @@ def read_provenance(root: Path) -> dict[str, dict[str, Any]]:
     if not path.is_file():
         return {}
     try:
-        lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line]
+        lines = [json.loads(line) for line in read_text(path).splitlines() if line]
         return {str(line["case"]): line for line in lines}
     except (ValueError, TypeError, KeyError) as error:
         raise DatasetError(f"{path}: expected a JSON object with a `case` in every line, found {error}") from error

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from promptlesion.training.atomic import write_text
+from promptlesion.training.atomic import read_text, write_text
 
 
 class DatasetError(ValueError):
@@ -127,7 +127,7 @@ def read_spec(path: Path) -> DatasetSpec:
             "how) or name it with --lesions"
         )
     try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
+        content = tomllib.loads(read_text(path))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise DatasetError(f"{path}: expected a TOML file, found an error: {error}") from error
     try:

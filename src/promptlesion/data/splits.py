@@ -10,7 +10,7 @@ import numpy as np
 
 from promptlesion.data.dataset import Case, Dataset
 from promptlesion.data.spec import DatasetError
-from promptlesion.training.atomic import write_text
+from promptlesion.training.atomic import read_text, write_text
 
 SPLITS_FILE = "splits_final.json"
 
@@ -66,12 +66,20 @@ def dataset_split(
             dataset.cases, validation_fraction=validation_fraction, test_fraction=test_fraction, seed=seed
         )
     fold = _read_first_fold(path)
-    parts = {key: dataset.select(fold[key]).cases for key in fold}
+    try:
+        parts = {key: dataset.select(fold[key]).cases for key in fold}
+    except DatasetError as error:
+        raise DatasetError(f"{path}: {error}") from error
     if "test" not in parts:
         train, validation = _carve(parts["train"], validation_fraction, seed, path)
         parts = {"train": train, "val": validation, "test": parts["val"]}
     _check_apart(parts, path)
     return Split(train=_names(parts["train"]), validation=_names(parts["val"]), test=_names(parts["test"]))
+
+
+def split_names(path: Path) -> set[str]:
+    """Return the cases that the first fold of a `splits_final.json` names."""
+    return {name for names in _read_first_fold(path).values() for name in names}
 
 
 def write_splits(root: Path, split: Split) -> None:
@@ -96,7 +104,7 @@ def _names(cases: Iterable[Case]) -> tuple[str, ...]:
 
 def _read_first_fold(path: Path) -> dict[str, list[str]]:
     try:
-        content: Any = json.loads(path.read_text(encoding="utf-8"))
+        content: Any = json.loads(read_text(path))
     except ValueError as error:
         raise DatasetError(f"{path}: expected a JSON file, found an error: {error}") from error
     fold = content[0] if isinstance(content, list) and content else None

@@ -9,8 +9,7 @@ from promptlesion.data.cache import CachedCase
 from promptlesion.data.dataset import Case, Dataset
 from promptlesion.data.spec import DatasetError
 from promptlesion.data.splits import Split
-from promptlesion.training.atomic import read_json
-from promptlesion.training.checkpoint import file_hash
+from promptlesion.training.atomic import file_hash, read_json
 
 logger = logging.getLogger(__name__)
 GENERATOR_FILE = "generator.json"

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from promptlesion.data.intensity import HUWindow
 from promptlesion.evaluation.features import FeatureExtractor, ImageNetSliceFeatures, masked_intensity
 from promptlesion.evaluation.lesions import LesionCrop
-from promptlesion.training.checkpoint import file_hash
+from promptlesion.training.atomic import file_hash
 from promptlesion.training.ct_network import ct_weights_path, load_ct_network
 from promptlesion.training.medicalnet import load_medicalnet
 

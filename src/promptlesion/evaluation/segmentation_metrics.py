@@ -15,7 +15,7 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Bool, Float64, UInt8
 
-from promptlesion.data.case_check import checked_labels
+from promptlesion.data.case_check import checked_labels, on_the_grid_of
 from promptlesion.data.dataset import Dataset, LesionType
 from promptlesion.data.volume import read_volume
 from promptlesion.evaluation.bootstrap import bootstrap_interval, paired_bootstrap
@@ -59,10 +59,16 @@ def evaluate_case(
     *,
     case: str,
     subject: str,
+    ignored: int | None = None,
 ) -> list[LesionScore]:
-    """Score one predicted label map against the true one, one row per lesion type."""
+    """Score one predicted label map against the true one, one row per lesion type.
+
+    Where the truth has the value `ignored`, nobody looked, and what was predicted does not count.
+    """
     if prediction.shape != truth.shape:
         raise ValueError(f"{case}: prediction's shape {prediction.shape} differs from the truth's {truth.shape}")
+    if ignored is not None:
+        prediction = np.where(truth == ignored, np.uint8(0), prediction)
     scores = []
     for lesion_type in lesion_types:
         predicted_mask, true_mask = prediction == lesion_type.label, truth == lesion_type.label
@@ -106,9 +112,8 @@ def evaluate_folder(dataset: Dataset, predictions: Path, *, tolerance_mm: float)
     for case in dataset.cases:
         truth = read_volume(case.label_path)
         path = predictions / f"{case.name}.nii.gz"
-        prediction = read_volume(path)
-        if prediction.shape != truth.shape or not np.allclose(prediction.affine, truth.affine, rtol=0, atol=1e-3):
-            raise ValueError(f"{path}: expected the grid of {case.label_path}, {truth.shape}; found {prediction.shape}")
+        place = f"{path}: expected the grid of {case.label_path}"
+        prediction = on_the_grid_of(place, truth, read_volume(path), of="the truth")
         scores += evaluate_case(
             checked_labels(str(path), prediction.array, dataset.labels.values()),
             checked_labels(case.name, truth.array, dataset.labels.values()),
@@ -117,6 +122,7 @@ def evaluate_folder(dataset: Dataset, predictions: Path, *, tolerance_mm: float)
             tolerance_mm,
             case=case.name,
             subject=case.subject,
+            ignored=dataset.ignored_label,
         )
     return scores
 

@@ -7,26 +7,34 @@ import torch
 from jaxtyping import Integer, UInt8
 from torch import Tensor
 
+from promptlesion.data.dataset_json import IGNORE_LABEL
+
+IGNORED_CLASS = 255
+"""Stands for voxels that are left out of the loss; no network has that class."""
+
 
 class LabelClasses:
     """Class index i is the i-th smallest label value; the background, value 0, is class 0."""
 
-    def __init__(self, label_values: Iterable[int]) -> None:
-        """Number the classes.
+    def __init__(self, label_values: Iterable[int], *, ignored: int | None = None) -> None:
+        """Number the classes; the value `ignored` is none of them, and stands for voxels that nobody labelled.
 
         Raises:
             ValueError: no background, nothing besides it, or values that do not fit a label map.
         """
-        self.values = tuple(sorted(set(label_values)))
+        self.values = tuple(sorted(set(label_values) - {ignored}))
         if len(self.values) < 2 or self.values[0] != 0 or self.values[-1] > 255:
             raise ValueError(f"labels: expected 0 (background) and others up to 255; found {self.values}")
         self._is_known = np.isin(np.arange(256), self.values)
         self._class_of_value = np.where(self._is_known, np.cumsum(self._is_known) - 1, 0).astype(np.uint8)
+        self.ignored = ignored
+        if ignored is not None:
+            self._is_known[ignored], self._class_of_value[ignored] = True, IGNORED_CLASS
 
     @classmethod
     def of_labels(cls, labels: Mapping[str, int]) -> "LabelClasses":
         """Number the labels of a `dataset.json`."""
-        return cls(labels.values())
+        return cls(labels.values(), ignored=labels.get(IGNORE_LABEL))
 
     @property
     def num_classes(self) -> int:

@@ -6,10 +6,11 @@ from pathlib import Path
 import torch
 
 from promptlesion.data.dataset import Dataset, image_path, label_path, read_case, write_dataset_json
+from promptlesion.data.dataset_json import IGNORE_LABEL
 from promptlesion.data.prepared import PreparedDataset
 from promptlesion.data.splits import Split, write_splits
 from promptlesion.data.volume import write_volume
-from promptlesion.segmentation.label_classes import LabelClasses
+from promptlesion.segmentation.label_classes import IGNORED_CLASS, LabelClasses
 from promptlesion.training.progress import progress_bar
 
 DATASET = "Dataset001_PromptLesion"
@@ -43,16 +44,20 @@ def hand_over(prepared: PreparedDataset, synthetic: Dataset | None, ratio: float
     with progress_bar("handing over to nnU-Net", len(names)) as bar:
         for part in parts:
             for case in part.cases:
-                _, truth = read_case(part, case)
+                image, truth = read_case(part, case)
                 values = torch.from_numpy(truth.array)[None, None]
                 numbered = classes.to_classes(values)[0, 0].numpy()
+                numbered[numbered == IGNORED_CLASS] = classes.num_classes  # nnU-Net wants it to be the highest
                 write_volume(truth.with_array(numbered), label_path(raw, case.name))
-                image_path(raw, case.name).symlink_to(case.image_path.resolve())
+                if image.notes:  # nnU-Net would read the file as it stands, or not at all
+                    write_volume(image, image_path(raw, case.name))
+                else:
+                    image_path(raw, case.name).symlink_to(case.image_path.resolve())
                 bar.update(len(list(image_path(raw, "any").parent.iterdir())))
-    by_value = sorted(prepared.dataset.labels.items(), key=lambda item: item[1])
+    by_value = sorted(prepared.dataset.labels, key=lambda name: (name == IGNORE_LABEL, prepared.dataset.labels[name]))
     write_dataset_json(
         raw,
-        labels={name: index for index, (name, _) in enumerate(by_value)},
+        labels={name: index for index, name in enumerate(by_value)},
         num_training=len(names),
         extra={"overwrite_image_reader_writer": "NibabelIOWithReorient"},  # RAS+, as everywhere else
     )

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from promptlesion.data.volume import Volume
+from promptlesion.data.volume import Volume, write_volume
 from promptlesion.segmentation.config import SegmentationConfig
 from promptlesion.segmentation.label_classes import LabelClasses
 from promptlesion.segmentation.nnunet_process import NNUNetMissingError, find_nnunet, nnunet_process, scratch_folder
@@ -53,6 +53,9 @@ def nnunet_predictor(
         def predict(image: Path, scan: Volume) -> Volume:
             if not started:
                 started.append(start())
+            if scan.notes:  # nnU-Net would read the file as it stands, or not at all
+                image = stack.enter_context(scratch_folder()) / "scan.nii.gz"
+                write_volume(scan, image)
             return scan.with_array(classes.to_values(np.load(started[0](image), allow_pickle=False)))
 
         yield predict

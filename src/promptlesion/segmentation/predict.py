@@ -6,8 +6,10 @@ from pathlib import Path
 
 import torch
 
-from promptlesion.data.case_check import check_hounsfield
+from promptlesion.data.case_check import check_hounsfield, check_spacing
+from promptlesion.data.content import content_of
 from promptlesion.data.dataset import Case, Dataset
+from promptlesion.data.dataset_json import IGNORE_LABEL
 from promptlesion.data.spec import DatasetSpec
 from promptlesion.data.volume import Volume, read_volume, write_volume
 from promptlesion.segmentation.inference import (
@@ -80,9 +82,11 @@ def segment_dataset(
     scans = _take_up(out_folder, maker, dataset.cases)
     with _predictor(run_folder, checkpoint, torch_device, is_mirrored=is_mirrored) as predict:
         for done, case in enumerate(dataset.cases, start=1):
-            path, scan = prediction_path(out_folder, case.name), _fingerprint(case.image_path)
-            if scans.get(case.name) != scan or not path.is_file():
+            path, known = prediction_path(out_folder, case.name), scans.get(case.name, {})
+            scan = content_of([case.image_path], known)
+            if known.get("files") != scan["files"] or not path.is_file():
                 image = read_volume(case.image_path)
+                check_spacing(case.name, image)
                 check_hounsfield(case.name, image.array)
                 write_volume(predict(case.image_path, image), path)
                 scans[case.name] = scan
@@ -120,12 +124,13 @@ def _predictor(
 
 def _facts(labels: Mapping[str, int], spec: DatasetSpec) -> dict[str, object]:
     """Return what the network is bound to; which of the labels are lesions does not matter to it."""
-    named = ", ".join(f"{name}={value}" for name, value in sorted(labels.items(), key=lambda item: item[1]))
+    by_value = sorted((value, name) for name, value in labels.items() if name != IGNORE_LABEL)
+    named = ", ".join(f"{name}={value}" for value, name in by_value)
     facts = spec.facts()
     return {"labels": named, "window_hu": facts["window_hu"], "spacing_mm": facts["spacing_mm"]}
 
 
-def _take_up(out_folder: Path, maker: Mapping[str, object], cases: Sequence[Case]) -> dict[str, list[int]]:
+def _take_up(out_folder: Path, maker: Mapping[str, object], cases: Sequence[Case]) -> dict[str, dict[str, str]]:
     """Return the scans that this maker has done in the folder; remove what another one did."""
     record_path = out_folder / RECORD_FILE
     if not record_path.is_file():
@@ -139,18 +144,12 @@ def _take_up(out_folder: Path, maker: Mapping[str, object], cases: Sequence[Case
         return {}
     record = read_json(record_path)
     if {"is_mirrored": False, **record} == {**maker, "scans": record["scans"]}:
-        return dict(record["scans"])
+        return {name: scan for name, scan in record["scans"].items() if isinstance(scan, dict)}
     for name in record["scans"]:
         prediction_path(out_folder, name).unlink(missing_ok=True)
     _write_record(out_folder, maker, {})
     return {}
 
 
-def _write_record(out_folder: Path, maker: Mapping[str, object], scans: dict[str, list[int]]) -> None:
+def _write_record(out_folder: Path, maker: Mapping[str, object], scans: dict[str, dict[str, str]]) -> None:
     write_json(out_folder / RECORD_FILE, {**maker, "scans": scans})
-
-
-def _fingerprint(path: Path) -> list[int]:
-    """Size and time of change: what tells whether a scan is still the same file."""
-    status = path.stat()
-    return [status.st_size, status.st_mtime_ns]

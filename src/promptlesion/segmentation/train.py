@@ -219,6 +219,7 @@ def _steps(
                     spec=spec,
                     config=config,
                     label_values=classes.values,
+                    ignored=classes.ignored,
                     device=device,
                 )
             report["validation_dice"] = keep_best(state, dice, epoch)

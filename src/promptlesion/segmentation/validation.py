@@ -39,11 +39,12 @@ def validation_dice(
     config: SegmentationConfig,
     label_values: tuple[int, ...],
     device: torch.device,
+    ignored: int | None = None,
 ) -> dict[str, float]:
     """Predict every case and return the mean Dice by lesion type, over the cases that have a lesion of it.
 
-    A type that no case has is left out. The network is put into evaluation mode; nothing random is drawn. Several
-    processes share the cases, and all return the same.
+    A type that no case has is left out, and so are voxels of the value `ignored`. The network is put into evaluation
+    mode; nothing random is drawn. Several processes share the cases, and all return the same.
     """
     network.eval()
     dice = torch.zeros(len(cases), len(spec.lesions), dtype=torch.float64)
@@ -60,6 +61,8 @@ def validation_dice(
             precision=config.precision,
         )
         truth = np.asarray(case.labels)
+        if ignored is not None:
+            predicted[truth == ignored] = 0
         for column, lesion in enumerate(spec.lesions):
             if lesion.label in case.num_label_voxels:
                 dice[index, column] = _dice(predicted == lesion.label, truth == lesion.label)

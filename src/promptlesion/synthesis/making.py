@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from promptlesion.data.dataset import Case, Dataset, image_path, label_path, read_case, write_case
+from promptlesion.data.dataset_json import IGNORE_LABEL
 from promptlesion.data.volume import Volume, read_volume
 from promptlesion.synthesis.config import SynthesisConfig
 from promptlesion.synthesis.dicom_export import export_dicom
@@ -20,8 +21,7 @@ from promptlesion.synthesis.placement import PlacedLesion, PlacementError, place
 from promptlesion.synthesis.plan import PlannedCase
 from promptlesion.synthesis.quality import QualityLimits, limits_of
 from promptlesion.synthesis.synthesizer import Synthesizer
-from promptlesion.training.atomic import read_json, write_json
-from promptlesion.training.checkpoint import file_hash
+from promptlesion.training.atomic import file_hash, read_json, write_json
 from promptlesion.training.run import RunError
 from promptlesion.training.seeding import derive_seed, numpy_generator
 
@@ -288,7 +288,7 @@ class CaseMaker:
             labels,
             name=line["case"],
             subject=line["subject"],
-            label_names=dataset.labels,
+            label_names={name: value for name, value in dataset.labels.items() if name != IGNORE_LABEL},
             description=self._description,
             folder=dicom_folder(self._recipe, line),
             lesion_types=[lesion_type.name for lesion_type in dataset.spec.lesions],

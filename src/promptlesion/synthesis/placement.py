@@ -80,7 +80,7 @@ def place_lesion(
     is_host, where = by_label(dataset.host_labels(lesion_type)), ", ".join(lesion_type.host)
     is_lumen = by_label(dataset.lumen_labels(lesion_type))
     there = [GrownMask(other.box, other.mask) for other in others]
-    room = Room(labels, by_label(dataset.lesion_labels), there, edge_mm, max_extent_mm)
+    room = Room(labels, by_label(dataset.lesion_labels), there, edge_mm, max_extent_mm, dataset.ignored_label)
     refusals: list[Refusal] = []
     voxels = _host_voxels(labels.array, is_host, generator)
     for _ in range(_NUM_SIZES):

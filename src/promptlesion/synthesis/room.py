@@ -45,6 +45,8 @@ class Room:
     """Lesions keep as far off the scan's edge, and twice that off each other."""
     max_extent_mm: float
     """Largest extent of a lesion along an axis."""
+    ignored_label: int | None = None
+    """The value of voxels that nobody labelled: no lesion covers one."""
 
     def why_not_at(self, voxel: tuple[int, int, int], *, diameter_mm: float) -> Refusal | None:
         """Return why no lesion of a size can have its middle in a voxel, as far as that is seen at a glance.
@@ -88,6 +90,12 @@ class Room:
         if extent_mm > self.max_extent_mm:
             figure = f"{extent_mm:.1f} mm along an axis where {self.max_extent_mm:.1f} mm are"
             return Refusal("larger than the model's patch allows", extent_mm - self.max_extent_mm, figure)
+        if self.ignored_label is not None:
+            num_ignored = int(
+                (self.labels.array[tight] == self.ignored_label)[in_box(grown.mask, grown.box, tight)].sum()
+            )
+            if num_ignored:
+                return Refusal("where nobody has labelled", num_ignored, f"{num_ignored} voxels labelled ignore")
         near = tight_box(grown.mask, grown.box, self.labels, 2 * self.edge_mm)
         occupied = self._occupied(near)
         if occupied.any():

@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Bool, Int16, Shaped
 from scipy import ndimage
 
+from promptlesion.data.case_check import checked_labels
 from promptlesion.data.dataset import Dataset
 from promptlesion.data.lesion_instances import ALL_26_NEIGHBOURS, sphere_diameter_mm
 from promptlesion.data.spec import LesionType
@@ -146,7 +147,8 @@ def _cut_masks(dataset: Dataset, lesion_type: LesionType) -> _Masks:
     for place in _shuffled(len(dataset.cases)):
         case = dataset.cases[place]
         labels = read_volume(case.label_path)
-        components, _ = ndimage.label(labels.array == lesion_type.label, structure=ALL_26_NEIGHBOURS)
+        values = checked_labels(case.name, labels.array, dataset.labels.values())
+        components, _ = ndimage.label(values == lesion_type.label, structure=ALL_26_NEIGHBOURS)
         faces = [components.take(end, axis=axis) for axis in range(3) for end in (0, -1)]
         cut_off = np.unique(np.concatenate([face.ravel() for face in faces]))
         yield case.name, (components > 0) & ~np.isin(components, cut_off), labels.spacing_mm

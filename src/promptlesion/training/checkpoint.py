@@ -1,6 +1,5 @@
 """Trained weights as safetensors, with a JSON card that says what they are. Nothing is unpickled."""
 
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,7 +9,7 @@ from pathlib import Path
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from promptlesion.training.atomic import write_json, written_whole
+from promptlesion.training.atomic import file_hash, write_json, written_whole
 from promptlesion.training.launch import is_main_process
 
 FORMAT_VERSION = 2
@@ -90,12 +89,6 @@ def differences(found: Mapping[str, object], expected: Mapping[str, object], pre
         elif other != value:
             result.append(f"{prefix}{name} ({other!r} instead of {value!r})")
     return result
-
-
-def file_hash(path: Path) -> str:
-    """Return the SHA-256 of a file in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def save_checkpoint(folder: Path, *, card: Mapping[str, object], parts: Mapping[str, Mapping[str, Tensor]]) -> None:

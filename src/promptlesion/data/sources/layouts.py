@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
 
@@ -11,12 +12,13 @@ from promptlesion.data.sources.abdomen_atlas import MASK_FOLDER, open_abdomen_at
 from promptlesion.data.sources.decathlon import open_decathlon
 from promptlesion.data.sources.extra import imported, looks_like_dicom
 from promptlesion.data.sources.folder_pair import IMAGE_FOLDERS, LABEL_FOLDERS, open_folder_pair
-from promptlesion.data.sources.image_files import list_images
+from promptlesion.data.sources.image_files import list_images, said_endings
 from promptlesion.data.sources.kits import IMAGE_FILE as KITS_IMAGE
 from promptlesion.data.sources.kits import open_kits
 from promptlesion.data.sources.nnunet import open_nnunet
 from promptlesion.data.sources.source import Source
 from promptlesion.data.spec import DatasetError
+from promptlesion.data.subjects import SubjectsOf, likely_subjects, said_subjects, subjects_by
 
 _ARCHIVES = (".zip", ".7z", ".rar", ".tar", ".tgz")
 
@@ -38,13 +40,15 @@ def open_source(
     layout: Layout | None = None,
     label_folder: Path | None = None,
     names: Mapping[str, int] | None = None,
+    subjects: str | None = None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> Source:
     """List the cases of a folder in any known layout, which is found out unless it is given.
 
     `label_folder` and `names` belong to a pair of folders: where its label maps lie, and label names with their values.
-    `on_progress` is told (files looked at, files there) where all have to be looked at. Raises `DatasetError` for
-    a folder in no known layout, saying what was looked for.
+    `subjects` says whose scans there are, by a pattern or a CSV file (`subjects_by`). `on_progress` is told (files
+    looked at, files there) where all have to be looked at. Raises `DatasetError` for a folder in no known layout,
+    saying what was looked for.
     """
     if not folder.is_dir():
         raise DatasetError(f"{folder}: expected a folder of scans, found {'a file' if folder.exists() else 'none'}")
@@ -52,19 +56,38 @@ def open_source(
     if chosen is not Layout.FOLDERS and (label_folder is not None or names):
         option = "--labels" if label_folder is not None else "--label"
         raise DatasetError(f"{option}: expected with the layout {Layout.FOLDERS} alone, found {folder} in {chosen}")
+    if chosen is Layout.DICOM and subjects is not None:
+        raise DatasetError(f"--subjects: expected with images alone, found {folder} in {chosen}, which has PatientID")
+    subjects_of = None if subjects is None else subjects_by(subjects)
     if chosen is Layout.DICOM:
         return _open_dicom(folder, on_progress)
     if chosen is Layout.FOLDERS:
         images, label_maps = (folder, label_folder) if label_folder is not None else _pair_folders(folder)
         if images is None or label_maps is None:
             raise DatasetError(f"{folder}: expected its folders `images` and `labels`, or --labels DIR, found neither")
-        return open_folder_pair(images, label_maps, names=names or {}, on_progress=on_progress)
-    if chosen is Layout.KITS:
+        return open_folder_pair(images, label_maps, names=names or {}, subjects_of=subjects_of, on_progress=on_progress)
+    return _with_subjects(_open_named(folder, chosen), subjects_of)
+
+
+def _open_named(folder: Path, layout: Layout) -> Source:
+    """List the cases of a layout that keep their names."""
+    if layout is Layout.KITS:
         return open_kits(folder)
-    if chosen is Layout.ABDOMEN_ATLAS:
+    if layout is Layout.ABDOMEN_ATLAS:
         return open_abdomen_atlas(folder)
     content = read_dataset_json(folder / "dataset.json")
-    return open_decathlon(folder, content) if chosen is Layout.DECATHLON else open_nnunet(folder, content)
+    return open_decathlon(folder, content) if layout is Layout.DECATHLON else open_nnunet(folder, content)
+
+
+def _with_subjects(source: Source, subjects_of: SubjectsOf | None) -> Source:
+    """Note whose the cases are, numbered, where a subject has several or the user says whose."""
+    names = [case.name for case in source.cases]
+    subjects = (subjects_of or likely_subjects)(names)
+    if subjects_of is None and len(set(subjects.values())) == len(names):
+        return source
+    number = {subject: f"S{index:04d}" for index, subject in enumerate(sorted(set(subjects.values())), start=1)}
+    notes = source.notes if subjects_of else (*source.notes, said_subjects(subjects))
+    return replace(source, subjects={name: number[subjects[name]] for name in names}, notes=notes)
 
 
 def detect_layout(folder: Path, label_folder: Path | None = None) -> Layout:
@@ -80,13 +103,14 @@ def detect_layout(folder: Path, label_folder: Path | None = None) -> Layout:
     if any(looks_like_dicom(path) for path in files):
         return Layout.DICOM
     below = [path for path in sorted(folder.iterdir()) if path.is_dir() and _layouts_of(path)]
+    others = said_endings(files)
     hint = f"; {below[0]} is one" if below else "; a folder of CTs takes --labels DIR"
     packed = [path for path in files if path.suffix.lower() in _ARCHIVES]
     hint = f"; unpack {packed[0]} first" if packed else hint
     raise DatasetError(
         f"{folder}: expected DICOM files, a dataset.json (Decathlon, nnU-Net), CASE/imaging.nii.gz (KiTS), "
         "CASE/ct.nii.gz with CASE/segmentations (AbdomenAtlas), or folders `images` and `labels`, found "
-        f"{len(files)} files of none{hint}"
+        f"{len(files)} files of none{hint}{'' if others == 'none' else f': {others}'}"
     )
 
 
@@ -95,7 +119,9 @@ def _layouts_of(folder: Path) -> list[Layout]:
     found = []
     images, labels = _pair_folders(folder)
     if (folder / "dataset.json").is_file():
-        found.append(Layout.DECATHLON if "training" in read_dataset_json(folder / "dataset.json") else Layout.NNUNET)
+        content = read_dataset_json(folder / "dataset.json")
+        is_nnunet = "training" not in content or "file_ending" in content
+        found.append(Layout.NNUNET if is_nnunet else Layout.DECATHLON)
     elif images is not None and labels is not None and list_images(images):
         found.append(Layout.FOLDERS)
     if next(folder.glob(f"*/{KITS_IMAGE}"), None):
@@ -113,8 +139,10 @@ def _open_dicom(folder: Path, on_progress: Callable[[int, int], None] | None) ->
 
 
 def _pair_folders(folder: Path) -> tuple[Path | None, Path | None]:
+    there = {path.name.lower(): path for path in sorted(folder.iterdir(), reverse=True) if path.is_dir()}
+
     def first(names: Sequence[str]) -> Path | None:
-        return next((folder / name for name in names if (folder / name).is_dir()), None)
+        return next((there[name.lower()] for name in names if name.lower() in there), None)
 
     return first(IMAGE_FOLDERS), first(LABEL_FOLDERS)
 

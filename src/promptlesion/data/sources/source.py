@@ -1,6 +1,7 @@
 """What every converter gives the writer: the labels and the cases of a folder, listed but not read."""
 
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -45,6 +46,7 @@ class Source:
 
     `refusals` are files that belong to no case and that the user must hear of: each stops the conversion, or is left
     out where the user says so. `companions` are files of ours or nnU-Net's that go along unchanged.
+    `subjects` says of cases that keep their names whose they are, where that does not show by a pattern.
     """
 
     layout: str
@@ -53,9 +55,21 @@ class Source:
     notes: tuple[str, ...] = ()
     refusals: tuple[str, ...] = ()
     subject_pattern: str | None = None
+    subjects: Mapping[str, str] = field(default_factory=dict)
     companions: tuple[Path, ...] = ()
 
 
 def numbered_name(subject: int, scan: int) -> str:
     """Return the name of a case whose own name must stay behind: `S0003_01` is the first scan of the third subject."""
     return f"S{subject:04d}_{scan:02d}"
+
+
+def numbered_cases(subjects: Sequence[str]) -> list[str]:
+    """Return the names of cases by whose scans they are, subjects numbered as they come, scans within a subject."""
+    number = {subject: index for index, subject in enumerate(dict.fromkeys(subjects), start=1)}
+    num_scans: Counter[str] = Counter()
+    names = []
+    for subject in subjects:
+        num_scans[subject] += 1
+        names.append(numbered_name(number[subject], num_scans[subject]))
+    return names

@@ -14,19 +14,19 @@ from typing import Any
 import numpy as np
 from jaxtyping import Shaped, UInt8
 
-from promptlesion.data.case_check import check_hounsfield, label_values, on_the_grid_of
+from promptlesion.data.case_check import check_hounsfield, check_spacing, label_values, on_the_grid_of, whole_labels
+from promptlesion.data.content import content_of
 from promptlesion.data.dataset import IMAGE_ENDING, image_path, label_path, write_case, write_dataset_json
 from promptlesion.data.processes import run_in_processes
-from promptlesion.data.sources.label_map import whole_labels
 from promptlesion.data.sources.source import Source, SourceCase
 from promptlesion.data.spec import DatasetError
-from promptlesion.data.volume import Volume
+from promptlesion.data.splits import SPLITS_FILE, split_names
+from promptlesion.data.volume import SHEAR_TOLERANCE, Volume
 from promptlesion.training.atomic import read_json, write_json, write_text, written_whole
 
 ACQUISITION_FILE = "acquisition.json"
 _CARDS = "prepared"
-_VERSION = 1
-_SHEAR_TOLERANCE = 1e-3
+_VERSION = 2
 _SHOWN_REFUSALS = 10
 
 
@@ -67,7 +67,7 @@ def write_source(
     stale = [case for case in source.cases if case.refusal is not None and image_path(out, case.name).is_file()]
     if on_progress:
         on_progress(num_kept, len(cases))
-    if missing or stale:
+    if missing or stale or _written_subjects(out) != source.subjects:
         (out / "dataset.json").unlink(missing_ok=True)
     for case in stale:
         _remove(out, case.name)
@@ -88,7 +88,7 @@ def write_source(
         num_written=len(written) - num_kept,
         num_kept=num_kept,
         refused=tuple(refused),
-        notes=tuple(_counted(cards)),
+        notes=(*_counted(cards), *_left_in_split(source, {case.name for case in written})),
     )
 
 
@@ -109,6 +109,7 @@ def _write_key(source: Source, path: Path) -> None:
 
 def _write_one(source: Source, out: Path, skips_refused: bool, case: SourceCase) -> str | None:
     """Convert a case; returns why it was left out, if it was."""
+    content = content_of(case.files, _read_card(out, case.name))
     _remove(out, case.name)
     try:
         scan = case.read()
@@ -121,11 +122,16 @@ def _write_one(source: Source, out: Path, skips_refused: bool, case: SourceCase)
         raise
     except MemoryError as error:
         raise MemoryError(f"{_place(case)}: {error}") from error
-    made_from = {"files": _files_key(case), "settings": _settings_key(source)}
+    made_from = {**content, "settings": _settings_key(source)}
     card = {**made_from, "acquisition": dict(scan.acquisition), "notes": list(scan.notes)}
     write_json(_card_path(out, case.name), card)
     write_case(out, case.name, image, labels)
     return None
+
+
+def _written_subjects(out: Path) -> object:
+    path = out / "dataset.json"
+    return read_json(path).get("subjects", {}) if path.is_file() else {}
 
 
 def _remove(out: Path, name: str) -> None:
@@ -140,11 +146,12 @@ def _place(case: SourceCase) -> str:
 
 def _as_hounsfield(place: str, image: Volume) -> Volume:
     """The CT as int16 where its values are whole, else as float32; refuses what is no CT or lies on a sheared grid."""
+    check_spacing(place, image)
     check_hounsfield(place, image.array)
-    if image.shear > _SHEAR_TOLERANCE:
+    if image.shear > SHEAR_TOLERANCE:
         raise DatasetError(
             f"{place}: expected axes at right angles, which nnU-Net and ITK insist on, found a sheared affine "
-            f"(cosine {image.shear:.3f} between two axes); resample the scan"
+            f"(cosine {image.shear:.3g} between two axes); resample the scan"
         )
     array: Shaped[np.ndarray, "x y z"] = image.array
     if array.dtype.kind == "f" and not np.array_equal(array, np.rint(array)):
@@ -171,7 +178,8 @@ def _check_folder(source: Source, out: Path) -> None:
         raise DatasetError(f"expected a name of its own for every case, found {twice[0]} more than once")
     images = [path.name for path in (out / "imagesTr").glob("*") if not path.name.startswith(".")]
     present = {name.removesuffix(IMAGE_ENDING) for name in images}
-    is_ours = any(_read_card(out, case.name).get("files") == _files_key(case) for case in source.cases)
+    made_from = {read_json(path).get("files") for path in (out / _CARDS).glob("*.json")}
+    is_ours = any(_files_of(case, _read_card(out, case.name)) in made_from for case in source.cases if case.files)
     if not is_ours and (present or (out / "dataset.json").exists()):
         found = f"{len(present)} other case(s)" if present else "the dataset.json of another dataset"
         raise DatasetError(
@@ -188,7 +196,7 @@ def _check_folder(source: Source, out: Path) -> None:
 
 def _is_written(source: Source, case: SourceCase, out: Path) -> bool:
     card = _read_card(out, case.name)
-    is_current = (card.get("files"), card.get("settings")) == (_files_key(case), _settings_key(source))
+    is_current = card.get("settings") == _settings_key(source) and card.get("files") == _files_of(case, card)
     return is_current and all(path.is_file() for path in (image_path(out, case.name), label_path(out, case.name)))
 
 
@@ -202,18 +210,13 @@ def _read_card(out: Path, name: str) -> dict[str, Any]:
     return read_json(path) if path.is_file() else {}
 
 
-def _files_key(case: SourceCase) -> str:
-    """Identifies the files a case is made from; of their sizes and times, not of their names."""
-    states = [path.stat() for path in case.files]
-    return _hash([(state.st_size, state.st_mtime_ns) for state in states])
+def _files_of(case: SourceCase, card: dict[str, Any]) -> str:
+    """Identifies the files a case is made from, by what they hold; their names do not count."""
+    return content_of(case.files, card)["files"]
 
 
 def _settings_key(source: Source) -> str:
-    return _hash([_VERSION, source.layout, source.labels])
-
-
-def _hash(content: object) -> str:
-    return hashlib.sha256(json.dumps(content).encode()).hexdigest()
+    return hashlib.sha256(json.dumps([_VERSION, source.layout, source.labels]).encode()).hexdigest()
 
 
 def _write_whole(source: Source, out: Path, cards: dict[str, dict[str, Any]]) -> None:
@@ -227,7 +230,16 @@ def _write_whole(source: Source, out: Path, cards: dict[str, dict[str, Any]]) ->
     extra: dict[str, object] = {"description": f"prepared by PromptLesion from the layout {source.layout}"}
     if source.subject_pattern is not None:
         extra["subject_pattern"] = source.subject_pattern
+    if source.subjects:
+        extra["subjects"] = dict(source.subjects)
     write_dataset_json(out, labels=source.labels, num_training=len(cards), extra=extra)
+
+
+def _left_in_split(source: Source, written: set[str]) -> list[str]:
+    """Say which cases a split that goes along names and the dataset lacks; training would refuse it."""
+    paths = [path for path in source.companions if path.name == SPLITS_FILE]
+    lacking = sorted({name for path in paths for name in split_names(path)} - written)
+    return [f"{SPLITS_FILE} names {', '.join(lacking)}, left out here: take it out of there too"] if lacking else []
 
 
 def _counted(cards: dict[str, dict[str, Any]]) -> list[str]:

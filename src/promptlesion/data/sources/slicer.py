@@ -1,0 +1,64 @@
+"""Segmentations of 3D Slicer, `.seg.nrrd`: cropped to what is in them, with segments that have names of their own."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Shaped
+
+from promptlesion.data.case_check import label_values, whole_labels
+from promptlesion.data.nifti_geometry import is_same_grid
+from promptlesion.data.sources.image_header import read_fields, segments_in
+from promptlesion.data.sources.label_map import label_name, structure_title
+from promptlesion.data.spec import DatasetError
+from promptlesion.data.volume import Volume
+
+
+def segments_of(path: Path) -> dict[str, int]:
+    """Return the values of a label map by the names that 3D Slicer gave them; none for any other file.
+
+    Raises `DatasetError` for a name without a letter or digit, and for two that are one.
+    """
+    if not path.name.lower().endswith(".nrrd"):
+        return {}
+    segments = segments_in(read_fields(path), path)
+    named = {structure_title(name): value for name, value in segments.items()}
+    if len(named) < len(segments) or not all(map(label_name, named)):
+        raise DatasetError(f"{path}: expected segments with names of their own, found {', '.join(segments)}")
+    return named
+
+
+def renumbered(path: Path, labels: Volume, segments: Mapping[str, int], values: Mapping[str, int]) -> Volume:
+    """Return a label map with the values that its segments have in the dataset, by name: a file counts its own."""
+    unknown = sorted(set(segments) - set(values))
+    if unknown:
+        raise DatasetError(f"{path}: expected segments called {', '.join(sorted(values))}, found {', '.join(unknown)}")
+    whole = whole_labels(str(path), labels.array)
+    nameless = sorted(set(label_values(whole)) - {0, *segments.values()})
+    if nameless:
+        raise DatasetError(f"{path}: expected a segment for every value, found none for {nameless}")
+    table = np.zeros(256, dtype=np.uint8)
+    for name, value in segments.items():
+        table[value] = values[name]
+    return labels.with_array(table[whole])
+
+
+def padded(path: Path, image: Volume, labels: Volume) -> Volume:
+    """Return a label map on the grid of its CT, background where the file has none; itself where it lies elsewhere.
+
+    Raises `DatasetError` where a label lies beyond the CT.
+    """
+    place = np.linalg.inv(image.affine) @ labels.affine
+    start = np.rint(place[:3, 3]).astype(int)
+    moved = image.affine.copy()
+    moved[:3, 3] = image.affine[:3, :3] @ start + image.affine[:3, 3]
+    if (labels.shape == image.shape and not start.any()) or not is_same_grid(labels.shape, moved, labels.affine):
+        return labels
+    low = np.clip(start, 0, image.shape)
+    high = np.clip(start + labels.shape, 0, image.shape)
+    inside = labels.array[tuple(map(slice, low - start, high - start))]
+    if np.count_nonzero(inside) < np.count_nonzero(labels.array):
+        raise DatasetError(f"{path}: expected labels within the CT, found some beyond it")
+    whole: Shaped[np.ndarray, "x y z"] = np.zeros(image.shape, dtype=labels.array.dtype)
+    whole[tuple(map(slice, low, high))] = inside
+    return Volume(whole, image.affine, image.source_header, {**labels.notes, "cropped": "padded to the scan"})
