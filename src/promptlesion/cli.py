@@ -293,7 +293,7 @@ def _prepare_folder(
     skips_refused: bool,
     workers: int,
 ) -> None:
-    from promptlesion.data.sources import Layout, open_source, parse_label_names, write_source
+    from promptlesion.data.sources import Layout, open_source, parse_label_names, report_path, write_source
     from promptlesion.training.progress import progress_reports
 
     if out.resolve().is_relative_to(folder.resolve()):
@@ -322,6 +322,7 @@ def _prepare_folder(
         say(f"{out} holds all {num_cases} cases; there is nothing to do.")
         return
     say(f"{num_cases} cases in {out}, labels: {', '.join(source.labels)}")
+    say(f"What was kept, joined, assumed and left out, a line each: {report_path(out)}")
     say(f"Next: promptlesion check {out}")
 
 

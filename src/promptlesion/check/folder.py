@@ -12,6 +12,7 @@ from promptlesion.check.finding import Finding, listed
 from promptlesion.data.dataset import IMAGE_ENDING, image_path
 from promptlesion.data.dataset_json import FILE_ENDING, read_labels, read_subject_pattern, read_subjects
 from promptlesion.data.provenance import PROVENANCE_FILE, read_provenance
+from promptlesion.data.sources.preparation import counted_notes, read_cards
 from promptlesion.data.spec import DatasetError, DatasetSpec
 from promptlesion.data.splits import SPLITS_FILE
 from promptlesion.data.subjects import likely_subjects
@@ -19,6 +20,7 @@ from promptlesion.data.volume import VolumeError, read_description
 from promptlesion.training.atomic import read_json, read_text
 
 _PATTERNS = (r"^(.*\d)[_-]\D*\d+$", r"^(\D*\d+)", r"^([^_-]+)[_-]")
+_MOST_SAID = 20
 """To propose, where one gives the subjects that the names make likely."""
 
 
@@ -79,7 +81,12 @@ def read_folder(root: Path) -> Folder:
         subject_pattern=subject_pattern,
         subjects=subjects,
         provenance=provenance,
-        findings=(*findings, *_of_unknown_source(root, sorted(names - set(provenance))), *_counted(root, len(names))),
+        findings=(
+            *findings,
+            *_of_unknown_source(root, sorted(names - set(provenance))),
+            *_counted(root, len(names)),
+            *_said_by_prepare(root),
+        ),
     )
 
 
@@ -157,6 +164,17 @@ def _of_unknown_source(root: Path, names: Sequence[str]) -> list[Finding]:
             remedy = "keep synthetic cases in their own folder: their subjects may be held out here"
             found.append(Finding("warning", "synthetic", name, message, remedy))
     return found
+
+
+def _said_by_prepare(root: Path) -> list[Finding]:
+    """Repeat what `prepare` said of cases."""
+    try:
+        notes = counted_notes(read_cards(root))
+    except (OSError, ValueError) as error:
+        return [Finding("warning", "prepared", "", str(error), "prepare the dataset again")]
+    said = [Finding("note", "prepared", note.split(":")[0].split()[0], note, "") for note in notes[:_MOST_SAID]]
+    more = len(notes) - _MOST_SAID
+    return said + [Finding("note", "prepared", "", f"prepare noted {more} more things", "")] * (more > 0)
 
 
 def _subject(name: str, pattern: str | None, provenance: Mapping[str, Mapping[str, Any]]) -> str:

@@ -18,6 +18,14 @@ from promptlesion.data.case_check import check_hounsfield, check_spacing, label_
 from promptlesion.data.content import content_of
 from promptlesion.data.dataset import IMAGE_ENDING, image_path, label_path, write_case, write_dataset_json
 from promptlesion.data.processes import run_in_processes
+from promptlesion.data.sources.preparation import (
+    card_path,
+    counted_notes,
+    place_of,
+    read_card,
+    read_cards,
+    write_report,
+)
 from promptlesion.data.sources.source import Source, SourceCase
 from promptlesion.data.spec import DatasetError
 from promptlesion.data.splits import SPLITS_FILE, split_names
@@ -25,7 +33,6 @@ from promptlesion.data.volume import SHEAR_TOLERANCE, Volume
 from promptlesion.training.atomic import read_json, write_json, write_text, written_whole
 
 ACQUISITION_FILE = "acquisition.json"
-_CARDS = "prepared"
 _VERSION = 2
 _SHOWN_REFUSALS = 10
 
@@ -52,8 +59,9 @@ def write_source(
     """Write a source as a dataset folder; cases already there from the same files are kept.
 
     A case or file that cannot be converted stops the whole with a message that names it, or is left out where
-    `skips_refused`. `dataset.json` comes last, so a folder that has it is whole; after it `key`, a CSV file outside
-    the folder that says which case is whose scan. Raises `DatasetError` also where `out` holds anything else.
+    `skips_refused`. `dataset.json` comes last, so a folder that has it is whole; after it, outside the folder, the
+    report, and `key`, a CSV file that says which case is whose scan. Raises `DatasetError` also where `out` holds
+    anything else.
     """
     _check_folder(source, out)
     if key is not None and key.resolve().is_relative_to(out.resolve()):
@@ -79,16 +87,18 @@ def write_source(
     written = [case for case in cases if image_path(out, case.name).is_file()]
     if not written:
         raise DatasetError(f"expected at least one case that can be converted, found none\n{_listed(refused)}")
-    cards = {case.name: _read_card(out, case.name) for case in written}
+    cards = {case.name: read_card(out, case.name) for case in written}
     if not (out / "dataset.json").is_file():
         _write_whole(source, out, cards)
     if key is not None:
         _write_key(source, key)
+    of_split = _left_in_split(source, set(cards))
+    write_report(source, out, cards=cards, refused=refused, said=of_split)
     return Conversion(
         num_written=len(written) - num_kept,
         num_kept=num_kept,
         refused=tuple(refused),
-        notes=(*_counted(cards), *_left_in_split(source, {case.name for case in written})),
+        notes=(*counted_notes(cards), *of_split),
     )
 
 
@@ -109,22 +119,22 @@ def _write_key(source: Source, path: Path) -> None:
 
 def _write_one(source: Source, out: Path, skips_refused: bool, case: SourceCase) -> str | None:
     """Convert a case; returns why it was left out, if it was."""
-    content = content_of(case.files, _read_card(out, case.name))
+    content = content_of(case.files, read_card(out, case.name))
     _remove(out, case.name)
     try:
         scan = case.read()
-        image = _as_hounsfield(_place(case), scan.image)
-        labels = on_the_grid_of(_place(case), image, scan.labels)
+        image = _as_hounsfield(place_of(case), scan.image)
+        labels = on_the_grid_of(place_of(case), image, scan.labels)
         labels = labels.with_array(_known_labels(case, labels, source))
     except ValueError as error:
         if skips_refused:
             return str(error)
         raise
     except MemoryError as error:
-        raise MemoryError(f"{_place(case)}: {error}") from error
+        raise MemoryError(f"{place_of(case)}: {error}") from error
     made_from = {**content, "settings": _settings_key(source)}
     card = {**made_from, "acquisition": dict(scan.acquisition), "notes": list(scan.notes)}
-    write_json(_card_path(out, case.name), card)
+    write_json(card_path(out, case.name), card)
     write_case(out, case.name, image, labels)
     return None
 
@@ -136,12 +146,8 @@ def _written_subjects(out: Path) -> object:
 
 def _remove(out: Path, name: str) -> None:
     """Remove what an earlier run wrote of a case; its CT first, as without it a case is not there."""
-    for path in (image_path(out, name), label_path(out, name), _card_path(out, name)):
+    for path in (image_path(out, name), label_path(out, name), card_path(out, name)):
         path.unlink(missing_ok=True)
-
-
-def _place(case: SourceCase) -> str:
-    return case.place or case.origin.get("file") or case.origin.get("folder") or case.name
 
 
 def _as_hounsfield(place: str, image: Volume) -> Volume:
@@ -160,7 +166,7 @@ def _as_hounsfield(place: str, image: Volume) -> Volume:
 
 
 def _known_labels(case: SourceCase, labels: Volume, source: Source) -> UInt8[np.ndarray, "x y z"]:
-    place = case.origin.get("labels") or _place(case)
+    place = case.origin.get("labels") or place_of(case)
     values = whole_labels(place, labels.array)
     unknown = sorted(set(label_values(values)) - set(source.labels.values()))
     if unknown:
@@ -178,8 +184,8 @@ def _check_folder(source: Source, out: Path) -> None:
         raise DatasetError(f"expected a name of its own for every case, found {twice[0]} more than once")
     images = [path.name for path in (out / "imagesTr").glob("*") if not path.name.startswith(".")]
     present = {name.removesuffix(IMAGE_ENDING) for name in images}
-    made_from = {read_json(path).get("files") for path in (out / _CARDS).glob("*.json")}
-    is_ours = any(_files_of(case, _read_card(out, case.name)) in made_from for case in source.cases if case.files)
+    made_from = {card.get("files") for card in read_cards(out).values()}
+    is_ours = any(_files_of(case, read_card(out, case.name)) in made_from for case in source.cases if case.files)
     if not is_ours and (present or (out / "dataset.json").exists()):
         found = f"{len(present)} other case(s)" if present else "the dataset.json of another dataset"
         raise DatasetError(
@@ -195,19 +201,9 @@ def _check_folder(source: Source, out: Path) -> None:
 
 
 def _is_written(source: Source, case: SourceCase, out: Path) -> bool:
-    card = _read_card(out, case.name)
+    card = read_card(out, case.name)
     is_current = card.get("settings") == _settings_key(source) and card.get("files") == _files_of(case, card)
     return is_current and all(path.is_file() for path in (image_path(out, case.name), label_path(out, case.name)))
-
-
-def _card_path(out: Path, name: str) -> Path:
-    return out / _CARDS / f"{name}.json"
-
-
-def _read_card(out: Path, name: str) -> dict[str, Any]:
-    """What an earlier run noted of a case; nothing where there is no card."""
-    path = _card_path(out, name)
-    return read_json(path) if path.is_file() else {}
 
 
 def _files_of(case: SourceCase, card: dict[str, Any]) -> str:
@@ -240,12 +236,3 @@ def _left_in_split(source: Source, written: set[str]) -> list[str]:
     paths = [path for path in source.companions if path.name == SPLITS_FILE]
     lacking = sorted({name for path in paths for name in split_names(path)} - written)
     return [f"{SPLITS_FILE} names {', '.join(lacking)}, left out here: take it out of there too"] if lacking else []
-
-
-def _counted(cards: dict[str, dict[str, Any]]) -> list[str]:
-    """The cases' notes, each once with the first case and how many more it is true of."""
-    names: dict[str, list[str]] = {}
-    for name, card in cards.items():
-        for note in card.get("notes", ()):
-            names.setdefault(note, []).append(name)
-    return [f"{first}{f' and {len(rest)} more' if rest else ''}: {note}" for note, (first, *rest) in names.items()]
