@@ -60,6 +60,17 @@ def test_a_log_has_a_line_every_minute_of_slow_work_and_where_it_ended(
     ]
 
 
+def test_what_is_done_in_a_moment_takes_two_lines_of_a_log(capsys: pytest.CaptureFixture[str], at: list[float]) -> None:
+    with progress_bar("preparing", 50) as bar:
+        for done in range(1, 51):
+            at[0] += 0.005
+            bar.update(done)
+    assert capsys.readouterr().err.splitlines() == [
+        "preparing: begins, 50 to do",
+        "preparing: 50 of 50 (100%), 0:00:00 so far",
+    ]
+
+
 def test_other_processes_than_the_main_one_are_silent(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

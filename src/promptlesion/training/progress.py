@@ -21,7 +21,9 @@ _STDERR = Console(stderr=True)
 
 _LINE_SHARE = 0.1
 _LINE_SECONDS = 60.0
-"""In a log, a line comes after so much of the work or of the time, whichever is first."""
+"""In a log, a line comes after so much of the work or of the time, whichever is first,"""
+_LEAST_SECONDS = 1.0
+"""but what is done in a moment says only that it began and ended."""
 
 
 @runtime_checkable
@@ -80,8 +82,9 @@ class _Lines:
 
     def update(self, done: int, figures: Mapping[str, float] | None = None) -> None:
         self._done, self._figures = done, _figures_text(figures)
-        is_due = done - self._told >= _LINE_SHARE * self._total
-        if done > self._told and (is_due or time.monotonic() - self._told_at >= _LINE_SECONDS):
+        waited = time.monotonic() - self._told_at
+        is_due = done - self._told >= _LINE_SHARE * self._total and (waited >= _LEAST_SECONDS or done == self._total)
+        if done > self._told and (is_due or waited >= _LINE_SECONDS):
             self._tell()
 
     def end(self) -> None:
