@@ -12,11 +12,11 @@ import numpy as np
 from jaxtyping import Float64, Int16, Int32, Shaped, UInt8
 from scipy import ndimage
 
-from promptlesion.data.content import content_of
+from promptlesion.data.content import content_of, voxels_hash
 from promptlesion.data.dataset import Case, Dataset, read_case
 from promptlesion.data.lesion_instances import LesionInstance, find_lesions
 from promptlesion.data.resampling import resample_to_spacing
-from promptlesion.training.atomic import file_hash, read_json, write_text, written_whole
+from promptlesion.training.atomic import read_json, write_text, written_whole
 
 _CACHE_VERSION = 2
 _VOXELS_PER_LABEL = 4096
@@ -68,7 +68,7 @@ class CachedCase:
 
     @property
     def scan_hash(self) -> str:
-        """SHA-256 of the CT's file."""
+        """SHA-256 of the CT's voxels as they are in the dataset; see `voxels_hash`."""
         return str(self._card["scan_sha256"])
 
     @cached_property
@@ -134,6 +134,7 @@ def _prepare(dataset: Dataset, case: Case, folder: Path, made_from: dict[str, st
     card_path = folder / f"{case.name}.json"
     card_path.unlink(missing_ok=True)
     image, labels = read_case(dataset, case)
+    scan_hash = voxels_hash(image.array)
     image = resample_to_spacing(image, dataset.spec.spacing_mm, order=1)
     labels = resample_to_spacing(labels, dataset.spec.spacing_mm, order=0)
     lesions = find_lesions(labels.array, dataset.spec.lesions, labels.spacing_mm)
@@ -146,7 +147,7 @@ def _prepare(dataset: Dataset, case: Case, folder: Path, made_from: dict[str, st
     card = {
         **made_from,
         "file_bytes": [path.stat().st_size for path in (image_path, label_path, voxels_path)],
-        "scan_sha256": file_hash(case.image_path),
+        "scan_sha256": scan_hash,
         "affine": image.affine.tolist(),
         "lesions": [_lesion_entry(lesion) for lesion in lesions],
         "num_label_voxels": counts,

@@ -8,6 +8,9 @@ from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 
+import numpy as np
+from jaxtyping import Shaped
+
 from promptlesion.training.atomic import file_hash
 
 _IS_CHANGE_TIMED = os.name != "nt"
@@ -25,6 +28,15 @@ def content_of(paths: Sequence[Path], known: Mapping[str, object]) -> dict[str, 
     if known.get("seen") == seen and isinstance(earlier, str):
         return {"files": earlier, "seen": seen}
     return {"files": _hash_of(tuple(paths), seen), "seen": seen}
+
+
+def voxels_hash(hu: Shaped[np.ndarray, "x y z"]) -> str:
+    """Return what identifies a scan by its voxels, to whole HU, in whatever file and number type they stand."""
+    digest = hashlib.sha256(repr(hu.shape).encode())
+    for plane in hu:
+        with np.errstate(invalid="ignore"):
+            digest.update(np.rint(plane).astype("<i2").tobytes())
+    return digest.hexdigest()
 
 
 def _seen(paths: Sequence[Path]) -> str:

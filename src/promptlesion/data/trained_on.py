@@ -6,10 +6,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from promptlesion.data.cache import CachedCase
+from promptlesion.data.content import voxels_hash
 from promptlesion.data.dataset import Case, Dataset
 from promptlesion.data.spec import DatasetError
 from promptlesion.data.splits import Split
-from promptlesion.training.atomic import file_hash, read_json
+from promptlesion.data.volume import read_volume
+from promptlesion.training.atomic import read_json
 
 logger = logging.getLogger(__name__)
 GENERATOR_FILE = "generator.json"
@@ -23,7 +25,7 @@ class TrainedOn:
 
     subjects: frozenset[str] = frozenset()
     scan_hashes: frozenset[str] = field(default=frozenset(), repr=False)
-    """SHA-256 of the files; empty where an older version wrote the card."""
+    """Of their voxels; empty where an older version wrote the card."""
 
     @classmethod
     def of_cards(cls, *cards: Mapping[str, Any]) -> "TrainedOn":
@@ -90,7 +92,7 @@ def check_unseen(learned_from: TrainedOn, dataset: Dataset, split: Split, *, sou
 def _are_other_people(alike: Sequence[Case], learned_from: TrainedOn) -> bool:
     """Whether none of the scans is one of those learned from, which must be known to be told."""
     return bool(learned_from.scan_hashes) and not any(
-        file_hash(case.image_path) in learned_from.scan_hashes for case in alike
+        voxels_hash(read_volume(case.image_path).array) in learned_from.scan_hashes for case in alike
     )
 
 
