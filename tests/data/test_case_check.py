@@ -122,6 +122,13 @@ def test_a_masked_organ_is_hu(padding: int) -> None:
     check_hounsfield("case", image)
 
 
+def test_made_up_tissue_in_air_of_a_single_value_is_hu() -> None:
+    image = np.full((20, 18, 9), -1000, np.int16)
+    image[2:18, 2:16] = 50
+    image[5:9, 5:9, 3:6] = 700
+    check_hounsfield("case", image)
+
+
 def test_one_slice_without_its_intercept_is_named() -> None:
     image = np.random.default_rng(0).integers(-1000, 1200, (11, 9, 5)).astype(np.int16)
     image[:, :, 3] += 1024

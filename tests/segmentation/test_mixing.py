@@ -28,7 +28,7 @@ def brighter_cases(
     for index in range(2):
         image, labels = scan_maker(index)
         brighter = image.array + np.int16(2000)
-        brighter[0, 0, 0] = -1000
+        brighter[0] = np.linspace(-1000, -500, brighter.shape[1])[:, None]
         write_case(tmp_path / "data", f"synthetic_{index}", image.with_array(brighter), labels)
     write_dataset_json(tmp_path / "data", labels=label_values_by_name, num_training=2, extra={})
     write_spec(spec, tmp_path / "data" / "lesions.toml")

@@ -18,6 +18,8 @@ _SMALLEST_SHARE_BELOW_0 = 1e-3
 _SHARE_OF_A_SCAN = 0.5  # less is a masked organ, which may well hold no fat and no air
 _SMALLEST_SLICE = 64
 _STORED_TISSUE = 900  # soft tissue, 1024 too high
+_LEAST_AIR_HU, _AIR_HU = -1100, -900
+_MOST_GREY = 255
 _PADDING_HU = -1000.0
 _INT16 = np.iinfo(np.int16)
 
@@ -103,8 +105,8 @@ class _Slice:
 
 
 def _without_padding(image: Shaped[np.ndarray, "x y z"], lowest: float, highest: float) -> list[_Slice]:
-    """The slices along z, a plane across them at a time; padding is below what air is, or the lowest value below 0."""
-    floor = max(lowest, _PADDING_HU) if lowest < 0 else lowest - 1
+    """The slices along z, a plane across them at a time; padding is below what air is, or the lowest value of air."""
+    floor = max(lowest, _PADDING_HU) if lowest <= _AIR_HU else lowest - 1
     num_seen, num_below_0 = np.zeros((2, image.shape[2]), dtype=np.int64)
     low, high = np.full(image.shape[2], highest), np.full(image.shape[2], lowest)
     for plane in image:
@@ -130,7 +132,9 @@ def _check_range(case: str, slices: Sequence[_Slice], image: Shaped[np.ndarray, 
         )
     if float(np.mean([one.below_0 for one in slices])) >= _SMALLEST_SHARE_BELOW_0:
         return
-    if low >= 0 and high <= 255:
+    if _LEAST_AIR_HU <= lowest <= _AIR_HU and _MOST_GREY < high < _STORED_TISSUE:
+        return  # what was taken for padding is air of a single value, as made-up scans have it
+    if low >= 0 and high <= _MOST_GREY:
         raise DatasetError(f"{case}: expected HU, fat and air below 0, found {found}: these are 8-bit grey values")
     share = float((image == max(low, lowest)).mean())
     raise DatasetError(
