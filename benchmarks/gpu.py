@@ -158,7 +158,7 @@ def denoiser_steps(suite: "Suite", edge: int) -> Figures:
     from timing.denoiser import bound_step, latent_denoiser
     from timing.suite import best_product
 
-    from promptlesion.diffusion.recorded_network import StepRecorder
+    from promptlesion.diffusion.cuda_graph import StepRecorder
     from promptlesion.training.device import place
 
     settings = suite.config.diffusion

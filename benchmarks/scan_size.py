@@ -172,8 +172,8 @@ def paint_one(root: Path, model: Path, preset: str, device: str, seed: int) -> d
     from promptlesion.baselines.methods import load_method
     from promptlesion.config import resolve_config
     from promptlesion.data.dataset import open_dataset
-    from promptlesion.synthesis import making
-    from promptlesion.synthesis.drawing import build_drawing
+    from promptlesion.masks.sizes_and_shapes import build_drawing
+    from promptlesion.synthesis import synthetic_case
     from promptlesion.synthesis.plan import PlannedCase
 
     config = resolve_config(
@@ -184,16 +184,16 @@ def paint_one(root: Path, model: Path, preset: str, device: str, seed: int) -> d
     asked = json.loads((root / "dataset.json").read_text(encoding="utf-8"))["asked_type"]
     kind = [lesion.name for lesion in dataset.spec.lesions].index(asked)
     drawing = build_drawing(dataset, synthesizer.statistics, config, max_extent_mm=synthesizer.max_extent_mm)
-    plain = {name: getattr(making, name) for name in (*_INPUT_AND_OUTPUT, *_WORK)}
+    plain = {name: getattr(synthetic_case, name) for name in (*_INPUT_AND_OUTPUT, *_WORK)}
     figures: dict[str, float] = {}
     for turn in ("cold", "warm"):
         meter = Meter()
         for name, function in plain.items():
-            setattr(making, name, meter.timed(name, function))
-        recipe = making.Recipe(dataset, drawing, config, root / "made" / f"{turn}_{seed}", seed)
+            setattr(synthetic_case, name, meter.timed(name, function))
+        recipe = synthetic_case.Recipe(dataset, drawing, config, root / "made" / f"{turn}_{seed}", seed)
         recipe.record_path(PlannedCase("synthetic", 0, (kind,))).unlink(missing_ok=True)
         start, cpu_start = time.perf_counter(), time.process_time()
-        making.CaseMaker(recipe, synthesizer).make([PlannedCase("synthetic", 0, (kind,))])
+        synthetic_case.CaseMaker(recipe, synthesizer).make([PlannedCase("synthetic", 0, (kind,))])
         work, cpu = time.perf_counter() - start, time.process_time() - cpu_start
         work -= sum(meter.seconds.get(name, 0.0) for name in _INPUT_AND_OUTPUT)
         cpu -= sum(meter.cpu_seconds.get(name, 0.0) for name in _INPUT_AND_OUTPUT)

@@ -21,10 +21,10 @@ from promptlesion.config import Config, resolve_config
 from promptlesion.data.cache import data_fingerprint
 from promptlesion.data.prepared import PreparedDataset, prepare_dataset
 from promptlesion.evaluation.results import Estimate
+from promptlesion.masks.sizes_and_shapes import build_drawing
 from promptlesion.synthesis.config import SynthesisConfig
-from promptlesion.synthesis.drawing import build_drawing
-from promptlesion.synthesis.repaint import MaskedScan, scans_with_new_masks
 from promptlesion.synthesis.synthesizer import Synthesizer
+from promptlesion.synthesis.trial_painting import MaskedScan, scans_with_new_masks
 from promptlesion.training.atomic import write_json, write_text
 from promptlesion.training.device import resolve_device
 

@@ -6,15 +6,15 @@ from dataclasses import asdict
 from typing import Any
 
 from measure.bench import Bench, Model, interval, markdown, sampling_words, write
+from measure.figures import bias_figure
 from promptlesion.autoencoder.lesion_bias import autoencoded_mean_hu
 from promptlesion.diffusion.train import TrainedDiffusion
 from promptlesion.evaluation.figures import save_figure
-from promptlesion.evaluation.generator_figures import bias_figure
 from promptlesion.evaluation.lesion_intensity import TypeBias, type_bias
-from promptlesion.evaluation.palette import readable
+from promptlesion.evaluation.wording import readable
 from promptlesion.synthesis.quality import mean_hu_inside
-from promptlesion.synthesis.repaint import blend_masks, paint_masks, scans_with_own_masks
 from promptlesion.synthesis.synthesizer import PromptLesionSynthesizer, Synthesizer
+from promptlesion.synthesis.trial_painting import blend_masks, paint_masks, scans_with_own_masks
 from promptlesion.training.device import resolve_device
 from promptlesion.training.progress import progress_bar
 

@@ -8,8 +8,8 @@ from matplotlib.figure import Figure
 
 from measure.bench import Bench, say
 from promptlesion.evaluation.figures import save_figure
-from promptlesion.evaluation.palette import readable
-from promptlesion.synthesis.repaint import MaskedScan, blend_masks, paint_masks, scans_with_own_masks, widened
+from promptlesion.evaluation.wording import readable
+from promptlesion.synthesis.trial_painting import MaskedScan, blend_masks, paint_masks, scans_with_own_masks, widened
 
 _MARGIN_VOXELS = 10
 _WINDOWS_HU = {"bright": (-200, 1000), "soft": (-60, 180)}

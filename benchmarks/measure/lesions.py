@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 
 from measure.bench import Bench, say
+from measure.type_classifier import intensity_features
 from promptlesion.evaluation.distances import distance_interval, kernel_distance
 from promptlesion.evaluation.features import ImageNetSliceFeatures
 from promptlesion.evaluation.lesions import LesionCrop, collect_lesions, painted_crop
 from promptlesion.evaluation.results import Estimate
-from promptlesion.evaluation.type_classifier import intensity_features
-from promptlesion.synthesis.repaint import MaskedScan, blend_masks
+from promptlesion.synthesis.trial_painting import MaskedScan, blend_masks
 from promptlesion.training.atomic import written_whole
 from promptlesion.training.seeding import numpy_generator
 

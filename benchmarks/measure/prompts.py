@@ -6,20 +6,15 @@ from typing import Any
 import numpy as np
 
 from measure.bench import Bench, Model, interval, markdown, masks_hash, sampling_words, write
+from measure.figures import confusion_figure
 from measure.lesions import DescribedLesions, described, joined, kid_words, lesion_kids, painted_crops, real_lesions
+from measure.type_classifier import TypeClassifier, balanced_accuracy, confusion, fit_type_classifier
 from promptlesion.evaluation.bootstrap import bootstrap_interval
 from promptlesion.evaluation.features import ImageNetSliceFeatures
 from promptlesion.evaluation.figures import save_figure
-from promptlesion.evaluation.generator_figures import confusion_figure
-from promptlesion.evaluation.palette import readable
 from promptlesion.evaluation.results import Estimate
-from promptlesion.evaluation.type_classifier import (
-    TypeClassifier,
-    balanced_accuracy,
-    confusion,
-    fit_type_classifier,
-)
-from promptlesion.synthesis.repaint import MaskedScan, paint_masks, under_every_prompt
+from promptlesion.evaluation.wording import readable
+from promptlesion.synthesis.trial_painting import MaskedScan, paint_masks, under_every_prompt
 from promptlesion.training.progress import progress_bar
 
 Judges = dict[str, tuple[TypeClassifier, Callable[[DescribedLesions], np.ndarray]]]

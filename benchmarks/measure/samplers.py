@@ -6,12 +6,12 @@ from typing import Any
 import numpy as np
 
 from measure.bench import Bench, Model, clock_of, interval, markdown, masks_hash, sampling_words, say, write
+from measure.figures import sampler_figure
 from measure.lesions import DescribedLesions, described, joined, kid_words, lesion_kids, painted_crops, real_lesions
 from promptlesion.evaluation.features import ImageNetSliceFeatures
 from promptlesion.evaluation.figures import save_figure
-from promptlesion.evaluation.generator_figures import sampler_figure
 from promptlesion.evaluation.results import Estimate
-from promptlesion.synthesis.repaint import MaskedScan, paint_masks
+from promptlesion.synthesis.trial_painting import MaskedScan, paint_masks
 from promptlesion.training.progress import progress_bar
 
 REFERENCE_SAMPLER, REFERENCE_STEPS = "ancestral", 400

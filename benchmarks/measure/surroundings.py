@@ -7,13 +7,13 @@ from typing import Any
 import numpy as np
 
 from measure.bench import Bench, Model, interval, markdown, masks_hash, sampling_words, write
+from measure.figures import surroundings_figure
+from measure.surroundings_error import surroundings_error
 from promptlesion.evaluation.bootstrap import lesion_bootstrap
 from promptlesion.evaluation.figures import save_figure
-from promptlesion.evaluation.generator_figures import surroundings_figure
 from promptlesion.evaluation.results import Estimate
-from promptlesion.evaluation.surroundings import surroundings_error
 from promptlesion.synthesis.blend import edge_weight
-from promptlesion.synthesis.repaint import MaskedScan, blend_masks, paint_masks, widened
+from promptlesion.synthesis.trial_painting import MaskedScan, blend_masks, paint_masks, widened
 from promptlesion.training.progress import progress_bar
 
 _RING_VOXELS = 3

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from promptlesion.baselines.methods import load_method
 from promptlesion.data.dataset import Dataset
-from promptlesion.synthesis.batch import SCANS_TOGETHER
+from promptlesion.synthesis.batch_size import SCANS_TOGETHER
 from promptlesion.synthesis.cohort import synthesize_cohort
 from promptlesion.synthesis.config import SynthesisConfig
 from promptlesion.synthesis.synthesizer import Synthesizer

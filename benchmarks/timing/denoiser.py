@@ -14,8 +14,8 @@ from promptlesion.baselines.voxel_denoiser import build_voxel_denoiser
 from promptlesion.diffusion.bound_network import cast_weights
 from promptlesion.diffusion.conditioning import Conditioning
 from promptlesion.diffusion.config import DiffusionConfig
+from promptlesion.diffusion.cuda_graph import StepRecorder
 from promptlesion.diffusion.denoiser import Denoiser, build_denoiser
-from promptlesion.diffusion.recorded_network import StepRecorder
 from promptlesion.training.device import Precision, place
 from timing.clock import Work
 from timing.suite import PRECISIONS, SHARE_OF_OTHER_PRECISION, Suite, best_convolution

@@ -27,12 +27,12 @@ from promptlesion.data.lesion_statistics import measure_lesions
 from promptlesion.data.patch_sampling import AIR_HU, PatchSampler
 from promptlesion.data.splits import dataset_split
 from promptlesion.data.volume import Volume
+from promptlesion.masks.placement import PlacedLesion, place_lesion
+from promptlesion.masks.sizes_and_shapes import build_drawing
 from promptlesion.synthesis.cohort import synthesize_cohort
 from promptlesion.synthesis.config import SynthesisConfig
-from promptlesion.synthesis.drawing import build_drawing
-from promptlesion.synthesis.placement import PlacedLesion, place_lesion
 from promptlesion.synthesis.plan import plan_cohort
-from promptlesion.synthesis.repaint import MaskedScan, paint_masks
+from promptlesion.synthesis.trial_painting import MaskedScan, paint_masks
 from timing.clock import extra_mib, timed
 from timing.cohort import painted
 from timing.made_up import LABELS, without_fit, write_autoencoder, write_dataset, write_diffusion

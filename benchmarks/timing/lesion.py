@@ -9,10 +9,10 @@ from promptlesion.config import Config
 from promptlesion.data.cache import CachedCase, build_cache
 from promptlesion.data.dataset import Dataset
 from promptlesion.data.volume import Volume
+from promptlesion.masks.placement import PlacedLesion
 from promptlesion.synthesis.config import SynthesisConfig
-from promptlesion.synthesis.placement import PlacedLesion
-from promptlesion.synthesis.repaint import MaskedScan, paint_masks
 from promptlesion.synthesis.synthesizer import Synthesizer
+from promptlesion.synthesis.trial_painting import MaskedScan, paint_masks
 from timing.clock import Work, timed
 from timing.made_up import write_autoencoder, write_dataset, write_diffusion, write_med_ddpm
 from timing.suite import Suite

@@ -10,8 +10,8 @@ from monai.inferers.utils import sliding_window_inference
 
 from promptlesion.autoencoder.perceptual import build_perceptual_loss
 from promptlesion.baselines.lesion_batches import LesionBatches
-from promptlesion.check.workload import Bench, autoencoder_step, diffusion_step, segmentation_step
 from promptlesion.config import Config
+from promptlesion.cost.passes import Bench, autoencoder_step, diffusion_step, segmentation_step
 from promptlesion.data.cache import CachedCase
 from promptlesion.data.patch_batches import PatchBatches
 from promptlesion.data.spec import DatasetSpec

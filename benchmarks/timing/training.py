@@ -4,7 +4,7 @@ import numpy as np
 import torch
 
 from promptlesion.autoencoder.autoencoder import TrainedAutoencoder, load_autoencoder
-from promptlesion.check.workload import Bench, diffusion_step, segmentation_step
+from promptlesion.cost.passes import Bench, diffusion_step, segmentation_step
 from promptlesion.data.cache import CachedCase
 from promptlesion.data.intensity import HUWindow
 from promptlesion.data.lesion_patch import draw_lesion_patch

@@ -11,7 +11,7 @@ from vector_quantize_pytorch import VectorQuantize
 from promptlesion.autoencoder.autoencoder import build_autoencoder
 from promptlesion.autoencoder.perceptual import PerceptualLoss, build_perceptual_loss
 from promptlesion.autoencoder.quantizer import VectorQuantizer
-from promptlesion.check.workload import Bench, autoencoder_step
+from promptlesion.cost.passes import Bench, autoencoder_step
 from promptlesion.training.device import Precision, place
 from timing.clock import Work, free_bytes
 from timing.suite import PRECISIONS, SHARE_OF_OTHER_PRECISION, Suite, ratio

@@ -6,7 +6,8 @@ The data flow, one folder of the package a step:
     autoencoder     stage 1: CT patch <-> latent a quarter of its size (VQGAN)
     prompt          lesion type, drawn mask -> prompt embedding
     diffusion       stage 2: noise + surroundings + mask + prompt -> lesion latent
-    synthesis       mask drawn in its host -> latent sampled -> lesion blended into the full scan, in HU
+    masks           size and shape drawn -> mask grown in its host, at a place that has room
+    synthesis       mask -> latent sampled -> lesion blended into the full scan, in HU
     baselines       DiffTumor and Med-DDPM, the paper's rivals, copy-paste and hand-made lesions, all as synthesis is
     segmentation    stage 3: real and synthetic scans, 1 : 1 -> label maps
     evaluation      is it right? Dice, lesion FID and KID, HU, copies, report

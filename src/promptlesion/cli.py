@@ -392,8 +392,8 @@ def train_autoencoder_verb(
     torchrun --nproc-per-node 4 -m promptlesion train autoencoder --data data/abdomen --out runs/paper/autoencoder
     """
     from promptlesion.autoencoder.train import train_autoencoder
-    from promptlesion.check.fitting import fitted_config
     from promptlesion.config import resolve_config
+    from promptlesion.cost.fitting import fitted_config
     from promptlesion.data.prepared import prepare_dataset
 
     resolved = resolve_config(preset=preset, file=config, settings=settings or ())
@@ -454,8 +454,8 @@ def train_diffusion_verb(
 
     promptlesion train diffusion --method copy-paste --data data/ccta --preset demo --out runs/mine/copy-paste
     """
-    from promptlesion.check.fitting import fitted_config
     from promptlesion.config import resolve_config
+    from promptlesion.cost.fitting import fitted_config
     from promptlesion.data.prepared import prepare_dataset
     from promptlesion.methods import check_autoencoder, train_method
 
@@ -514,8 +514,8 @@ def train_segmentation_verb(
 
     torchrun --nproc-per-node 4 -m promptlesion train segmentation --data data/ccta --out runs/paper/real
     """
-    from promptlesion.check.fitting import fitted_config
     from promptlesion.config import resolve_config
+    from promptlesion.cost.fitting import fitted_config
     from promptlesion.data.dataset import open_dataset
     from promptlesion.data.prepared import prepare_dataset
     from promptlesion.segmentation.stage import train_stage
@@ -602,11 +602,11 @@ def synthesize(
     from promptlesion.baselines.methods import load_method
     from promptlesion.config import resolve_config
     from promptlesion.data.dataset import open_dataset
+    from promptlesion.data.dicom_export.writer import check_dicom_extra
     from promptlesion.evaluation.contact_sheet import contact_sheet
+    from promptlesion.masks.shape_bank import parse_shapes
     from promptlesion.synthesis.cohort import synthesize_cohort
-    from promptlesion.synthesis.dicom_export import check_dicom_extra
     from promptlesion.synthesis.plan import parse_counts, source_scans
-    from promptlesion.synthesis.shape_bank import parse_shapes
     from promptlesion.synthesis.share import own_share
     from promptlesion.synthesis.workers import process_device
 
@@ -1022,13 +1022,20 @@ def experiment(
     --preset paper"
     """
     from promptlesion.config import resolve_config
-    from promptlesion.experiment.asked import ask
+    from promptlesion.experiment.cells import ask
+    from promptlesion.experiment.experiment import Experiment
     from promptlesion.experiment.run import run_experiment
-    from promptlesion.experiment.work import Experiment
 
     resolved = resolve_config(preset=preset, file=config, settings=settings or ())
     planned = Experiment(data, lesions, out, resolved, seed, device, lesions_per_type)
-    asked = ask(planned, methods=methods, num_seeds=seeds, ratios=ratios, real_fractions=real_fractions)
+    asked = ask(
+        num_subjects=planned.num_subjects,
+        first_seed=seed,
+        methods=methods,
+        num_seeds=seeds,
+        ratios=ratios,
+        real_fractions=real_fractions,
+    )
     results, failures = run_experiment(
         planned, asked, command=_command(), num_workers=workers, is_report_only=report_only
     )
@@ -1064,7 +1071,7 @@ def config_show(
 
     resolved = resolve_config(preset=preset, file=config, settings=settings or ())
     if parameters:
-        from promptlesion.parameters import count_parameters
+        from promptlesion.cost.parameters import count_parameters
 
         print_parameters(count_parameters(resolved))
     else:

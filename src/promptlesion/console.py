@@ -12,6 +12,7 @@ from rich.text import Text
 if TYPE_CHECKING:
     from promptlesion.check.dataset_check import DatasetCheck
     from promptlesion.check.finding import Finding
+    from promptlesion.cost.parameters import NetworkParameters
     from promptlesion.evaluation.distributions import DistributionRow
     from promptlesion.evaluation.memorisation import Memorisation
     from promptlesion.evaluation.method_comparison import MethodRow
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
     from promptlesion.evaluation.results import DemoResults, FidelityRow
     from promptlesion.evaluation.segmentation_metrics import LesionScore
     from promptlesion.experiment.results import ExperimentResults
-    from promptlesion.parameters import NetworkParameters
 
 console = Console(markup=False, emoji=False)  # a path may hold brackets, a name colons
 
@@ -153,7 +153,7 @@ def print_scores(scores: "Sequence[LesionScore]", tolerance_mm: float) -> None:
 
 def print_methods(rows: "Sequence[MethodRow]", tolerance_mm: float) -> None:
     """Print the mean of every metric by type, size and method, then each method's difference from the reference."""
-    from promptlesion.evaluation.palette import readable
+    from promptlesion.evaluation.wording import readable
 
     decimals = {"hd95_mm": 1, "volume_error_percent": 0, "false_positives_per_scan": 2}
     names = {
@@ -259,8 +259,8 @@ def _findings_table(findings: "Sequence[Finding]") -> Table:
 
 
 def _print_stages(check: "DatasetCheck") -> None:
-    from promptlesion.check.estimate import gib
-    from promptlesion.evaluation.report import duration_text
+    from promptlesion.cost.estimate import gib
+    from promptlesion.evaluation.wording import duration_text
 
     table = _table("stage", "time", "memory", "disk", "work")
     for stage in check.stages:

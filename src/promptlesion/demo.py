@@ -16,8 +16,8 @@ from promptlesion.autoencoder.autoencoder import load_autoencoder
 from promptlesion.autoencoder.lesion_bias import autoencoded_mean_hu
 from promptlesion.autoencoder.train import train_autoencoder
 from promptlesion.baselines.methods import load_method
-from promptlesion.check.fitting import fitted_config
 from promptlesion.config import Config
+from promptlesion.cost.fitting import fitted_config
 from promptlesion.data.cache import data_fingerprint
 from promptlesion.data.dataset import Dataset, open_dataset
 from promptlesion.data.phantom import write_phantom_dataset
@@ -52,11 +52,11 @@ from promptlesion.evaluation.segmentation_metrics import (
 )
 from promptlesion.evaluation.slice_changes import largest_change, montage_columns
 from promptlesion.evaluation.summary import dataset_summary, machine_text
+from promptlesion.masks.sizes_and_shapes import build_drawing
 from promptlesion.methods import PROMPTLESION, train_method
 from promptlesion.segmentation.predict import segment_dataset
 from promptlesion.segmentation.stage import train_stage
 from promptlesion.synthesis.cohort import synthesize_cohort
-from promptlesion.synthesis.drawing import build_drawing
 from promptlesion.synthesis.plan import mean_lesions_per_case
 from promptlesion.synthesis.prompt_switch import measure_prompt_switch
 from promptlesion.synthesis.synthesizer import PromptLesionSynthesizer, load_synthesizer

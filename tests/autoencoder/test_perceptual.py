@@ -9,9 +9,9 @@ from torch import Tensor, nn
 
 from promptlesion.autoencoder.config import AutoencoderConfig
 from promptlesion.autoencoder.perceptual import PerceptualLoss, build_perceptual_loss, perceptual_identity
+from promptlesion.features.imagenet import EfficientNetLite0, load_efficientnet_lite0
+from promptlesion.features.medicalnet import MedicalNet
 from promptlesion.training.atomic import file_hash
-from promptlesion.training.imagenet import EfficientNetLite0, load_efficientnet_lite0
-from promptlesion.training.medicalnet import MedicalNet
 
 CPU = torch.device("cpu")
 

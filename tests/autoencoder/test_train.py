@@ -14,8 +14,8 @@ from promptlesion.autoencoder.config import AutoencoderConfig
 from promptlesion.autoencoder.train import train_autoencoder
 from promptlesion.data.cache import CachedCase, data_fingerprint
 from promptlesion.data.spec import DatasetSpec
+from promptlesion.features.medicalnet import MedicalNet
 from promptlesion.training.atomic import file_hash
-from promptlesion.training.medicalnet import MedicalNet
 from promptlesion.training.run import RunError, read_metrics
 
 CPU = torch.device("cpu")

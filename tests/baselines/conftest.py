@@ -15,9 +15,9 @@ from promptlesion.data.dataset import Dataset, read_case
 from promptlesion.data.lesion_statistics import LesionStatistics
 from promptlesion.data.spec import DatasetSpec
 from promptlesion.data.volume import Volume
+from promptlesion.masks.placement import PlacedLesion, place_lesion
+from promptlesion.masks.sizes_and_shapes import LesionDrawing
 from promptlesion.synthesis.config import SynthesisConfig
-from promptlesion.synthesis.drawing import LesionDrawing
-from promptlesion.synthesis.placement import PlacedLesion, place_lesion
 
 
 @pytest.fixture(scope="session")

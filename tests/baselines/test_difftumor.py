@@ -18,8 +18,8 @@ from promptlesion.data.cache import CachedCase
 from promptlesion.data.spec import DatasetSpec
 from promptlesion.data.volume import Volume
 from promptlesion.diffusion.train import load_diffusion
+from promptlesion.masks.placement import PlacedLesion
 from promptlesion.synthesis.config import SynthesisConfig
-from promptlesion.synthesis.placement import PlacedLesion
 from promptlesion.synthesis.synthesizer import load_synthesizer
 from promptlesion.training.checkpoint import CheckpointError
 from promptlesion.training.run import RunError

@@ -18,9 +18,9 @@ from promptlesion.baselines.voxel_denoiser import build_voxel_denoiser
 from promptlesion.data.cache import CachedCase
 from promptlesion.data.spec import DatasetSpec
 from promptlesion.data.volume import Volume
+from promptlesion.masks.placement import PlacedLesion
 from promptlesion.prompt.encoders import masks_by_type
 from promptlesion.synthesis.config import SynthesisConfig
-from promptlesion.synthesis.placement import PlacedLesion
 from promptlesion.training.device import autocast
 from promptlesion.training.hardware import HardwareConfig
 from promptlesion.training.run import RunError, read_metrics

@@ -10,9 +10,9 @@ from promptlesion.baselines.methods import load_method
 from promptlesion.data.dataset import Dataset, open_dataset
 from promptlesion.data.provenance import read_provenance
 from promptlesion.data.volume import Volume
+from promptlesion.masks.placement import PlacedLesion
 from promptlesion.synthesis.cohort import synthesize_cohort
 from promptlesion.synthesis.config import SynthesisConfig
-from promptlesion.synthesis.placement import PlacedLesion
 from promptlesion.synthesis.synthesizer import Synthesizer
 from promptlesion.training.checkpoint import CheckpointError
 

@@ -19,13 +19,13 @@ from promptlesion.data.lesion_instances import cut_instance
 from promptlesion.data.provenance import read_provenance
 from promptlesion.data.spec import DatasetSpec
 from promptlesion.data.volume import Volume
+from promptlesion.masks.placement import PlacedLesion
+from promptlesion.masks.real_shape import draw_real_shape
+from promptlesion.masks.shape_bank import ShapeBank, ShapeSource, bank_of, cut_with_voxels
+from promptlesion.masks.sizes_and_shapes import build_drawing
 from promptlesion.synthesis.blend import blend
 from promptlesion.synthesis.cohort import synthesize_cohort
 from promptlesion.synthesis.config import SynthesisConfig
-from promptlesion.synthesis.drawing import build_drawing
-from promptlesion.synthesis.placement import PlacedLesion
-from promptlesion.synthesis.real_shape import draw_real_shape
-from promptlesion.synthesis.shape_bank import ShapeBank, ShapeSource, bank_of, cut_with_voxels
 from promptlesion.synthesis.synthesizer import Synthesizer
 from promptlesion.training.checkpoint import CheckpointError
 

@@ -12,10 +12,10 @@ from tests.check.conftest import body, write_bodies
 
 from promptlesion.check import dataset_check
 from promptlesion.check.dataset_check import DatasetCheck, check_dataset
-from promptlesion.check.estimate import StageEstimate
 from promptlesion.check.report import write_check
 from promptlesion.cli import main
 from promptlesion.config import Config
+from promptlesion.cost.estimate import StageEstimate
 from promptlesion.data.dataset import image_path, label_path, open_dataset, write_spec
 from promptlesion.data.spec import DatasetError, DatasetSpec, LesionType
 from promptlesion.data.volume import write_volume

@@ -14,7 +14,7 @@ from tests.cuda.conftest import Verb
 from tests.cuda.pretended_cuda import pretended_cuda
 from torch import Tensor, nn
 
-from promptlesion.check import cost
+from promptlesion.cost import measure
 from promptlesion.diffusion.schedule import NoiseSchedule
 
 MIXED = "on the same device"
@@ -84,7 +84,7 @@ def test_a_schedule_left_on_the_cpu_is_found(
 def test_a_network_counted_on_the_cpu_is_found(
     promptlesion: Verb, on_tiny_data: list[object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    class BuiltOnTheCpu(cost._LiveBytes):
+    class BuiltOnTheCpu(measure._LiveBytes):
         def __enter__(self) -> Self:
             self._cpu = torch.device("cpu")
             self._cpu.__enter__()
@@ -96,6 +96,6 @@ def test_a_network_counted_on_the_cpu_is_found(
             super().__exit__(kind, error, trace)
             self._cpu.__exit__(kind, error, trace)
 
-    monkeypatch.setattr(cost, "_LiveBytes", BuiltOnTheCpu)
+    monkeypatch.setattr(measure, "_LiveBytes", BuiltOnTheCpu)
     with pytest.raises(RuntimeError, match=MIXED):
         promptlesion("train", "segmentation", *on_tiny_data, "--out", tmp_path, segmentation__precision="float32")

@@ -7,13 +7,13 @@ import pytest
 from tests.cuda.conftest import Demo, Verb
 from tests.cuda.pretended_cuda import pretended_cuda
 
-from promptlesion.check import cost
 from promptlesion.config import resolve_config
+from promptlesion.cost import measure
 from promptlesion.data.dataset import Dataset
-from promptlesion.experiment.asked import ask
-from promptlesion.experiment.cells import plan_cells
+from promptlesion.experiment.cells import ask, plan_cells
 from promptlesion.experiment.estimate import estimate_cells
-from promptlesion.experiment.work import Experiment, do
+from promptlesion.experiment.execution import do
+from promptlesion.experiment.experiment import Experiment
 from promptlesion.synthesis import guidance_fit
 from promptlesion.synthesis.guidance import GUIDANCE_FILE
 
@@ -124,5 +124,5 @@ def test_a_step_waits_for_nothing(demo: Demo) -> None:
 
 
 def _measure_quickly(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cost, "_MEASURED_S", 0.0)
-    monkeypatch.setattr(cost, "_FEWEST_MEASURED", 1)
+    monkeypatch.setattr(measure, "_MEASURED_S", 0.0)
+    monkeypatch.setattr(measure, "_FEWEST_MEASURED", 1)

@@ -6,14 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from promptlesion.evaluation.report import (
-    FIGURES,
-    duration_text,
-    estimate_text,
-    summary_sentences,
-    write_report,
-)
+from promptlesion.evaluation.report import FIGURES, summary_sentences, write_report
 from promptlesion.evaluation.results import DemoResults, Estimate
+from promptlesion.evaluation.wording import duration_text, estimate_text
 
 PIXEL = base64.b64decode(
     "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="

@@ -6,7 +6,7 @@ import pytest
 
 from promptlesion.config import Config
 from promptlesion.data.dataset import Dataset
-from promptlesion.experiment.work import Experiment
+from promptlesion.experiment.experiment import Experiment
 
 
 @pytest.fixture

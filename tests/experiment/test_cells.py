@@ -5,9 +5,8 @@ from pathlib import Path
 import pytest
 
 from promptlesion.config import resolve_config
-from promptlesion.experiment.asked import Asked, ask
-from promptlesion.experiment.cells import plan_cells
-from promptlesion.experiment.work import Experiment
+from promptlesion.experiment.cells import Asked, ask, plan_cells
+from promptlesion.experiment.experiment import Experiment
 from promptlesion.methods import METHODS, method_config, parse_methods, patch_voxels
 from promptlesion.training.atomic import write_json
 
@@ -82,7 +81,9 @@ def test_a_method_is_its_configuration() -> None:
 
 
 def test_the_command_lines_lists_are_read(tiny_experiment: Experiment) -> None:
-    asked = ask(tiny_experiment, methods="real,intensity", num_seeds=2, ratios="2,0,0.5", real_fractions="1,0.5")
+    asked = ask(
+        num_subjects=2, first_seed=0, methods="real,intensity", num_seeds=2, ratios="2,0,0.5", real_fractions="1,0.5"
+    )
     assert asked == Asked(methods=("real", "intensity"), seeds=(0, 1), ratios=(0.0, 0.5, 2.0), num_subjects=(1, 2))
 
 
@@ -98,4 +99,4 @@ def test_the_command_lines_lists_are_read(tiny_experiment: Experiment) -> None:
 def test_bad_lists_are_refused(tiny_experiment: Experiment, changed: dict[str, str], message: str) -> None:
     given = {"methods": "real,intensity", "ratios": "1", "real_fractions": "1"} | changed
     with pytest.raises(ValueError, match=message):
-        ask(tiny_experiment, num_seeds=1, **given)
+        ask(num_subjects=2, first_seed=0, num_seeds=1, **given)

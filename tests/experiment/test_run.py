@@ -11,11 +11,11 @@ import pytest
 from promptlesion.data.dataset import Dataset
 from promptlesion.data.spec import DatasetError
 from promptlesion.data.splits import Split, write_splits
-from promptlesion.experiment.asked import Asked, ask
-from promptlesion.experiment.cells import plan_cells
+from promptlesion.experiment.cells import Asked, ask, plan_cells
+from promptlesion.experiment.execution import do
+from promptlesion.experiment.experiment import Experiment
 from promptlesion.experiment.results import ExperimentResults
 from promptlesion.experiment.run import run_experiment
-from promptlesion.experiment.work import Experiment, do
 from promptlesion.training.run import RunError
 
 FILES = ["results.json", "report.html", "tables/dice.csv", "tables/dice.tex", "tables/table2-time.csv"]
@@ -25,7 +25,7 @@ FILES += ["figures/figure1.png", "figures/figure2.png"]
 
 @pytest.fixture
 def asked(tiny_experiment: Experiment) -> Asked:
-    return ask(tiny_experiment, methods="real,copy-paste", num_seeds=1, ratios="1", real_fractions="1")
+    return ask(num_subjects=2, first_seed=0, methods="real,copy-paste", num_seeds=1, ratios="1", real_fractions="1")
 
 
 def written_at(out: Path) -> dict[Path, int]:

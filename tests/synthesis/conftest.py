@@ -24,10 +24,10 @@ from promptlesion.data.trained_on import TrainedOn
 from promptlesion.data.volume import Volume
 from promptlesion.diffusion.config import DiffusionConfig
 from promptlesion.diffusion.schedule import build_schedule
+from promptlesion.masks.placement import PlacedLesion
+from promptlesion.masks.shape_bank import ShapeBank
+from promptlesion.masks.sizes_and_shapes import LesionDrawing
 from promptlesion.synthesis.config import SynthesisConfig
-from promptlesion.synthesis.drawing import LesionDrawing
-from promptlesion.synthesis.placement import PlacedLesion
-from promptlesion.synthesis.shape_bank import ShapeBank
 from promptlesion.synthesis.synthesizer import PromptLesionSynthesizer, Synthesizer, load_synthesizer
 
 LABELS = {"background": 0, "organ": 1, "bright": 2, "dark": 3, "lumen": 4}

@@ -18,14 +18,14 @@ from promptlesion.data.cache import build_cache
 from promptlesion.data.dataset import Dataset, image_path, label_path, open_dataset, read_case
 from promptlesion.data.provenance import read_provenance
 from promptlesion.data.spec import DatasetError
+from promptlesion.masks.sizes_and_shapes import LesionDrawing
 from promptlesion.segmentation.mixing import check_subjects_apart
 from promptlesion.synthesis.cohort import CohortError, synthesize_cohort
 from promptlesion.synthesis.config import SynthesisConfig
-from promptlesion.synthesis.drawing import LesionDrawing
-from promptlesion.synthesis.making import CaseMaker, Recipe
 from promptlesion.synthesis.plan import plan_cohort
 from promptlesion.synthesis.share import Share, lock_if_free
 from promptlesion.synthesis.synthesizer import PromptLesionSynthesizer, Synthesizer
+from promptlesion.synthesis.synthetic_case import CaseMaker, Recipe
 from promptlesion.training.run import RunError
 
 COUNTS = {"bright": 6, "dark": 4}

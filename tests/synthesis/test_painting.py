@@ -11,9 +11,9 @@ import pytest
 
 from promptlesion.data.dataset import Dataset, read_case
 from promptlesion.data.volume import Volume
-from promptlesion.synthesis.drawing import LesionDrawing
+from promptlesion.masks.placement import PlacedLesion, place_lesion
+from promptlesion.masks.sizes_and_shapes import LesionDrawing
 from promptlesion.synthesis.painting import paint_lesions, paint_together
-from promptlesion.synthesis.placement import PlacedLesion, place_lesion
 from promptlesion.synthesis.quality import QualityLimits
 from promptlesion.synthesis.synthesizer import PromptLesionSynthesizer, Synthesizer
 

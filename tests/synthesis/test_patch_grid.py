@@ -7,8 +7,8 @@ from scipy.spatial.transform import Rotation
 from promptlesion.data.crops import crop
 from promptlesion.data.resampling import resample_array
 from promptlesion.data.volume import Volume
+from promptlesion.masks.placement import Box
 from promptlesion.synthesis.patch_grid import PatchGrid, patch_grid, pull_image
-from promptlesion.synthesis.placement import Box
 
 SHAPE = (41, 37, 33)
 SPACING_MM = (0.8, 1.0, 1.7)

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from promptlesion.data.dataset import Dataset
-from promptlesion.synthesis.drawing import LesionDrawing
-from promptlesion.synthesis.placement import PlacementError
+from promptlesion.masks.placement import PlacementError
+from promptlesion.masks.sizes_and_shapes import LesionDrawing
 from promptlesion.synthesis.prompt_switch import measure_prompt_switch
 from promptlesion.synthesis.synthesizer import PromptLesionSynthesizer, Synthesizer
 

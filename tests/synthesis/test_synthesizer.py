@@ -17,9 +17,9 @@ from promptlesion.data.spec import DatasetSpec
 from promptlesion.data.volume import Volume
 from promptlesion.diffusion.config import DiffusionConfig
 from promptlesion.diffusion.train import train_diffusion
+from promptlesion.masks.placement import PlacedLesion, place_lesion
+from promptlesion.masks.sizes_and_shapes import LesionDrawing
 from promptlesion.synthesis.config import SynthesisConfig
-from promptlesion.synthesis.drawing import LesionDrawing
-from promptlesion.synthesis.placement import PlacedLesion, place_lesion
 from promptlesion.synthesis.synthesizer import PromptLesionSynthesizer, load_synthesizer
 from promptlesion.training import device as device_module
 

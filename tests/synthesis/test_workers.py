@@ -15,7 +15,7 @@ from tests.synthesis.conftest import NoisePainter, numbers_alone
 from tests.synthesis.contract import contents
 
 from promptlesion.data.dataset import Dataset
-from promptlesion.synthesis.batch import SCANS_TOGETHER, open_scans_bytes, scans_at_once
+from promptlesion.synthesis.batch_size import SCANS_TOGETHER, open_scans_bytes, scans_at_once
 from promptlesion.synthesis.cohort import synthesize_cohort
 from promptlesion.synthesis.config import SynthesisConfig
 from promptlesion.synthesis.share import Share

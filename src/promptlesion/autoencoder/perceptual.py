@@ -9,10 +9,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from promptlesion.autoencoder.config import AutoencoderConfig
+from promptlesion.features.imagenet import load_efficientnet_lite0
+from promptlesion.features.medicalnet import load_medicalnet
 from promptlesion.training.atomic import file_hash
 from promptlesion.training.device import place
-from promptlesion.training.imagenet import load_efficientnet_lite0
-from promptlesion.training.medicalnet import load_medicalnet
 
 _IMAGENET_STAGES = (1, 2, 3, 4)
 

@@ -16,17 +16,17 @@ from scipy import ndimage
 
 from promptlesion.baselines.config import CopyPasteConfig
 from promptlesion.baselines.hand_painting import EDGE_VOXELS, finer_noise, from_inside, largest_extent_mm, soft_share
-from promptlesion.baselines.opening import open_run
+from promptlesion.baselines.run import open_run
+from promptlesion.data.boxes import offsets_mm
 from promptlesion.data.cache import CachedCase
 from promptlesion.data.lesion_instances import LesionInstance, cut_instance, sphere_diameter_mm
 from promptlesion.data.lesion_statistics import LesionStatistics, measure_lesions, read_statistics, training_facts
 from promptlesion.data.spec import DatasetSpec
 from promptlesion.data.trained_on import TrainedOn
 from promptlesion.data.volume import Volume
-from promptlesion.synthesis.growth import offsets_mm
-from promptlesion.synthesis.placement import PlacedLesion
-from promptlesion.synthesis.real_shape import draw_real_shape
-from promptlesion.synthesis.shape_bank import BankShape, ShapeBank, bank_of, cut_with_voxels
+from promptlesion.masks.placement import PlacedLesion
+from promptlesion.masks.real_shape import draw_real_shape
+from promptlesion.masks.shape_bank import BankShape, ShapeBank, bank_of, cut_with_voxels
 from promptlesion.training.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 from promptlesion.training.device import resolve_device
 from promptlesion.training.run import Run

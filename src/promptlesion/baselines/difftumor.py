@@ -23,9 +23,9 @@ from promptlesion.data.spec import DatasetSpec
 from promptlesion.data.trained_on import TrainedOn
 from promptlesion.data.volume import Volume
 from promptlesion.diffusion.train import train_diffusion
+from promptlesion.masks.placement import PlacedLesion
+from promptlesion.masks.shape_bank import ShapeBank
 from promptlesion.synthesis.config import SynthesisConfig
-from promptlesion.synthesis.placement import PlacedLesion
-from promptlesion.synthesis.shape_bank import ShapeBank
 from promptlesion.synthesis.synthesizer import PromptLesionSynthesizer, load_synthesizer
 from promptlesion.training.atomic import read_json, write_json
 from promptlesion.training.checkpoint import CheckpointError

@@ -6,7 +6,7 @@ from scipy import ndimage
 
 from promptlesion.data.spec import DatasetSpec
 from promptlesion.synthesis.blend import edge_weight
-from promptlesion.synthesis.texture import draw_noise, lost_noise
+from promptlesion.synthesis.scan_noise import draw_noise, lost_noise
 
 _FINER = 1.2
 EDGE_VOXELS = 3

@@ -18,14 +18,14 @@ from promptlesion.data.spec import DatasetSpec
 from promptlesion.data.trained_on import TrainedOn
 from promptlesion.data.volume import Volume
 from promptlesion.diffusion.bound_network import cast_weights
-from promptlesion.diffusion.recorded_network import StepRecorder
+from promptlesion.diffusion.cuda_graph import StepRecorder
 from promptlesion.diffusion.sampler import NoiseSource, sample
+from promptlesion.masks.placement import PlacedLesion
+from promptlesion.masks.shape_bank import ShapeBank
 from promptlesion.prompt.encoders import masks_by_type
-from promptlesion.synthesis.batch import lesions_at_once
+from promptlesion.synthesis.batch_size import lesions_at_once
 from promptlesion.synthesis.config import SynthesisConfig
 from promptlesion.synthesis.patch_grid import patch_grid, pull_mask
-from promptlesion.synthesis.placement import PlacedLesion
-from promptlesion.synthesis.shape_bank import ShapeBank
 from promptlesion.training.device import autocast, resolve_device, resolve_precision
 from promptlesion.training.hardware import DEFAULT_HARDWARE, HardwareConfig
 

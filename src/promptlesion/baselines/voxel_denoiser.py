@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from promptlesion.baselines.config import MedDDPMConfig
 from promptlesion.diffusion.bound_network import bind_network
+from promptlesion.diffusion.cuda_graph import StepRecorder
 from promptlesion.diffusion.network import PromptUNet
-from promptlesion.diffusion.recorded_network import StepRecorder
 from promptlesion.diffusion.schedule import Denoise, Estimate, NoiseSchedule, Prediction, cosine_schedule
 
 

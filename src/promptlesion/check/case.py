@@ -9,9 +9,9 @@ from jaxtyping import Num, UInt8
 from promptlesion.check.facts import CaseFacts, CaseFiles
 from promptlesion.check.finding import Finding
 from promptlesion.check.intensity import hu_facts, hu_histograms, intensity_findings
-from promptlesion.check.likeness import body_box, coarse_body, content_hashes
 from promptlesion.check.mirror import mirrored_axes, named_axes
 from promptlesion.check.reading import is_hounsfield, measured_geometry, read_file, usable_labels
+from promptlesion.check.scan_fingerprint import body_box, coarse_body, content_hashes
 from promptlesion.check.structures import all_lesions, label_facts, lesion_facts, lesion_neighbours, shown_voxel
 from promptlesion.check.thumbnail import thumbnails
 

@@ -10,14 +10,8 @@ from matplotlib.figure import Figure
 from promptlesion.check.intensity import HU_OF_BIN
 from promptlesion.check.lesions import NetworkGrid, TypeFacts
 from promptlesion.data.spec import DatasetSpec
-from promptlesion.evaluation.palette import (
-    GRID_COLOR,
-    MUTED_COLOR,
-    REAL_COLOR,
-    TEXT_COLOR,
-    lesion_colors,
-    readable,
-)
+from promptlesion.evaluation.palette import GRID_COLOR, MUTED_COLOR, REAL_COLOR, TEXT_COLOR, lesion_colors
+from promptlesion.evaluation.wording import readable
 
 _BIN_HU = 10
 _RANGE_OPACITY = 0.12

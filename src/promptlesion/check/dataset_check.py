@@ -5,17 +5,18 @@ from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 
-from promptlesion.check.across import across_findings
 from promptlesion.check.case import examine_case
+from promptlesion.check.case_comparison import across_findings
+from promptlesion.check.cost_findings import estimate_findings, extent_of
 from promptlesion.check.draft import draft_spacing_mm, draft_spec, guess_lesion_labels
-from promptlesion.check.estimate import StageEstimate, estimate_findings, extent_of
 from promptlesion.check.facts import CaseFacts, CaseFiles
 from promptlesion.check.finding import Finding, worst, worst_first
 from promptlesion.check.folder import Folder, read_folder, subject_findings
 from promptlesion.check.lesions import NetworkGrid, TypeFacts, lesion_findings, type_facts
-from promptlesion.check.machine import Machine, this_machine
-from promptlesion.check.stages import NUM_STAGES, estimate_stages
 from promptlesion.config import Config
+from promptlesion.cost.estimate import StageEstimate
+from promptlesion.cost.machine import Machine, this_machine
+from promptlesion.cost.stages import NUM_STAGES, estimate_stages
 from promptlesion.data.dataset import image_path, label_path, open_dataset
 from promptlesion.data.processes import run_in_processes
 from promptlesion.data.spec import DatasetError, DatasetSpec, read_spec

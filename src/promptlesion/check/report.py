@@ -14,11 +14,11 @@ from matplotlib.figure import Figure
 from promptlesion import __version__
 from promptlesion.check.charts import hu_figure, size_figure
 from promptlesion.check.dataset_check import DatasetCheck
-from promptlesion.check.estimate import gib
 from promptlesion.check.facts import CaseFacts
 from promptlesion.check.finding import SEVERITIES, Finding, worst
-from promptlesion.evaluation.palette import label_colors, readable
-from promptlesion.evaluation.report import duration_text
+from promptlesion.cost.estimate import gib
+from promptlesion.evaluation.palette import label_colors
+from promptlesion.evaluation.wording import duration_text, readable
 from promptlesion.training.atomic import write_json, write_text
 
 JSON_FILE, HTML_FILE = "check.json", "check.html"

@@ -15,7 +15,8 @@ from matplotlib.patheffects import withStroke
 from promptlesion.data.dataset import Dataset
 from promptlesion.evaluation.figures import save_figure
 from promptlesion.evaluation.lesion_tiles import Tile, choose_evenly, cut_tiles, listed_lesions
-from promptlesion.evaluation.palette import MUTED_COLOR, TEXT_COLOR, lesion_colors, readable
+from promptlesion.evaluation.palette import MUTED_COLOR, TEXT_COLOR, lesion_colors
+from promptlesion.evaluation.wording import readable
 
 _PANEL_INCHES = 1.25
 _GAP_SHARE = 0.025

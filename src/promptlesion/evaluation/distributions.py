@@ -14,7 +14,8 @@ from promptlesion.data.lesion_instances import sphere_diameter_mm
 from promptlesion.evaluation.agatston import plaque_burden
 from promptlesion.evaluation.lesion_texture import lesion_texture
 from promptlesion.evaluation.lesions import LesionCrop
-from promptlesion.evaluation.palette import MUTED_COLOR, REAL_COLOR, TEXT_COLOR, lesion_colors, readable
+from promptlesion.evaluation.palette import MUTED_COLOR, REAL_COLOR, TEXT_COLOR, lesion_colors
+from promptlesion.evaluation.wording import readable
 
 Lesions = Mapping[str, Sequence[LesionCrop]]
 """By lesion type, as `by_type` gives them."""

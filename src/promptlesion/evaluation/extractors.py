@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from promptlesion.data.intensity import HUWindow
 from promptlesion.evaluation.features import FeatureExtractor, ImageNetSliceFeatures, masked_intensity
 from promptlesion.evaluation.lesions import LesionCrop
+from promptlesion.features.ct_network import ct_weights_path, load_ct_network
+from promptlesion.features.medicalnet import load_medicalnet
 from promptlesion.training.atomic import file_hash
-from promptlesion.training.ct_network import ct_weights_path, load_ct_network
-from promptlesion.training.medicalnet import load_medicalnet
 
 EXTRACTORS = ("imagenet", "medicalnet", "ct")
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from promptlesion.data.intensity import HUWindow
 from promptlesion.evaluation.lesions import LesionCrop
-from promptlesion.training.imagenet import STAGE_CHANNELS, WEIGHTS_SHA256, load_efficientnet_lite0
+from promptlesion.features.imagenet import STAGE_CHANNELS, WEIGHTS_SHA256, load_efficientnet_lite0
 
 
 @runtime_checkable
@@ -44,7 +44,7 @@ class ImageNetSliceFeatures:
         side_pixels: int = 96,
         device: str | torch.device = "cpu",
     ) -> None:
-        """Load the network; `stage` as in `promptlesion.training.imagenet`."""
+        """Load the network; `stage` as in `promptlesion.features.imagenet`."""
         self.name = "EfficientNet-lite0, ImageNet"
         self.layer = f"stage {stage}, mean over pixels, slices and three axes"
         self.dimension = STAGE_CHANNELS[stage]

@@ -15,9 +15,9 @@ from promptlesion.evaluation.palette import (
     SYNTHETIC_COLOR,
     TEXT_COLOR,
     lesion_colors,
-    readable,
 )
 from promptlesion.evaluation.results import CaseScoreRow, SegmentationRow
+from promptlesion.evaluation.wording import readable
 from promptlesion.training.atomic import written_whole
 
 _POSITION_KEYS = ("step", "epoch")

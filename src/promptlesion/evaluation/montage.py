@@ -10,15 +10,9 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
 
 from promptlesion.data.dataset import Dataset
-from promptlesion.evaluation.palette import (
-    MUTED_COLOR,
-    TEXT_COLOR,
-    Color,
-    label_colors,
-    lesion_colors,
-    readable,
-)
+from promptlesion.evaluation.palette import MUTED_COLOR, TEXT_COLOR, Color, label_colors, lesion_colors
 from promptlesion.evaluation.slice_changes import SliceChange, display_window_hu
+from promptlesion.evaluation.wording import readable
 
 _ROWS = ("healthy scan", "label", "synthetic scan", "synthetic mask")
 _CELL_INCHES = 1.3

@@ -26,11 +26,6 @@ def label_colors(labels: Mapping[str, int], lesion_labels: Iterable[int]) -> dic
     return colors
 
 
-def readable(name: str) -> str:
-    """`non_calcified_plaque` as a reader wants it: `non-calcified plaque`."""
-    return name.replace("non_", "non-").replace("_", " ")
-
-
 def _rgb(color: str) -> Color:
     red, green, blue = (int(color[start : start + 2], 16) / 255 for start in (1, 3, 5))
     return red, green, blue

@@ -6,8 +6,9 @@ from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 
-from promptlesion.evaluation.palette import lesion_colors, readable
-from promptlesion.evaluation.results import DemoResults, Estimate, SegmentationRow
+from promptlesion.evaluation.palette import lesion_colors
+from promptlesion.evaluation.results import DemoResults, SegmentationRow
+from promptlesion.evaluation.wording import duration_text, estimate_text, hu_text, readable, signed_text
 from promptlesion.training.atomic import write_text
 
 FIGURES = {
@@ -76,41 +77,6 @@ def summary_sentences(rows: Sequence[SegmentationRow], level: float) -> list[str
     return sentences or ["No held-out subject has a lesion, so whether synthetic lesions help was not measured."]
 
 
-def estimate_text(estimate: Estimate, decimals: int = 3) -> str:
-    """`0.512 [0.43, 0.60]`, without brackets where there is no interval; a dash where nothing was counted."""
-    if estimate.value is None:
-        return "–"
-    text = _number(estimate.value, decimals)
-    if estimate.low is None or estimate.high is None:
-        return text
-    return f"{text} [{_number(estimate.low, decimals)}, {_number(estimate.high, decimals)}]"
-
-
-def signed_text(estimate: Estimate, decimals: int = 3) -> str:
-    """Like `estimate_text`, with a sign in front of every figure."""
-    if estimate.value is None:
-        return "–"
-    text = f"{estimate.value:+.{decimals}f}"
-    if estimate.low is None or estimate.high is None:
-        return text
-    return f"{text} [{estimate.low:+.{decimals}f}, {estimate.high:+.{decimals}f}]"
-
-
-def duration_text(seconds: float) -> str:
-    """`45 s`, `3 min 20 s` or `1 h 05 min`."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{seconds:.1f} s" if seconds < 10 else f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60:02d} s"
-    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
-
-
-def hu_text(value: float) -> str:
-    """Whole HU."""
-    return f"{value:.0f}"
-
-
 def flattened(configuration: Mapping[str, object], prefix: str = "") -> Iterable[tuple[str, str]]:
     """Walk through a nested configuration as `diffusion.num_steps`, `400`."""
     for name, value in configuration.items():
@@ -118,8 +84,3 @@ def flattened(configuration: Mapping[str, object], prefix: str = "") -> Iterable
             yield from flattened(value, f"{prefix}{name}.")
         else:
             yield f"{prefix}{name}", str(value)
-
-
-def _number(value: float, decimals: int) -> str:
-    is_tiny = value != 0 and abs(value) < 10**-decimals
-    return f"{value:.1e}" if is_tiny else f"{value:.{decimals}f}"

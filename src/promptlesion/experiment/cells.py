@@ -1,17 +1,39 @@
-"""The pieces of an experiment, each with a folder of its own, what it needs, and how one sees that it is done."""
+"""What an experiment compares, and the pieces of it: each has a folder, what it needs, and a sign that it is done."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from promptlesion.experiment.asked import Asked
-from promptlesion.methods import LATENT_METHODS, REAL
+from promptlesion.experiment.subjects import subject_counts
+from promptlesion.methods import LATENT_METHODS, REAL, parse_methods
 from promptlesion.training.run import is_finished_run
 
 SCORES_FILE = "scores.json"
 FIDELITY_FILE = "fidelity.json"
 Kind = Literal["autoencoder", "method", "cohort", "segmentation", "fidelity"]
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What is compared with what."""
+
+    methods: tuple[str, ...]
+    seeds: tuple[int, ...]
+    ratios: tuple[float, ...]
+    """Synthetic scans per real one."""
+    num_subjects: tuple[int, ...]
+    """Real training subjects, the fewest first."""
+
+    @property
+    def main_ratio(self) -> float:
+        """The ratio that the tables show and the painted lesions are judged at: the one nearest to 1 : 1."""
+        return min((ratio for ratio in self.ratios if ratio > 0), key=lambda ratio: abs(ratio - 1))
+
+    @property
+    def painting(self) -> tuple[str, ...]:
+        """The methods that paint."""
+        return tuple(method for method in self.methods if method != REAL)
 
 
 @dataclass(frozen=True)
@@ -34,6 +56,39 @@ class Cell:
         if self.kind == "fidelity":
             return (folder / FIDELITY_FILE).is_file()
         return is_finished_run(folder)
+
+
+def ask(*, num_subjects: int, first_seed: int, methods: str, num_seeds: int, ratios: str, real_fractions: str) -> Asked:
+    """Read the command line's lists.
+
+    Args:
+        num_subjects: real training subjects that there are.
+        first_seed: the others follow it.
+        methods: names with commas.
+        num_seeds: how many seeds.
+        ratios: synthetic scans per real one, numbers with commas.
+        real_fractions: shares of the training subjects, numbers with commas.
+
+    Raises:
+        ValueError: an unknown method, a number that is none, or nothing to compare.
+    """
+    found = parse_methods(methods)
+    wanted = _numbers("--ratios", ratios)
+    if any(ratio < 0 for ratio in wanted) or not any(wanted):
+        raise ValueError(f"--ratios: expected numbers from 0 on, one of them above 0; found {ratios}")
+    return Asked(
+        methods=found,
+        seeds=tuple(range(first_seed, first_seed + num_seeds)),
+        ratios=wanted,
+        num_subjects=subject_counts(_numbers("--real-fractions", real_fractions), num_subjects),
+    )
+
+
+def _numbers(option: str, text: str) -> tuple[float, ...]:
+    try:
+        return tuple(sorted({float(part) for part in text.split(",")}))
+    except ValueError as error:
+        raise ValueError(f"{option}: expected numbers with commas, as in 0.5,1; found {text}") from error
 
 
 def part_name(num_subjects: int) -> str:

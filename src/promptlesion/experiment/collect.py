@@ -16,17 +16,17 @@ from promptlesion.evaluation.method_comparison import ALL_SIZES, ALL_TYPES, Meth
 from promptlesion.evaluation.results import FidelityRow
 from promptlesion.evaluation.segmentation_metrics import LesionScore
 from promptlesion.evaluation.summary import dataset_summary, machine_text
-from promptlesion.experiment.asked import Asked
 from promptlesion.experiment.cells import (
     FIDELITY_FILE,
     SCORES_FILE,
+    Asked,
     cohort_name,
     part_name,
     plan_cells,
     segmentation_name,
 )
+from promptlesion.experiment.experiment import Experiment
 from promptlesion.experiment.results import Comparison, ExperimentResults, MethodFidelity, MethodTime
-from promptlesion.experiment.work import Experiment
 from promptlesion.methods import LATENT_METHODS, PROMPTLESION, REAL
 from promptlesion.training.atomic import read_json, write_text
 from promptlesion.training.device import resolve_device

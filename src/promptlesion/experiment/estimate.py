@@ -6,14 +6,14 @@ from collections.abc import Sequence
 
 import torch
 
-from promptlesion.check.cost import cost_of, updating_seconds_a_parameter
-from promptlesion.check.estimate import Extent
-from promptlesion.check.machine import this_machine
-from promptlesion.check.stages import estimate_stages
-from promptlesion.check.workload import voxel_step
+from promptlesion.cost.estimate import Extent
+from promptlesion.cost.machine import this_machine
+from promptlesion.cost.measure import cost_of, updating_seconds_a_parameter
+from promptlesion.cost.passes import voxel_step
+from promptlesion.cost.stages import estimate_stages
 from promptlesion.data.dataset import read_case
 from promptlesion.experiment.cells import Cell
-from promptlesion.experiment.work import Experiment
+from promptlesion.experiment.experiment import Experiment
 
 _STARTING_SECONDS = 6.0
 """Until a process has imported everything."""

@@ -3,7 +3,6 @@
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from promptlesion.data.dataset import Dataset
 from promptlesion.data.prepared import PreparedDataset
@@ -13,20 +12,18 @@ from promptlesion.evaluation.fidelity import measure_fidelity, plaque_types
 from promptlesion.evaluation.figures import save_figure
 from promptlesion.evaluation.lesions import LesionCrop, by_type, collect_lesions
 from promptlesion.experiment.cells import FIDELITY_FILE, Cell
+from promptlesion.experiment.experiment import Experiment
 from promptlesion.experiment.results import MethodFidelity
 from promptlesion.methods import patch_voxels
-from promptlesion.synthesis.repaint import MaskedScan, paint_masks, scans_with_own_masks
 from promptlesion.synthesis.synthesizer import Synthesizer
+from promptlesion.synthesis.trial_painting import MaskedScan, paint_masks, scans_with_own_masks
 from promptlesion.training.atomic import write_text
-
-if TYPE_CHECKING:
-    from promptlesion.experiment.work import Experiment
 
 _VOLUMES_AT_ONCE = 4
 _NUM_TIMED = 12
 
 
-def measure_method(cell: Cell, experiment: "Experiment", prepared: PreparedDataset, out: Path) -> None:
+def measure_method(cell: Cell, experiment: Experiment, prepared: PreparedDataset, out: Path) -> None:
     """Compare the lesions of all seeds' cohorts with held-out real ones, and look for copies of training lesions."""
     config, dataset = experiment.config, prepared.dataset
     synthesizer = experiment.load(cell.method, cell.num_subjects)

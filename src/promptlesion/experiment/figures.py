@@ -9,11 +9,12 @@ from matplotlib.figure import Figure
 
 from promptlesion.data.dataset import Dataset
 from promptlesion.evaluation.method_comparison import ALL_TYPES, MethodRow
-from promptlesion.evaluation.palette import GRID_COLOR, MUTED_COLOR, REAL_COLOR, TEXT_COLOR, readable
+from promptlesion.evaluation.palette import GRID_COLOR, MUTED_COLOR, REAL_COLOR, TEXT_COLOR
+from promptlesion.evaluation.wording import readable
 from promptlesion.experiment.results import Comparison
 from promptlesion.methods import METHODS, REAL
-from promptlesion.synthesis.repaint import MaskedScan, blend_masks, paint_masks, scans_with_own_masks, widened
 from promptlesion.synthesis.synthesizer import Synthesizer
+from promptlesion.synthesis.trial_painting import MaskedScan, blend_masks, paint_masks, scans_with_own_masks, widened
 
 _COLORS = dict(
     zip(METHODS, (REAL_COLOR, "#E69F00", "#A6761D", "#3FA7E0", "#CC79A7", "#7BC8A4", "#0B7A53"), strict=True)

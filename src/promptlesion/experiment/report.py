@@ -10,16 +10,15 @@ from matplotlib.figure import Figure
 from promptlesion.evaluation.figures import save_figure
 from promptlesion.evaluation.method_comparison import ALL_TYPES, MethodRow
 from promptlesion.evaluation.montage import montage_figure
-from promptlesion.evaluation.palette import readable
 from promptlesion.evaluation.report import flattened
 from promptlesion.evaluation.slice_changes import montage_columns
-from promptlesion.experiment.asked import Asked
-from promptlesion.experiment.cells import part_name
+from promptlesion.evaluation.wording import readable
+from promptlesion.experiment.cells import Asked, part_name
 from promptlesion.experiment.collect import collect_results
+from promptlesion.experiment.experiment import Experiment
 from promptlesion.experiment.figures import dice_figure, gallery_figure, sweep_figure
 from promptlesion.experiment.results import ExperimentResults
 from promptlesion.experiment.tables import all_tables, main_comparison, p_text, rivals_table, write_tables
-from promptlesion.experiment.work import Experiment
 from promptlesion.methods import REAL
 from promptlesion.training.atomic import write_text
 from promptlesion.training.progress import progress_bar

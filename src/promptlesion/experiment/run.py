@@ -25,14 +25,14 @@ from promptlesion.baselines.difftumor import CARD
 from promptlesion.data.cache import data_fingerprint
 from promptlesion.data.processes import end_with_parent, threads_each
 from promptlesion.data.trained_on import TrainedOn, check_unseen
-from promptlesion.evaluation.report import duration_text
-from promptlesion.experiment.asked import Asked
-from promptlesion.experiment.board import Board, shown
-from promptlesion.experiment.cells import Cell, plan_cells
+from promptlesion.evaluation.wording import duration_text
+from promptlesion.experiment.cells import Asked, Cell, plan_cells
 from promptlesion.experiment.estimate import estimate_cells
+from promptlesion.experiment.execution import do
+from promptlesion.experiment.experiment import Experiment
+from promptlesion.experiment.progress import Board, shown
 from promptlesion.experiment.report import write_experiment
 from promptlesion.experiment.results import ExperimentResults
-from promptlesion.experiment.work import Experiment, do
 from promptlesion.synthesis.share import lock_if_free, locked
 from promptlesion.synthesis.workers import worker_device
 from promptlesion.training.atomic import read_json, write_text

@@ -8,9 +8,8 @@ from pathlib import Path
 from statistics import median
 
 from promptlesion.evaluation.method_comparison import ALL_SIZES, ALL_TYPES, METRICS, MethodRow, dice_rows
-from promptlesion.evaluation.palette import readable
-from promptlesion.evaluation.report import duration_text, estimate_text, signed_text
 from promptlesion.evaluation.results import Estimate, FidelityRow
+from promptlesion.evaluation.wording import duration_text, estimate_text, readable, signed_text
 from promptlesion.experiment.results import Comparison, ExperimentResults
 from promptlesion.methods import REAL
 from promptlesion.training.atomic import write_text

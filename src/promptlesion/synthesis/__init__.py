@@ -1,1 +1,1 @@
-"""Lesion masks, their place in a host structure, and the sampled lesion blended into the full scan."""
+"""Lesions sampled and blended into the full scan, judged, and whole cohorts of such scans."""

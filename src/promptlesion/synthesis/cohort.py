@@ -27,14 +27,14 @@ from promptlesion.data.dataset import Dataset, write_dataset_json, write_spec
 from promptlesion.data.provenance import PROVENANCE_FILE
 from promptlesion.data.trained_on import GENERATOR_FILE
 from promptlesion.data.volume import read_shape
-from promptlesion.synthesis.batch import groups_at_once
+from promptlesion.masks.shape_bank import ShapeSource
+from promptlesion.masks.sizes_and_shapes import build_drawing
+from promptlesion.synthesis.batch_size import groups_at_once
 from promptlesion.synthesis.config import SynthesisConfig
-from promptlesion.synthesis.drawing import build_drawing
-from promptlesion.synthesis.making import CaseMaker, Recipe, is_painted, missing_dicom
 from promptlesion.synthesis.plan import Group, PlannedCase, group_cases, plan_cohort
-from promptlesion.synthesis.shape_bank import ShapeSource
 from promptlesion.synthesis.share import Share, lock_if_free, locked
 from promptlesion.synthesis.synthesizer import Synthesizer
+from promptlesion.synthesis.synthetic_case import CaseMaker, Recipe, is_painted, missing_dicom
 from promptlesion.synthesis.workers import default_num_workers, run_workers, worker_device
 from promptlesion.training.atomic import write_json, write_text
 from promptlesion.training.progress import progress_bar

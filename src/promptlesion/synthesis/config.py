@@ -2,13 +2,13 @@
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
+
+from promptlesion.masks.config import MaskConfig
 
 
-class SynthesisConfig(BaseModel):
+class SynthesisConfig(MaskConfig):
     """How lesions are drawn, sampled and blended."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     sampler: Literal["ancestral", "ddim", "dpm-solver++"] = Field(
         "ancestral", description="the paper's ancestral sampler, or one without fresh noise: DDIM, or DPM-Solver++(2M)"
@@ -31,18 +31,6 @@ class SynthesisConfig(BaseModel):
     )
     lesions_per_case: int = Field(
         10, ge=1, description="most lesions painted into one scan; how many it gets is drawn from the training cases"
-    )
-    deformation: float = Field(
-        0.25,
-        ge=0,
-        lt=1,
-        description="amplitude of an ellipsoid's surface deformation, as a share of its radius",
-    )
-    size_range_lesions: int = Field(
-        0,
-        ge=0,
-        description="training lesions of a type that its diameter_mm in lesions.toml counts as when a size is drawn; "
-        "few lesions do not show what sizes there are. 0: sizes are those of training lesions alone",
     )
     max_attempts: int = Field(
         3, ge=1, description="times a lesion is sampled, each with noise of its own, until it passes the quality filter"

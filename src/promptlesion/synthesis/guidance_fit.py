@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from promptlesion.data.dataset import Dataset
+from promptlesion.masks.sizes_and_shapes import build_drawing
 from promptlesion.synthesis.config import SynthesisConfig
-from promptlesion.synthesis.drawing import build_drawing
 from promptlesion.synthesis.guidance import (
     GUIDANCE_FILE,
     FittedGuidance,
@@ -18,8 +18,8 @@ from promptlesion.synthesis.guidance import (
     read_guidance,
     sampling_settings,
 )
-from promptlesion.synthesis.repaint import MaskedScan, paint_masks, scans_with_new_masks
 from promptlesion.synthesis.synthesizer import PromptLesionSynthesizer, load_synthesizer
+from promptlesion.synthesis.trial_painting import MaskedScan, paint_masks, scans_with_new_masks
 from promptlesion.training.atomic import write_text
 from promptlesion.training.hardware import DEFAULT_HARDWARE, HardwareConfig
 from promptlesion.training.progress import progress_bar

@@ -17,8 +17,8 @@ import numpy as np
 from promptlesion.data.dataset import Dataset
 from promptlesion.data.lesion_statistics import SURROUNDINGS_MM, LesionMeasure, measure_lesion
 from promptlesion.data.volume import Volume
+from promptlesion.masks.placement import Box, PlacedLesion, paint_labels
 from promptlesion.synthesis.blend import blend
-from promptlesion.synthesis.placement import Box, PlacedLesion, paint_labels
 from promptlesion.synthesis.quality import QualityLimits, reasons_against, seam_hu
 from promptlesion.synthesis.synthesizer import Synthesizer
 from promptlesion.training.seeding import derive_seed

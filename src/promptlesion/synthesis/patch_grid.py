@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float32, Float64, Shaped
 from promptlesion.data.patch_sampling import AIR_HU
 from promptlesion.data.resampling import resample_array
 from promptlesion.data.volume import Volume
-from promptlesion.synthesis.placement import Box, PlacedLesion
+from promptlesion.masks.placement import Box, PlacedLesion
 
 _SMOOTHING_MARGIN_VOXELS = 8
 _SAME_SPACING_MM = 1e-3

@@ -8,7 +8,7 @@ from promptlesion.data.dataset import Dataset
 from promptlesion.data.lesion_statistics import LesionStatistics
 from promptlesion.data.splits import SPLITS_FILE, dataset_split
 from promptlesion.data.trained_on import check_unseen
-from promptlesion.synthesis.batch import SCANS_TOGETHER
+from promptlesion.synthesis.batch_size import SCANS_TOGETHER
 from promptlesion.synthesis.synthesizer import Synthesizer
 from promptlesion.training.checkpoint import differences
 from promptlesion.training.seeding import numpy_generator

@@ -6,11 +6,11 @@ import numpy as np
 from jaxtyping import Float
 
 from promptlesion.data.dataset import Dataset, read_case
-from promptlesion.synthesis.drawing import LesionDrawing
-from promptlesion.synthesis.placement import PlacementError, place_lesion
+from promptlesion.masks.placement import PlacementError, place_lesion
+from promptlesion.masks.sizes_and_shapes import LesionDrawing
 from promptlesion.synthesis.quality import mean_hu_inside
-from promptlesion.synthesis.repaint import MaskedScan, blend_masks, paint_masks, under_every_prompt
 from promptlesion.synthesis.synthesizer import Synthesizer
+from promptlesion.synthesis.trial_painting import MaskedScan, blend_masks, paint_masks, under_every_prompt
 from promptlesion.training.progress import progress_bar
 from promptlesion.training.seeding import derive_seed, numpy_generator
 

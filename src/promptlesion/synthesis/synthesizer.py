@@ -24,20 +24,20 @@ from promptlesion.data.trained_on import TrainedOn
 from promptlesion.data.volume import Volume
 from promptlesion.diffusion.bound_network import cast_weights
 from promptlesion.diffusion.conditioning import Conditioning, blank_lesion, dilate, mask_on_latent_grid
-from promptlesion.diffusion.recorded_network import StepRecorder
+from promptlesion.diffusion.cuda_graph import StepRecorder
 from promptlesion.diffusion.sampler import (
     NoiseSource,
     Reinject,
     sample,
 )
 from promptlesion.diffusion.train import TrainedDiffusion, load_diffusion
-from promptlesion.synthesis.batch import lesions_at_once
+from promptlesion.masks.placement import Box, PlacedLesion
+from promptlesion.masks.shape_bank import ShapeBank
+from promptlesion.synthesis.batch_size import lesions_at_once
 from promptlesion.synthesis.config import SynthesisConfig
 from promptlesion.synthesis.guidance import guidance_scales
 from promptlesion.synthesis.patch_grid import PatchGrid, patch_grid, pull_image, pull_mask
-from promptlesion.synthesis.placement import Box, PlacedLesion
-from promptlesion.synthesis.shape_bank import ShapeBank
-from promptlesion.synthesis.texture import draw_noise, fine_part, lost_noise
+from promptlesion.synthesis.scan_noise import draw_noise, fine_part, lost_noise
 from promptlesion.training.device import autocast, resolve_device, resolve_precision, send
 from promptlesion.training.hardware import DEFAULT_HARDWARE, HardwareConfig
 from promptlesion.training.seeding import numpy_generator

@@ -12,7 +12,7 @@ from multiprocessing.context import ForkServerProcess
 import torch
 
 from promptlesion.data.processes import end_with_parent, start_importing
-from promptlesion.synthesis.batch import open_scans_bytes
+from promptlesion.synthesis.batch_size import open_scans_bytes
 
 _POLL_SECONDS = 0.25
 _CASES_PER_WORKER = 4

@@ -1,0 +1,1 @@
+"""Painted scans as DICOM: a CT series and a segmentation object for each case."""

@@ -1,0 +1,58 @@
+"""What every piece of an experiment has to know."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from promptlesion.baselines.methods import load_method
+from promptlesion.config import Config
+from promptlesion.data.dataset import Dataset, open_dataset
+from promptlesion.data.prepared import PreparedDataset, prepare_dataset
+from promptlesion.experiment.cells import cohort_name, part_name
+from promptlesion.experiment.subjects import fewer_subjects
+from promptlesion.methods import method_config
+from promptlesion.synthesis.synthesizer import Synthesizer
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """What every piece of work has to know; it survives pickling."""
+
+    data: Path
+    lesions: Path | None
+    out: Path
+    config: Config
+    seed: int
+    device: str
+    lesions_per_type: int | None = None
+    """To paint into a cohort; none: as many as the real scans have, times the ratio."""
+
+    @property
+    def cache(self) -> Path:
+        """Folder of prepared scans."""
+        return self.out / "cache"
+
+    @cached_property
+    def prepared(self) -> PreparedDataset:
+        """The dataset with all its training subjects."""
+        return prepare_dataset(self.data, cache=self.cache, lesions=self.lesions, **self.config.data.split_options())
+
+    @property
+    def num_subjects(self) -> int:
+        """How many training subjects there are."""
+        return len({case.subject for case in self.prepared.train})
+
+    def with_subjects(self, num_subjects: int) -> PreparedDataset:
+        """Return the dataset with so many training subjects."""
+        return fewer_subjects(self.prepared, num_subjects, seed=self.config.data.split_seed)
+
+    def load(self, method: str, num_subjects: int) -> Synthesizer:
+        """Read a trained method."""
+        folder = self.out / part_name(num_subjects) / method
+        synthesis = method_config(method, self.config).synthesis
+        return load_method(folder, synthesis, self.device, hardware=self.config.hardware)
+
+    def cohorts(self, method: str, num_subjects: int, ratio: float, seeds: Sequence[int]) -> list[Dataset]:
+        """Open the painted datasets of all seeds."""
+        return [open_dataset(self.out / cohort_name(num_subjects, method, ratio, seed)) for seed in seeds]

@@ -1,0 +1,1 @@
+"""Networks that judge images: ImageNet on slices, MedicalNet and a CT network on volumes; none is trained here."""

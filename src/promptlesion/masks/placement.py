@@ -1,0 +1,154 @@
+"""Where a lesion goes: in its host or bulging out, off other lesions, off the scan's edge, as large as asked for."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+
+import numpy as np
+from jaxtyping import Bool, Float32, UInt8
+
+from promptlesion.data.boxes import Box, by_label, in_box, tight_box, voxel_mm3
+from promptlesion.data.dataset import Dataset
+from promptlesion.data.lesion_instances import sphere_diameter_mm
+from promptlesion.data.volume import Volume
+from promptlesion.masks.clearance import Refusal, Room, in_words
+from promptlesion.masks.growth import GrownMask
+from promptlesion.masks.sizes_and_shapes import LesionDrawing, draw_diameter_mm, draw_mask
+
+__all__ = ["Box", "PlacedLesion", "PlacementError", "paint_labels", "place_lesion"]
+
+_NUM_SIZES, _TRIES_PER_SIZE, _LOOKS_PER_SIZE = 5, 12, 200
+_FIRST_BLOCK, _LARGEST_BLOCK, _MOST_DRAWN = 2**12, 2**18, 2**23
+
+
+class PlacementError(ValueError):
+    """A host cannot take the lesion that was asked for; the message says why."""
+
+
+@dataclass(frozen=True)
+class PlacedLesion:
+    """A lesion mask on the scan's grid, within a box that leaves room for the blended edge."""
+
+    type_index: int
+    box: Box
+    mask: Bool[np.ndarray, "x y z"]
+    diameter_mm: float
+    mask_origin: str = "ellipsoid"
+    hu: Float32[np.ndarray, "x y z"] | None = None
+    """Inside the mask, of a real lesion that was cut with its voxels, brought to this grid; 0 outside."""
+
+    @property
+    def center_voxel(self) -> tuple[int, int, int]:
+        """The voxel of the scan nearest to the mask's centroid."""
+        centroid = np.argwhere(self.mask).mean(axis=0)
+        x, y, z = (round(float(c)) + side.start for c, side in zip(centroid, self.box, strict=True))
+        return x, y, z
+
+
+def place_lesion(
+    labels: Volume,
+    dataset: Dataset,
+    type_index: int,
+    *,
+    drawing: LesionDrawing,
+    generator: np.random.Generator,
+    edge_mm: float,
+    max_extent_mm: float,
+    image: Volume,
+    others: Sequence[PlacedLesion] = (),
+) -> PlacedLesion:
+    """Draw a lesion of a type and a place for it; what that costs follows the lesion, not the scan.
+
+    A size is tried at several places before another is drawn, so that large lesions come nearly as often as they
+    should. The diameter is that of the sphere of the volume that there is room for: in a thin wall a shape grows
+    along it until the asked-for volume is reached.
+
+    Args:
+        labels: label map of the scan.
+        dataset: lesion types, hosts and label values.
+        type_index: the asked-for type, in prompt order.
+        drawing: where sizes and shapes come from.
+        generator: of every draw.
+        edge_mm: width of the blended edge; lesions keep twice that apart, and off the scan's edge.
+        max_extent_mm: the largest extent of the mask along an axis.
+        image: the scan in HU, which shows the fat that a type may bulge into.
+        others: lesions placed in this scan already.
+
+    Raises:
+        PlacementError: no place was found; the message counts the reasons, each with the figure that came nearest.
+    """
+    lesion_type = dataset.spec.lesions[type_index]
+    is_host, where = by_label(dataset.host_labels(lesion_type)), ", ".join(lesion_type.host)
+    is_lumen = by_label(dataset.lumen_labels(lesion_type))
+    there = [GrownMask(other.box, other.mask) for other in others]
+    room = Room(labels, by_label(dataset.lesion_labels), there, edge_mm, max_extent_mm, dataset.ignored_label)
+    refusals: list[Refusal] = []
+    voxels = _host_voxels(labels.array, is_host, generator)
+    for _ in range(_NUM_SIZES):
+        diameter_mm = draw_diameter_mm(drawing, lesion_type, max_extent_mm=max_extent_mm, generator=generator)
+        num_tries = 0
+        for voxel in islice(voxels, _LOOKS_PER_SIZE):
+            found: GrownMask | Refusal | None = room.why_not_at(voxel, diameter_mm=diameter_mm)
+            if found is None:
+                num_tries += 1
+                found = draw_mask(
+                    drawing,
+                    lesion_type,
+                    labels,
+                    voxel,
+                    is_host=is_host,
+                    is_lumen=is_lumen,
+                    diameter_mm=diameter_mm,
+                    max_extent_mm=max_extent_mm,
+                    generator=generator,
+                    image=image,
+                )
+            if isinstance(found, GrownMask):
+                refusal = room.why_not(found, diameter_mm=diameter_mm, allowed_mm=lesion_type.diameter_mm)
+                if refusal is None:
+                    return _placed(type_index, found, labels, edge_mm)
+                found = refusal
+            refusals.append(found)
+            if num_tries == _TRIES_PER_SIZE:
+                break
+    if not refusals:
+        raise PlacementError(f"{lesion_type.name}: expected voxels of its host ({where}); found none")
+    raise PlacementError(
+        f"{lesion_type.name}: found no place in {where}, looked at {len(refusals)}: {in_words(refusals)}"
+    )
+
+
+def paint_labels(labels: UInt8[np.ndarray, "x y z"], lesion: PlacedLesion, label: int) -> None:
+    """Write a lesion over what is there, in place; every other voxel keeps its label."""
+    labels[lesion.box][lesion.mask] = label
+
+
+def _placed(type_index: int, grown: GrownMask, labels: Volume, edge_mm: float) -> PlacedLesion:
+    box = tight_box(grown.mask, grown.box, labels, edge_mm)
+    diameter_mm = sphere_diameter_mm(float(grown.mask.sum()) * voxel_mm3(labels))
+    hu = None if grown.hu is None else in_box(grown.hu, grown.box, box)
+    return PlacedLesion(type_index, box, in_box(grown.mask, grown.box, box), diameter_mm, grown.origin, hu)
+
+
+def _host_voxels(
+    labels: UInt8[np.ndarray, "x y z"], is_host: Bool[np.ndarray, "256"], generator: np.random.Generator
+) -> Iterator[tuple[int, int, int]]:
+    """Yield voxels of the host, each as likely as another, looking at the whole scan only where the host is tiny.
+
+    Voxels of the scan are drawn until some lie in the host; where eight million draws miss it, it is listed.
+    """
+    block, num_drawn, is_found = _FIRST_BLOCK, 0, False
+    while is_found or num_drawn < _MOST_DRAWN:
+        drawn = np.unravel_index(generator.integers(labels.size, size=block), labels.shape)
+        (inside,) = np.nonzero(is_host[labels[drawn]])
+        for x, y, z in zip(*(axis[inside].tolist() for axis in drawn), strict=True):
+            is_found = True
+            yield x, y, z
+        num_drawn += block
+        block = min(2 * block, _LARGEST_BLOCK)
+    listed = np.concatenate(
+        [np.insert(np.argwhere(is_host[plane]), 0, x, axis=1) for x, plane in enumerate(labels)], axis=0
+    )
+    while len(listed):
+        x, y, z = listed[int(generator.integers(len(listed)))].tolist()
+        yield x, y, z

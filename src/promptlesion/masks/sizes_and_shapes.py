@@ -1,0 +1,283 @@
+"""How the lesions to paint are drawn: their sizes as in training, their shapes as their type says."""
+
+import hashlib
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import TypeVar
+
+import numpy as np
+from jaxtyping import Bool
+
+from promptlesion.data.boxes import offsets_mm, voxel_mm3
+from promptlesion.data.dataset import Dataset
+from promptlesion.data.lesion_statistics import LesionStatistics
+from promptlesion.data.spec import LesionType
+from promptlesion.data.volume import Volume
+from promptlesion.masks.clearance import Refusal
+from promptlesion.masks.config import MaskConfig
+from promptlesion.masks.crescent import draw_crescent, grow_crescent
+from promptlesion.masks.growth import MAX_GROWTH, GrownMask, grow_shape
+from promptlesion.masks.real_shape import draw_real_shape
+from promptlesion.masks.shape import Shape, draw_ellipsoid
+from promptlesion.masks.shape_bank import ShapeBank, ShapeSource, cut_bank, read_bank
+
+logger = logging.getLogger(__name__)
+Mask = TypeVar("Mask", GrownMask, GrownMask | Refusal)
+
+_DIAMETER_JITTER = 0.1
+_WALL_ORIENTATIONS = 32
+"""In which a plaque is tried at a place of another vessel's wall, which is thinner than it is long."""
+_LEAST_KEPT = 0.85
+"""Share of a pasted lesion's volume that there is room for, where its host is no wall."""
+_PASTED_LEVEL = 1.1
+"""A lesion pasted whole is clipped and not grown; a tenth of its radius makes up for whole voxels."""
+
+
+@dataclass(frozen=True)
+class LesionDrawing:
+    """Where sizes and shapes come from. Everything drawn is a function of the generator alone."""
+
+    statistics: LesionStatistics
+    """Sizes of the training lesions; of a type that is missing any size in its range is as likely as another."""
+    deformation: float
+    """Root mean square of an ellipsoid's surface deviation, as a share of its radius."""
+    size_range_lesions: int = 0
+    """How many training lesions the type's range of sizes counts as."""
+    banks: Mapping[str, ShapeBank] = field(default_factory=dict)
+    """Real shapes by type name; the masks of these types are drawn from them, whatever `lesions.toml` says."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Identifies all that masks are drawn from."""
+        banks = sorted((name, bank.fingerprint) for name, bank in self.banks.items())
+        content = f"{self.statistics.model_dump_json()} {self.deformation} {self.size_range_lesions} {banks}"
+        return hashlib.sha256(content.encode()).hexdigest()[:16]
+
+
+def build_drawing(
+    dataset: Dataset,
+    statistics: LesionStatistics,
+    config: MaskConfig,
+    *,
+    max_extent_mm: float,
+    shapes: Mapping[str, ShapeSource] | None = None,
+    own_lesions: Mapping[str, ShapeBank] | None = None,
+) -> LesionDrawing:
+    """Gather what masks are drawn from, and say once which training sizes the model cannot paint.
+
+    Args:
+        dataset: lesion types, and the training cases that real shapes are cut from.
+        statistics: of the lesions the method was trained on.
+        config: how far masks are deformed, and how many training lesions the type's range of sizes counts as.
+        max_extent_mm: the largest lesion that the method can paint, along an axis.
+        shapes: folders or archives of masks, by type name; such a type is drawn from them.
+        own_lesions: whole lesions by type name, of a method that pastes them; the masks of these types are theirs.
+
+    Raises:
+        ValueError: masks for an unknown type, for one whose lesions are pasted whole, or none where there should be
+            some.
+    """
+    sources, own = dict(shapes or {}), dict(own_lesions or {})
+    names = [lesion_type.name for lesion_type in dataset.spec.lesions]
+    unknown = [name for name in sources if name not in names]
+    if unknown:
+        raise ValueError(
+            f"--shapes {unknown[0]}={sources[unknown[0]].path}: expected one of the lesion types {', '.join(names)}; "
+            f"found {unknown[0]!r}"
+        )
+    both = sorted(set(sources) & set(own))
+    if both:
+        raise ValueError(
+            f"--shapes {both[0]}={sources[both[0]].path}: expected none for a method that pastes real lesions in their "
+            "own shape; found one"
+        )
+    banks: dict[str, ShapeBank] = {}
+    for lesion_type in dataset.spec.lesions:
+        if lesion_type.name in own:
+            banks[lesion_type.name] = own[lesion_type.name]
+        elif lesion_type.name in sources:
+            banks[lesion_type.name] = read_bank(sources[lesion_type.name])
+        elif lesion_type.shape == "real":
+            banks[lesion_type.name] = cut_bank(dataset, lesion_type)
+        _warn_of_large(statistics, lesion_type, max_extent_mm)
+    return LesionDrawing(statistics, config.deformation, config.size_range_lesions, banks)
+
+
+def draw_diameter_mm(
+    drawing: LesionDrawing, lesion_type: LesionType, *, max_extent_mm: float, generator: np.random.Generator
+) -> float:
+    """Draw a size: a training lesion's, a tenth more or less, within the type's range and what the model can paint.
+
+    Few training lesions do not show what sizes there are. So of n + m draws, where n lesions fit and the range counts
+    as m, m are log-uniform over that range; without a lesion all are.
+    """
+    low, high = _drawable_mm(lesion_type, max_extent_mm)
+    known = drawing.statistics.types.get(lesion_type.name)
+    fitting = [diameter for diameter in known.diameters_mm if low <= diameter <= high] if known else []
+    share_of_range = drawing.size_range_lesions / max(1, drawing.size_range_lesions + len(fitting))
+    if not fitting or (share_of_range and generator.random() < share_of_range):
+        return float(np.exp(generator.uniform(np.log(low), np.log(high))))
+    diameter_mm = fitting[int(generator.integers(len(fitting)))]
+    # beyond the range the jitter is turned back: cut off, it would pile up lesions of exactly the smallest size
+    jitter = float(generator.normal(0, _DIAMETER_JITTER))
+    turned = (jitter, -jitter, 0.0)
+    return next(size for size in (diameter_mm * float(np.exp(each)) for each in turned) if low <= size <= high)
+
+
+def draw_mask(
+    drawing: LesionDrawing,
+    lesion_type: LesionType,
+    labels: Volume,
+    voxel: tuple[int, int, int],
+    *,
+    is_host: Bool[np.ndarray, "256"],
+    is_lumen: Bool[np.ndarray, "256"],
+    diameter_mm: float,
+    max_extent_mm: float,
+    generator: np.random.Generator,
+    image: Volume,
+) -> GrownMask | Refusal:
+    """Draw a mask of a type around a voxel of its host, or say why there is none.
+
+    A mask that would have more of its volume beyond the host than its type may is clipped to the host.
+
+    Args:
+        drawing: where shapes come from.
+        lesion_type: says which kind of shape.
+        labels: label map of the scan.
+        voxel: of the host, in the middle of what is drawn.
+        is_host: by label value.
+        is_lumen: by label value, what a crescent lies against.
+        diameter_mm: of the sphere of the asked-for volume.
+        max_extent_mm: the largest extent of the mask along an axis.
+        generator: of every draw.
+        image: the scan in HU, which shows the fat beside the host.
+
+    Raises:
+        ValueError: the type's masks are real and the drawing holds none; `build_drawing` gathers them.
+    """
+
+    def grow(shape: Shape, origin: str, highest: float = MAX_GROWTH) -> GrownMask:
+        return _within_share(
+            lambda room: grow_shape(
+                shape,
+                labels,
+                is_host,
+                voxel,
+                diameter_mm=diameter_mm,
+                max_extent_mm=max_extent_mm,
+                origin=origin,
+                highest=highest,
+                image=room,
+            ),
+            lesion_type,
+            labels,
+            is_host=is_host,
+            image=image,
+        )
+
+    shape: Shape
+    if lesion_type.name in drawing.banks and drawing.banks[lesion_type.name].has_voxels:
+        orientations = _WALL_ORIENTATIONS if lesion_type.shape == "crescent" else 1
+        drawn = [
+            _draw_whole(drawing, lesion_type, labels, voxel, diameter_mm=diameter_mm, generator=generator, grow=grow)
+            for _ in range(orientations)
+        ]
+        best = max(drawn, key=lambda grown: int(grown.mask.sum()))
+        kept = float(best.mask.sum()) * voxel_mm3(labels) / (np.pi / 6 * diameter_mm**3)
+        if lesion_type.shape != "crescent" and kept < _LEAST_KEPT:
+            figure = f"{100 * kept:.0f} % of a lesion where {100 * _LEAST_KEPT:.0f} % are needed"
+            return Refusal("too little room for a lesion pasted whole", _LEAST_KEPT - kept, figure)
+        return best
+    if lesion_type.name in drawing.banks:
+        shape, origin = draw_real_shape(
+            drawing.banks[lesion_type.name],
+            diameter_mm=diameter_mm,
+            deformation=drawing.deformation,
+            generator=generator,
+        )
+    elif lesion_type.shape == "crescent":
+        crescent = draw_crescent(generator)
+        return _within_share(
+            lambda room: grow_crescent(
+                crescent,
+                labels,
+                voxel,
+                is_host=is_host,
+                is_lumen=is_lumen,
+                diameter_mm=diameter_mm,
+                max_extent_mm=max_extent_mm,
+                image=room,
+            ),
+            lesion_type,
+            labels,
+            is_host=is_host,
+            image=image,
+        )
+    elif lesion_type.shape == "real":
+        raise ValueError(f"{lesion_type.name}: expected a bank of real shapes in the drawing; found none")
+    else:
+        shape, origin = draw_ellipsoid(generator, deformation=drawing.deformation), "ellipsoid"
+    return grow(shape, origin)
+
+
+def _within_share(
+    grow: Callable[[Volume | None], Mask],
+    lesion_type: LesionType,
+    labels: Volume,
+    *,
+    is_host: Bool[np.ndarray, "256"],
+    image: Volume,
+) -> Mask:
+    """Grow a mask that bulges out of its host no farther than its type may, and where it would, one that does not."""
+    if lesion_type.exophytic_share:
+        bulging = grow(image)
+        if isinstance(bulging, GrownMask):
+            inside = float(is_host[labels.array[bulging.box]][bulging.mask].mean())
+            if 1 - inside <= lesion_type.exophytic_share:
+                return bulging
+    return grow(None)
+
+
+def _draw_whole(
+    drawing: LesionDrawing,
+    lesion_type: LesionType,
+    labels: Volume,
+    voxel: tuple[int, int, int],
+    *,
+    diameter_mm: float,
+    generator: np.random.Generator,
+    grow: Callable[[Shape, str, float], GrownMask],
+) -> GrownMask:
+    """Draw a real lesion with its voxels, deformed with them, and clip it to where it may be; see `draw_mask`."""
+    shape, origin = draw_real_shape(
+        drawing.banks[lesion_type.name], diameter_mm=diameter_mm, deformation=drawing.deformation, generator=generator
+    )
+    grown = grow(shape, f"pasted {origin}", _PASTED_LEVEL)
+    hu = np.zeros(grown.mask.shape, dtype=np.float32)
+    offsets = offsets_mm(grown.box, voxel, labels.affine)[grown.mask]
+    hu[grown.mask] = shape.hu_at(offsets, radius_mm=diameter_mm / 2)
+    return replace(grown, hu=hu)
+
+
+def _drawable_mm(lesion_type: LesionType, max_extent_mm: float) -> tuple[float, float]:
+    """Return the type's range as far as the model can paint it; the smallest size alone where it can paint none."""
+    low, high = lesion_type.diameter_mm
+    # a mask has whole voxels, so one of the largest diameter is easily a voxel more
+    return low, max(low, min(high - 0.03 * (high - low), max_extent_mm))
+
+
+def _warn_of_large(statistics: LesionStatistics, lesion_type: LesionType, max_extent_mm: float) -> None:
+    known = statistics.types.get(lesion_type.name)
+    if known is None or not known.diameters_mm:
+        return
+    num_large = sum(diameter_mm > max_extent_mm for diameter_mm in known.diameters_mm)
+    if num_large:
+        logger.warning(
+            "%s: %.0f %% of the training lesions are larger than the %.0f mm that the model's patch takes; sizes are "
+            "drawn among the others",
+            lesion_type.name,
+            100 * num_large / len(known.diameters_mm),
+            max_extent_mm,
+        )

@@ -1,0 +1,150 @@
+"""Operations and bytes against closed forms; times that scale."""
+
+from functools import partial
+
+import pytest
+import torch
+from torch import nn
+
+from promptlesion.config import Config
+from promptlesion.cost import measure
+from promptlesion.cost.measure import PassCost, cost_of, count_pass, measure_pass, updating_seconds_a_parameter
+from promptlesion.cost.passes import (
+    Bench,
+    Pass,
+    autoencoder_step,
+    decoding,
+    denoising,
+    diffusion_step,
+    encoding,
+    segmentation_step,
+    segmenting,
+)
+
+CPU = torch.device("cpu")
+
+
+def convolution(edge: int, bench: Bench, channels: int = 6) -> Pass:
+    layer = nn.Conv3d(2, channels, 3, padding=1, bias=False).requires_grad_(requires_grad=False)
+    volume = torch.zeros(5, 2, edge, edge, edge, device=bench.device)
+    return lambda: layer(volume)
+
+
+def test_a_convolution_costs_what_arithmetic_says() -> None:
+    count = count_pass(convolution, 8, CPU)
+    assert count.flops == 2 * 5 * 8**3 * 6 * 2 * 27
+    assert count.peak_bytes == 4 * (6 * 2 * 27 + 5 * 8**3 * (2 + 6))
+
+
+def test_what_is_no_longer_used_is_not_counted() -> None:
+    def chain(edge: int, bench: Bench) -> Pass:
+        values = torch.zeros(edge, device=bench.device)
+
+        def run() -> None:
+            ends = values
+            for _ in range(10):
+                ends = ends + 1
+
+        return run
+
+    assert count_pass(chain, 1000, CPU).peak_bytes == 4 * 3 * 1000  # the start, and two in turn
+
+
+def test_what_is_kept_for_the_way_back_is_counted() -> None:
+    def chain(edge: int, bench: Bench) -> Pass:
+        weight = torch.ones(edge, device=bench.device, requires_grad=True)
+
+        def run() -> None:
+            ends = weight
+            for _ in range(10):
+                ends = ends.sin()
+            ends.sum().backward()
+
+        return run
+
+    assert 4 * 1000 * 11 <= count_pass(chain, 1000, CPU).peak_bytes <= 4 * 1000 * 14
+
+
+def test_counting_takes_no_memory() -> None:
+    assert count_pass(convolution, 4096, CPU).peak_bytes > 2**40
+
+
+@pytest.mark.parametrize("name", ["stage 1, adversarial", "decoding"])
+def test_the_codebook_of_the_paper_is_counted_with_any_number_of_threads(name: str) -> None:
+    """16384 codes are searched in thousands of pieces, by threads, where there are numbers; here there are none."""
+    build, before = passes(Config())[name], torch.get_num_threads()
+    assert callable(build)
+    counts = []
+    try:
+        for num_threads in (1, 3):
+            torch.set_num_threads(num_threads)
+            counts.append(count_pass(build, 96, CPU))
+    finally:
+        torch.set_num_threads(before)
+    assert counts[0] == counts[1]
+    assert counts[0].flops > 2 * 2 * 24**3 * 16384 * 8
+
+
+def test_a_step_too_long_to_time_is_scaled_by_its_operations(monkeypatch: pytest.MonkeyPatch) -> None:
+    timed = []
+
+    def seconds(_: object, edge: int, __: object) -> float:
+        timed.append(edge)
+        return 0.1 + 0.4 * (edge / 32) ** 3
+
+    monkeypatch.setattr(measure, "measure_pass", seconds)
+    options = {"patch_voxels": 128, "updating_seconds": 0.1, "device": CPU, "free_bytes": 2**50}
+    found = cost_of(convolution, smallest_patch=16, **options)  # type: ignore[arg-type]
+    assert timed == [16, 32]
+    assert found.measured_patch_voxels == 32
+    assert found.seconds == pytest.approx(0.1 + 0.4 * 64)
+    assert found.seconds_of(found.flops / 2) == pytest.approx(0.4 * 32)
+    assert cost_of(convolution, smallest_patch=256, **options).measured_patch_voxels == 128  # type: ignore[arg-type]
+
+
+def test_nothing_is_run_that_would_not_fit() -> None:
+    options = {"patch_voxels": 64, "updating_seconds": 0.0, "device": CPU}
+    found = cost_of(convolution, smallest_patch=16, free_bytes=2**20, **options)  # type: ignore[arg-type]
+    assert found.measured_patch_voxels == 16
+
+
+def test_seconds_are_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(measure, "_MEASURED_S", 0.01)
+    assert 0 < measure_pass(convolution, 8, CPU) < 1
+    assert 0 < updating_seconds_a_parameter(CPU) < 1e-6
+    assert PassCost(10.0, 0, 1.0, 0.5, 8).seconds_of(10.0) == 0.5
+
+
+def passes(config: Config) -> dict[str, object]:
+    """Every pass of the stages, as functions of the patch and the bench."""
+    options = {"num_types": 2}
+    stage_1 = partial(autoencoder_step, config.autoencoder, None)
+    return {
+        "stage 1": lambda edge, bench: stage_1(patch_voxels=edge, is_adversarial=False, bench=bench),
+        "stage 1, adversarial": lambda edge, bench: stage_1(patch_voxels=edge, is_adversarial=True, bench=bench),
+        "encoding": lambda edge, bench: encoding(config.autoencoder, patch_voxels=edge, batch_size=2, bench=bench),
+        "decoding": lambda edge, bench: decoding(config.autoencoder, patch_voxels=edge, batch_size=2, bench=bench),
+        "stage 2": lambda edge, bench: diffusion_step(config, patch_voxels=edge, bench=bench, **options),
+        "denoising": lambda edge, bench: denoising(config, patch_voxels=edge, batch_size=2, bench=bench, **options),
+        "stage 3": lambda edge, bench: segmentation_step(
+            config.segmentation, patch_voxels=edge, num_labels=4, bench=bench
+        ),
+        "windows": lambda edge, bench: segmenting(
+            config.segmentation, patch_voxels=edge, num_labels=4, batch_size=2, bench=bench
+        ),
+    }
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["stage 1", "stage 1, adversarial", "encoding", "decoding", "stage 2", "denoising", "stage 3", "windows"],
+)
+def test_every_pass_of_the_stages_runs_and_is_counted(tiny_config: Config, name: str) -> None:
+    build = passes(tiny_config)[name]
+    assert callable(build)
+    build(24, Bench(CPU, is_counted=False))()
+    count = count_pass(build, 24, CPU)
+    assert count.flops > 0
+    assert count.peak_bytes > 0
+    if name in ("encoding", "decoding"):  # convolutions alone: eight times the voxels, eight times the operations
+        assert count_pass(build, 48, CPU).flops == 8 * count.flops
