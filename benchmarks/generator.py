@@ -1,4 +1,4 @@
-"""Measures trained generators on the subjects that no stage trained on: issue 3's tables, one command each.
+"""Measures trained generators on the subjects that no stage trained on: one command a table.
 
     python benchmarks/generator.py bias --data DATA --cache CACHE --model NAME=RUN --preset demo --out OUT
     python benchmarks/generator.py samplers ...

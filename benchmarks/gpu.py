@@ -1,4 +1,4 @@
-"""All that is to be measured on a GPU, in one call that ends by itself in time: issue 6's seventh point.
+"""All that is to be measured on a GPU, in one call that ends by itself in time.
 
     python benchmarks/gpu.py --out runs/gpu --minutes 9
 

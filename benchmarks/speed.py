@@ -4,7 +4,7 @@
     python benchmarks/speed.py --only denoiser --only quantizer --preset demo --threads 1 --out /tmp/bench
 
 Nothing is trained: untrained networks take as long. Writes speed.json, and speed.md with a table of each part. What the
-project must show (issue 6) is marked with its threshold. Forms of the same work take turns, so that their ratios hold
+project must show is marked with its threshold. Forms of the same work take turns, so that their ratios hold
 on a busy machine too.
 """
 

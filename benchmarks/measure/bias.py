@@ -7,10 +7,10 @@ from typing import Any
 
 from measure.bench import Bench, Model, interval, markdown, sampling_words, write
 from measure.figures import bias_figure
+from measure.type_bias import TypeBias, type_bias
 from promptlesion.autoencoder.lesion_bias import autoencoded_mean_hu
 from promptlesion.diffusion.train import TrainedDiffusion
 from promptlesion.evaluation.figures import save_figure
-from promptlesion.evaluation.lesion_intensity import TypeBias, type_bias
 from promptlesion.evaluation.wording import readable
 from promptlesion.synthesis.quality import mean_hu_inside
 from promptlesion.synthesis.synthesizer import PromptLesionSynthesizer, Synthesizer

@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
-from promptlesion.evaluation.lesion_intensity import TypeBias
+from measure.type_bias import TypeBias
 from promptlesion.evaluation.palette import GRID_COLOR, MUTED_COLOR, REAL_COLOR, TEXT_COLOR, lesion_colors
 from promptlesion.evaluation.results import Estimate
 from promptlesion.evaluation.wording import readable

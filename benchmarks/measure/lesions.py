@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 
 from measure.bench import Bench, say
+from measure.painted_crop import painted_crop
 from measure.type_classifier import intensity_features
 from promptlesion.evaluation.distances import distance_interval, kernel_distance
 from promptlesion.evaluation.features import ImageNetSliceFeatures
-from promptlesion.evaluation.lesions import LesionCrop, collect_lesions, painted_crop
+from promptlesion.evaluation.lesions import LesionCrop, collect_lesions
 from promptlesion.evaluation.results import Estimate
 from promptlesion.synthesis.trial_painting import MaskedScan, blend_masks
 from promptlesion.training.atomic import written_whole

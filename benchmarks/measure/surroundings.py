@@ -8,8 +8,8 @@ import numpy as np
 
 from measure.bench import Bench, Model, interval, markdown, masks_hash, sampling_words, write
 from measure.figures import surroundings_figure
+from measure.lesion_bootstrap import lesion_bootstrap
 from measure.surroundings_error import surroundings_error
-from promptlesion.evaluation.bootstrap import lesion_bootstrap
 from promptlesion.evaluation.figures import save_figure
 from promptlesion.evaluation.results import Estimate
 from promptlesion.synthesis.blend import edge_weight

@@ -4,11 +4,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from benchmarks.measure.figures import bias_figure, confusion_figure, sampler_figure, surroundings_figure
 from matplotlib.figure import Figure
+from measure.figures import bias_figure, confusion_figure, sampler_figure, surroundings_figure
+from measure.type_bias import TypeBias
 
 from promptlesion.evaluation.figures import save_figure
-from promptlesion.evaluation.lesion_intensity import TypeBias
 from promptlesion.evaluation.results import Estimate
 
 INTERVAL = Estimate(value=1.0, low=0.5, high=1.5)

@@ -125,7 +125,7 @@ def test_a_model_that_was_trained_on_held_out_subjects_is_refused(run: Run, data
 
 
 def test_the_default_sampler_is_the_fastest_that_is_not_worse(script: dict[str, Any]) -> None:
-    from benchmarks.measure.samplers import fastest_within
+    from measure.samplers import fastest_within
 
     found = {
         ("ancestral", 400): {"kid": {"value": 1.0}, "seconds_per_lesion": 40.0},

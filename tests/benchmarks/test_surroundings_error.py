@@ -1,7 +1,7 @@
 """Error around a lesion: closed forms on made-up changes."""
 
 import numpy as np
-from benchmarks.measure.surroundings_error import surroundings_error
+from measure.surroundings_error import surroundings_error
 
 SPACING_MM = (1.0, 1.0, 2.0)
 

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from benchmarks.measure.type_classifier import balanced_accuracy, confusion, fit_type_classifier, intensity_features
+from measure.type_classifier import balanced_accuracy, confusion, fit_type_classifier, intensity_features
 from scipy.stats import norm
 
 from promptlesion.data.intensity import HUWindow

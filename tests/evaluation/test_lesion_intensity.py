@@ -10,7 +10,6 @@ from promptlesion.evaluation.lesion_intensity import (
     intensity_tolerance_hu,
     mean_hu_by_type,
     prompt_switch,
-    type_bias,
 )
 from promptlesion.evaluation.lesions import collect_lesions
 
@@ -63,27 +62,6 @@ def test_prompt_switch() -> None:
     assert [(pair.first, pair.second, pair.auc) for pair in switch.pairs] == [("hard", "soft", 0.0)]
     with pytest.raises(ValueError, match="expected the same lesions under every prompt"):
         prompt_switch("one-hot", {"hard": np.zeros(2), "soft": np.zeros(3)})
-
-
-def test_bias_of_a_type_with_its_interval_and_another_tolerance() -> None:
-    real, subjects = [600.0, 620.0, 580.0, 600.0], ["a", "a", "b", "c"]
-    options = {"relative_tolerance": 0.1, "absolute_tolerance_hu": 15.0, "seed": 0}
-    bias = type_bias(
-        "hard",
-        "repainted",
-        real_hu=real,
-        real_subjects=subjects,
-        compared_hu=[value + 59 for value in real],
-        compared_subjects=subjects,
-        **options,
-    )
-    assert (bias.num_real, bias.num_compared, bias.tolerance_hu) == (4, 4, 60)
-    assert (bias.bias.value, bias.bias.low, bias.bias.high) == pytest.approx((59, 59, 59))
-    assert bias.is_within_tolerance
-    with pytest.raises(ValueError, match="soft, placed: expected lesions on both sides"):
-        type_bias(
-            "soft", "placed", real_hu=real, real_subjects=subjects, compared_hu=[], compared_subjects=[], **options
-        )
 
 
 def test_another_tolerance() -> None:

@@ -5,13 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Bool, Float32, Shaped
+from jaxtyping import Bool, Float32
 
-from promptlesion.data.crops import put_back
 from promptlesion.data.dataset import Case, Dataset, DatasetError, read_case
 from promptlesion.data.lesion_instances import cut_instance, find_lesions
 from promptlesion.data.provenance import read_provenance
-from promptlesion.data.volume import Volume
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,43 +75,6 @@ def collect_lesions(
         if on_progress is not None:
             on_progress(done + 1, len(dataset.cases))
     return crops
-
-
-def painted_crop(
-    image: Volume,
-    painted_hu: Shaped[np.ndarray, "i j k"],
-    mask: Bool[np.ndarray, "i j k"],
-    box: tuple[slice, slice, slice],
-    *,
-    case: str,
-    subject: str,
-    lesion_type: str,
-    margin_voxels: int = 16,
-) -> LesionCrop:
-    """Cut a lesion that was painted in memory as `collect_lesions` would cut it from a synthetic case.
-
-    Args:
-        image: the scan without the lesion.
-        painted_hu: the box with the lesion blended in.
-        mask: of the lesion, in the same box.
-        box: where it lies in the scan.
-        case: name of the scan.
-        subject: whose scan it is.
-        lesion_type: the type that was asked for.
-        margin_voxels: around the mask's bounding box.
-    """
-    occupied = np.argwhere(mask)
-    low = [max(int(a) + s.start - margin_voxels, 0) for a, s in zip(occupied.min(axis=0), box, strict=True)]
-    high = [
-        min(int(a) + s.start + 1 + margin_voxels, length)
-        for a, s, length in zip(occupied.max(axis=0), box, image.shape, strict=True)
-    ]
-    hu = image.array[tuple(slice(a, b) for a, b in zip(low, high, strict=True))].astype(np.float32)
-    inside = np.zeros(hu.shape, dtype=bool)
-    x, y, z = (side.start - first for side, first in zip(box, low, strict=True))
-    put_back(hu, (x, y, z), painted_hu)
-    put_back(inside, (x, y, z), mask)
-    return LesionCrop(case, subject, lesion_type, hu, inside, (low[0], low[1], low[2]), image.spacing_mm)
 
 
 def by_type(lesions: Iterable[LesionCrop], lesion_types: Sequence[str]) -> dict[str, list[LesionCrop]]:
