@@ -595,8 +595,9 @@ def synthesize(
     """
     from functools import partial
 
-    from promptlesion.data.processes import start_importing
+    from promptlesion.data.processes import start_importing, workers_import
 
+    workers_import("promptlesion.baselines.methods")
     if workers is not None and workers > 1:
         start_importing()
     from promptlesion.baselines.methods import load_method

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import torch
 
-from promptlesion.cost.machine import main_memory_bytes, resident_bytes, this_machine
+from promptlesion.cost.machine import this_machine
+from promptlesion.training.memory import main_memory_bytes, resident_bytes
 
 
 def test_this_machine_has_memory_and_a_disk(tmp_path: Path) -> None:

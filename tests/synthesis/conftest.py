@@ -20,6 +20,7 @@ from promptlesion.data.dataset import (
     write_spec,
 )
 from promptlesion.data.lesion_statistics import LesionStatistics, TypeStatistics
+from promptlesion.data.processes import workers_import
 from promptlesion.data.trained_on import TrainedOn
 from promptlesion.data.volume import Volume
 from promptlesion.diffusion.config import DiffusionConfig
@@ -53,6 +54,11 @@ def tube(shape: tuple[int, int, int], spacing_mm: tuple[float, float, float]) ->
     labels[radius < 4] = 4
     labels[(x - 9) ** 2 + y**2 + (z + 14) ** 2 < 3.0**2] = 3
     return labels
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _imported_once() -> None:
+    workers_import("promptlesion.baselines.methods")
 
 
 @pytest.fixture(scope="session")

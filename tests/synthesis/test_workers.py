@@ -15,6 +15,7 @@ from tests.synthesis.conftest import NoisePainter, numbers_alone
 from tests.synthesis.contract import contents
 
 from promptlesion.data.dataset import Dataset
+from promptlesion.synthesis import workers
 from promptlesion.synthesis.batch_size import SCANS_TOGETHER, open_scans_bytes, scans_at_once
 from promptlesion.synthesis.cohort import synthesize_cohort
 from promptlesion.synthesis.config import SynthesisConfig
@@ -194,11 +195,11 @@ class TestNumber:
     def test_one_a_core_of_a_cpu_but_none_for_a_handful_of_cases(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv("RANK", raising=False)
         monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(4)), raising=False)
-        monkeypatch.setattr(os, "sysconf", lambda name: {"SC_PAGE_SIZE": 4096, "SC_PHYS_PAGES": 2**30 // 64}[name])
+        monkeypatch.setattr(workers, "main_memory_bytes", lambda: 2**36)
         cpu = torch.device("cpu")
         numbers = [default_num_workers(cpu, count, scan_voxels=10**6) for count in (0, 1, 7, 8, 15, 16, 10_000)]
         assert numbers == [1, 1, 1, 2, 3, 4, 4]
-        monkeypatch.setattr(os, "sysconf", lambda name: {"SC_PAGE_SIZE": 4096, "SC_PHYS_PAGES": 2**20 * 2}[name])
+        monkeypatch.setattr(workers, "main_memory_bytes", lambda: 2**33)
         gib = 2**30 // 24  # voxels of four open scans
         assert [default_num_workers(cpu, 100, scan_voxels=n * gib) for n in (0, 1, 2, 3, 9)] == [4, 3, 2, 1, 1]  # 8 GiB
         monkeypatch.setenv("RANK", "0")

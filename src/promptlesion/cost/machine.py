@@ -2,9 +2,7 @@
 
 import gzip
 import os
-import resource
 import shutil
-import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +14,7 @@ from promptlesion.data.augmentation import Augmentation
 from promptlesion.data.intensity import HUWindow
 from promptlesion.data.patch_batches import cut_patch
 from promptlesion.training.device import resolve_device
+from promptlesion.training.memory import main_memory_bytes, resident_bytes
 
 _BUSY_LOAD = 0.4
 _PATCHES_DRAWN = 8
@@ -58,25 +57,6 @@ def this_machine(device: str, folder: Path) -> Machine:
     elif chosen.type == "mps":
         name = "Apple GPU"
     return Machine(chosen, name, total, host, shutil.disk_usage(folder).free, load, resident_bytes())
-
-
-def main_memory_bytes() -> int:
-    """Return the main memory, or what a container may have of it."""
-    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    for limit in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
-        path = Path(limit)
-        if path.is_file() and path.read_text(encoding="ascii").strip().isdigit():
-            total = min(total, int(path.read_text(encoding="ascii")))
-    return total
-
-
-def resident_bytes() -> int:
-    """Return what this process holds in main memory now; where that cannot be told, the most it ever held."""
-    statistics = Path("/proc/self/statm")
-    if statistics.is_file():
-        return int(statistics.read_text(encoding="ascii").split()[1]) * os.sysconf("SC_PAGE_SIZE")
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else 1024 * peak
 
 
 def drawing_seconds(

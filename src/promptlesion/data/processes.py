@@ -6,12 +6,10 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from multiprocessing import forkserver, get_context, parent_process
+from multiprocessing import get_all_start_methods, get_context, parent_process
 from typing import TypeVar
 
 _NUM_THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
-_WORKERS_IMPORT = "promptlesion.baselines.methods"
-"""With it come all that paints, and torch."""
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -41,13 +39,20 @@ def run_in_processes(function: Callable[[Item], Result], items: Sequence[Item], 
                 future.cancel()
 
 
-def start_importing() -> None:
-    """Let another process import what workers need, while this one goes on; workers are copies of it.
+def workers_import(module: str) -> None:
+    """Name what another process imports for all workers, which are copies of it.
 
-    Without it every worker would spend seconds on its imports, after this process did. It has one thread, and computes
-    nothing that a copy must not inherit.
+    Without it every worker would spend seconds on its imports, after this process did. The other one has one thread,
+    and computes nothing that a copy must not inherit.
     """
-    get_context("forkserver").set_forkserver_preload([_WORKERS_IMPORT])
+    if "forkserver" in get_all_start_methods():  # not on Windows
+        get_context("forkserver").set_forkserver_preload([module])
+
+
+def start_importing() -> None:
+    """Let that other process begin, while this one goes on."""
+    from multiprocessing import forkserver
+
     with threads_each(1):
         forkserver.ensure_running()
 

@@ -6,6 +6,7 @@ import platform
 from promptlesion.data.prepared import PreparedDataset
 from promptlesion.evaluation.results import DatasetSummary
 from promptlesion.training.device import resolve_device
+from promptlesion.training.memory import main_memory_bytes
 
 
 def dataset_summary(
@@ -29,5 +30,5 @@ def dataset_summary(
 
 def machine_text(device: str) -> str:
     """Say what computed: processor, cores, memory, device."""
-    memory_gib = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    memory_gib = main_memory_bytes() / 2**30
     return f"{platform.machine()}, {os.cpu_count()} cores, {memory_gib:.0f} GiB, device {resolve_device(device)}"

@@ -7,12 +7,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
-from multiprocessing.context import ForkServerProcess
+from multiprocessing.process import BaseProcess
 
 import torch
 
 from promptlesion.data.processes import end_with_parent, start_importing
 from promptlesion.synthesis.batch_size import open_scans_bytes
+from promptlesion.training.memory import main_memory_bytes
 
 _POLL_SECONDS = 0.25
 _CASES_PER_WORKER = 4
@@ -27,7 +28,7 @@ class WorkerError(RuntimeError):
 
 @dataclass(frozen=True)
 class _Worker:
-    process: ForkServerProcess
+    process: BaseProcess
     messages: Connection
 
 
@@ -44,7 +45,7 @@ def default_num_workers(device: torch.device, num_cases: int, *, scan_voxels: in
     if device.type != "cpu" or "RANK" in os.environ:  # torchrun has started as many as there should be
         return 1
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    memory_gib = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    memory_gib = main_memory_bytes() / 2**30
     gib = _GIB_PER_WORKER + open_scans_bytes(device, scan_voxels=scan_voxels) / 2**30
     return max(1, min(cores, int(memory_gib // gib), num_cases // _CASES_PER_WORKER))
 
