@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 from tests.check.conftest import LABELS
 
-from promptlesion.check.case_comparison import across_findings
+from promptlesion.check.case_comparison import comparison_findings
 from promptlesion.check.facts import CaseFacts, LabelFacts
 from promptlesion.check.finding import Finding
 from promptlesion.check.mirror import AXIS_SETS
 
 
 def found(cases: list[CaseFacts], labels: dict[str, int] | None = None) -> list[Finding]:
-    return across_findings(cases, LABELS if labels is None else labels, grid_spacing_mm=(2.0, 2.5, 3.0))
+    return comparison_findings(cases, LABELS if labels is None else labels, grid_spacing_mm=(2.0, 2.5, 3.0))
 
 
 def without_labels(cases: list[CaseFacts]) -> list[CaseFacts]:
@@ -91,7 +91,7 @@ def test_a_spacing_unlike_the_others_is_named(examined: list[CaseFacts]) -> None
 
 
 def test_networks_finer_than_the_scans_are_noted(examined: list[CaseFacts]) -> None:
-    (finding,) = across_findings(examined, LABELS, grid_spacing_mm=(0.5, 0.5, 0.5))
+    (finding,) = comparison_findings(examined, LABELS, grid_spacing_mm=(0.5, 0.5, 0.5))
     assert finding.code == "spacing-finer-than-scans"
 
 

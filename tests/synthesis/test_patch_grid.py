@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
+from promptlesion.data.boxes import Box
 from promptlesion.data.crops import crop
 from promptlesion.data.resampling import resample_array
 from promptlesion.data.volume import Volume
-from promptlesion.masks.placement import Box
 from promptlesion.synthesis.patch_grid import PatchGrid, patch_grid, pull_image
 
 SHAPE = (41, 37, 33)

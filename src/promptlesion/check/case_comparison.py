@@ -20,7 +20,7 @@ _SIDE_OF_BODY = {"liver": 1, "gallbladder": 1, "gall_bladder": 1, "spleen": -1, 
 _SMALLEST_SIDE_SHIFT = 0.06
 
 
-def across_findings(
+def comparison_findings(
     cases: Sequence[CaseFacts], labels: Mapping[str, int], *, grid_spacing_mm: tuple[float, float, float] | None
 ) -> list[Finding]:
     """Compare the cases with one another."""

@@ -6,7 +6,7 @@ from itertools import count
 from pathlib import Path
 
 from promptlesion.check.case import examine_case
-from promptlesion.check.case_comparison import across_findings
+from promptlesion.check.case_comparison import comparison_findings
 from promptlesion.check.cost_findings import estimate_findings, extent_of
 from promptlesion.check.draft import draft_spacing_mm, draft_spec, guess_lesion_labels
 from promptlesion.check.facts import CaseFacts, CaseFiles
@@ -123,7 +123,7 @@ def check_dataset(
         is_drafted = True
     spacing_mm = spec.spacing_mm if spec else draft_spacing_mm(cases, downsampling=config.autoencoder.downsampling)
     grid = NetworkGrid(spacing_mm, config.autoencoder.downsampling, config.diffusion.patch_voxels)
-    findings += across_findings(cases, labels, grid_spacing_mm=spec.spacing_mm if spec else None)
+    findings += comparison_findings(cases, labels, grid_spacing_mm=spec.spacing_mm if spec else None)
     findings += subject_findings(folder, spec)
     if spec is not None:
         findings += lesion_findings(cases, spec, labels, grid)

@@ -6,6 +6,8 @@ import numpy as np
 from jaxtyping import Float32, Num
 from scipy import ndimage
 
+from promptlesion.data.boxes import Box
+
 COARSE_VOXELS = 16
 _BODY_HU = -300
 _CLIPPED_HU = (-1000, 400)
@@ -24,7 +26,7 @@ def content_hashes(image: Num[np.ndarray, "x y z"]) -> tuple[str, str]:
     return exact.hexdigest(), content.hexdigest()
 
 
-def body_box(image: Num[np.ndarray, "x y z"]) -> tuple[slice, slice, slice]:
+def body_box(image: Num[np.ndarray, "x y z"]) -> Box:
     """Return the bounding box of the largest piece of tissue, found on every few voxels; all where there is none."""
     steps = [-(-length // 64) for length in image.shape]
     is_tissue = image[tuple(slice(None, None, step) for step in steps)] > _BODY_HU
@@ -40,9 +42,7 @@ def body_box(image: Num[np.ndarray, "x y z"]) -> tuple[slice, slice, slice]:
     return x, y, z
 
 
-def coarse_body(
-    image: Num[np.ndarray, "x y z"], box: tuple[slice, slice, slice]
-) -> Float32[np.ndarray, "16 16 16"] | None:
+def coarse_body(image: Num[np.ndarray, "x y z"], box: Box) -> Float32[np.ndarray, "16 16 16"] | None:
     """Return the body on 16 x 16 x 16 voxels, mean 0 and variance 1; None where it has fewer."""
     body = image[box]
     if min(body.shape) < COARSE_VOXELS:

@@ -6,6 +6,7 @@ from scipy import ndimage
 
 from promptlesion.check.facts import LabelFacts, LesionFacts
 from promptlesion.check.intensity import HU_OF_BIN, LOWEST_HU
+from promptlesion.data.boxes import Box
 from promptlesion.data.lesion_instances import LesionInstance, cut_instance, find_lesions
 from promptlesion.data.spec import LesionType
 from promptlesion.data.volume import Volume
@@ -20,7 +21,7 @@ def label_facts(
     counts: Int64[np.ndarray, "label hu"],
     labels: UInt8[np.ndarray, "x y z"],
     image: Volume,
-    body: tuple[slice, slice, slice],
+    body: Box,
 ) -> dict[int, LabelFacts]:
     """Measure every structure; `values` and `counts` are those of `hu_histograms`, `body` the body's bounding box."""
     voxel_ml = float(np.prod(image.spacing_mm)) / 1000

@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Bool, UInt8
 from scipy import ndimage
 
+from promptlesion.data.boxes import Box
 from promptlesion.data.spec import LesionType
 
 ALL_26_NEIGHBOURS = np.ones((3, 3, 3), dtype=bool)
@@ -22,7 +23,7 @@ class LesionInstance:
     """
 
     type_index: int
-    bounding_box: tuple[slice, slice, slice]
+    bounding_box: Box
     center_voxel: tuple[int, int, int]
     num_voxels: int
     volume_mm3: float
@@ -56,7 +57,7 @@ def find_lesions(
 
 def cut_instance(
     labels: UInt8[np.ndarray, "x y z"], instance: LesionInstance, label: int, *, margin_voxels: tuple[int, int, int]
-) -> tuple[tuple[slice, slice, slice], Bool[np.ndarray, "i j k"]]:
+) -> tuple[Box, Bool[np.ndarray, "i j k"]]:
     """Return the box around a lesion with a margin, less of it at the scan's edge, and in it this lesion's mask alone.
 
     Args:
@@ -80,7 +81,7 @@ def cut_instance(
     return (x, y, z), mask
 
 
-def _bounding_box(mask: Bool[np.ndarray, "x y z"]) -> tuple[slice, slice, slice]:
+def _bounding_box(mask: Bool[np.ndarray, "x y z"]) -> Box:
     x, y, z = (np.flatnonzero(mask.any(axis=other)) for other in ((1, 2), (0, 2), (0, 1)))
     return (
         slice(int(x[0]), int(x[-1]) + 1),

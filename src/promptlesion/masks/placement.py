@@ -15,8 +15,6 @@ from promptlesion.masks.clearance import Refusal, Room, in_words
 from promptlesion.masks.growth import GrownMask
 from promptlesion.masks.sizes_and_shapes import LesionDrawing, draw_diameter_mm, draw_mask
 
-__all__ = ["Box", "PlacedLesion", "PlacementError", "paint_labels", "place_lesion"]
-
 _NUM_SIZES, _TRIES_PER_SIZE, _LOOKS_PER_SIZE = 5, 12, 200
 _FIRST_BLOCK, _LARGEST_BLOCK, _MOST_DRAWN = 2**12, 2**18, 2**23
 

@@ -14,10 +14,11 @@ from typing import TypeVar
 
 import numpy as np
 
+from promptlesion.data.boxes import Box
 from promptlesion.data.dataset import Dataset
 from promptlesion.data.lesion_statistics import SURROUNDINGS_MM, LesionMeasure, measure_lesion
 from promptlesion.data.volume import Volume
-from promptlesion.masks.placement import Box, PlacedLesion, paint_labels
+from promptlesion.masks.placement import PlacedLesion, paint_labels
 from promptlesion.synthesis.blend import blend
 from promptlesion.synthesis.quality import QualityLimits, reasons_against, seam_hu
 from promptlesion.synthesis.synthesizer import Synthesizer

@@ -9,10 +9,11 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float32, Float64, Shaped
 
+from promptlesion.data.boxes import Box
 from promptlesion.data.patch_sampling import AIR_HU
 from promptlesion.data.resampling import resample_array
 from promptlesion.data.volume import Volume
-from promptlesion.masks.placement import Box, PlacedLesion
+from promptlesion.masks.placement import PlacedLesion
 
 _SMOOTHING_MARGIN_VOXELS = 8
 _SAME_SPACING_MM = 1e-3

@@ -14,6 +14,7 @@ from jaxtyping import Bool, Float, Float32, Int
 from scipy import ndimage
 from torch import Tensor
 
+from promptlesion.data.boxes import Box
 from promptlesion.data.crops import crop
 from promptlesion.data.intensity import HUWindow
 from promptlesion.data.lesion_instances import sphere_diameter_mm
@@ -31,7 +32,7 @@ from promptlesion.diffusion.sampler import (
     sample,
 )
 from promptlesion.diffusion.train import TrainedDiffusion, load_diffusion
-from promptlesion.masks.placement import Box, PlacedLesion
+from promptlesion.masks.placement import PlacedLesion
 from promptlesion.masks.shape_bank import ShapeBank
 from promptlesion.synthesis.batch_size import lesions_at_once
 from promptlesion.synthesis.config import SynthesisConfig

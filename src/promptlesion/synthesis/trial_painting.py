@@ -10,10 +10,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 from jaxtyping import Float32, Shaped
 
+from promptlesion.data.boxes import Box
 from promptlesion.data.dataset import Dataset, read_case
 from promptlesion.data.lesion_instances import cut_instance, find_lesions
 from promptlesion.data.volume import Volume
-from promptlesion.masks.placement import Box, PlacedLesion, PlacementError, place_lesion
+from promptlesion.masks.placement import PlacedLesion, PlacementError, place_lesion
 from promptlesion.masks.sizes_and_shapes import LesionDrawing
 from promptlesion.synthesis.blend import blend
 from promptlesion.synthesis.synthesizer import Synthesizer
