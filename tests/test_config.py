@@ -16,7 +16,7 @@ READERS = {
     "diffusion": ["diffusion"],
     "difftumor": ["baselines", "diffusion"],
     "med_ddpm": ["baselines"],
-    "synthesis": ["synthesis"],
+    "synthesis": ["synthesis", "masks"],
     "segmentation": ["segmentation"],
     "copy_paste": ["baselines"],
     "intensity": ["baselines"],
