@@ -4,11 +4,11 @@ from pathlib import Path
 
 import numpy as np
 
-from promptlesion.baselines.methods import load_method
 from promptlesion.config import Config
 from promptlesion.data.cache import CachedCase, build_cache
 from promptlesion.data.dataset import Dataset
 from promptlesion.data.volume import Volume
+from promptlesion.methods import load_method
 from promptlesion.synthesis.config import SynthesisConfig
 from promptlesion.synthesis.placement import PlacedLesion
 from promptlesion.synthesis.repaint import MaskedScan, paint_masks

@@ -599,10 +599,10 @@ def synthesize(
 
     if workers is not None and workers > 1:
         start_importing()
-    from promptlesion.baselines.methods import load_method
     from promptlesion.config import resolve_config
     from promptlesion.data.dataset import open_dataset
     from promptlesion.evaluation.contact_sheet import contact_sheet
+    from promptlesion.methods import load_method
     from promptlesion.synthesis.cohort import synthesize_cohort
     from promptlesion.synthesis.dicom_export import check_dicom_extra
     from promptlesion.synthesis.plan import parse_counts, source_scans

@@ -10,7 +10,7 @@ from multiprocessing import forkserver, get_context, parent_process
 from typing import TypeVar
 
 _NUM_THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
-_WORKERS_IMPORT = "promptlesion.baselines.methods"
+_WORKERS_IMPORT = "promptlesion.synthesis.synthesizer"
 """With it come all that paints, and torch."""
 
 Item = TypeVar("Item")
