@@ -138,7 +138,7 @@ def test_memory_of_patches_is_bounded(
     for first in range(0, 60, 20):
         images = [image.with_array(image.array + np.asarray(first + n, image.array.dtype)) for n in range(20)]
         used.paint(images, lesions[:1] * 20, types=[0] * 20, seeds=[1] * 20)
-    assert len(used._looks.kept) == 4 * used.batch_size + 16
+    assert len(used._looks.kept) == 4 * used.card.batch_size + 16
 
 
 def test_each_thread_remembers_what_it_looked_at_itself(
