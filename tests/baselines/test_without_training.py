@@ -79,7 +79,7 @@ def test_a_damaged_run_is_refused(runs: dict[str, Path], trains: dict[str, Train
 def test_copy_paste_keeps_the_training_lesions_to_the_voxel(
     runs: dict[str, Path], tiny_cases: list[CachedCase], tiny_spec: DatasetSpec
 ) -> None:
-    banks = load_method(runs["copy-paste"], SynthesisConfig(), "cpu").own_lesions
+    banks = load_method(runs["copy-paste"], SynthesisConfig(), "cpu").card.own_lesions
     kept = {(s.case, s.mask.tobytes(), s.hu[s.mask].tobytes()) for b in banks.values() for s in b.shapes if s.hu.size}
     for case in tiny_cases[:3]:
         for lesion in case.lesions:
