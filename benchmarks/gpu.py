@@ -121,7 +121,7 @@ def volumes(suite: "Suite", precision: str, num_steps: int | None, deadline: flo
     from timing.clock import extra_mib, timed
     from timing.lesion import as_in_the_paper, painting, promptlesion_run
 
-    from promptlesion.baselines.methods import load_method
+    from promptlesion.methods import load_method
 
     chosen = {
         name: getattr(suite.config, name).model_copy(update={"precision": precision})

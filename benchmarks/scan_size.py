@@ -169,10 +169,10 @@ class Meter:
 
 def paint_one(root: Path, model: Path, preset: str, device: str, seed: int) -> dict[str, float]:
     """Make one case with one lesion; the time is that of a second one, when all libraries are awake."""
-    from promptlesion.baselines.methods import load_method
     from promptlesion.config import resolve_config
     from promptlesion.data.dataset import open_dataset
     from promptlesion.masks.sizes_and_shapes import build_drawing
+    from promptlesion.methods import load_method
     from promptlesion.synthesis import synthetic_case
     from promptlesion.synthesis.plan import PlannedCase
 
@@ -183,7 +183,7 @@ def paint_one(root: Path, model: Path, preset: str, device: str, seed: int) -> d
     dataset = open_dataset(root)
     asked = json.loads((root / "dataset.json").read_text(encoding="utf-8"))["asked_type"]
     kind = [lesion.name for lesion in dataset.spec.lesions].index(asked)
-    drawing = build_drawing(dataset, synthesizer.statistics, config, max_extent_mm=synthesizer.max_extent_mm)
+    drawing = build_drawing(dataset, synthesizer.card.statistics, config, max_extent_mm=synthesizer.card.max_extent_mm)
     plain = {name: getattr(synthetic_case, name) for name in (*_INPUT_AND_OUTPUT, *_WORK)}
     figures: dict[str, float] = {}
     for turn in ("cold", "warm"):

@@ -9,13 +9,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from rich.table import Table
 
 from promptlesion import __version__
 from promptlesion.cli import main
-from promptlesion.console import say
+from promptlesion.cli.console import say, show
 from promptlesion.data.dataset import Dataset, open_dataset, write_spec
 from promptlesion.data.splits import Split, write_splits
 from promptlesion.data.volume import read_description
+from promptlesion.training.progress import progress_bar
 
 VERBS = [
     "demo",
@@ -115,13 +117,16 @@ def test_every_verb_explains_itself(run: Callable[..., Answer], verb: str) -> No
 def test_the_terminal_takes_no_text_for_markup_or_pictures(
     run: Callable[..., Answer], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A folder may be called `[/b]`, and `:label:` in a help text is no price tag."""
-    from rich.text import Text
-
-    run("--version")
+    """A folder may be called `[/b]` or `:label:`, which is no price tag; the same in a help text."""
+    assert "TYPE=PATH:LABEL, NIfTI" in run("synthesize", "--help")[1]
     say("scans [/b] [bold] :label:")
-    assert capsys.readouterr().out == "scans [/b] [bold] :label:\n"
-    assert Text.from_markup("TYPE=PATH:LABEL:").plain == "TYPE=PATH:LABEL:"
+    show("scans [/b] [bold] :label:", Table("[/b] :label:"))
+    said, line = capsys.readouterr().out, "scans [/b] [bold] :label:\n"
+    assert said.startswith(2 * line)
+    assert "[/b] :label:" in said.removeprefix(2 * line)
+    with progress_bar("reading [/b] :label:", 2) as bar:
+        bar.update(2)
+    assert "reading [/b] :label:: 2 of 2" in capsys.readouterr().err
 
 
 def test_version(run: Callable[..., Answer]) -> None:

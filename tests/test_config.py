@@ -11,7 +11,7 @@ from promptlesion.config import Config, ConfigError, as_toml, preset_names, reso
 
 SOURCE = Path(promptlesion.__file__).parent
 READERS = {
-    "data": ["config.py"],
+    "data": ["data/config.py"],
     "autoencoder": ["autoencoder"],
     "diffusion": ["diffusion"],
     "difftumor": ["baselines", "diffusion"],
@@ -20,7 +20,7 @@ READERS = {
     "segmentation": ["segmentation"],
     "copy_paste": ["baselines"],
     "intensity": ["baselines"],
-    "evaluation": ["demo.py", "cli.py", "config.py"],
+    "evaluation": ["demo.py", "evaluation", "evaluation/config.py"],
     "demo": ["demo.py"],
     "hardware": ["training", "diffusion", "synthesis"],
 }
@@ -33,9 +33,10 @@ def section(name: str) -> type[BaseModel]:
 
 
 def attributes_read(paths: list[str]) -> set[str]:
-    """Names of all attributes that these files read; a stage's own config.py does not count."""
+    """Names of all attributes that these files read; of folders, the stage's own config.py does not count."""
     files = [f for path in paths for f in (*(SOURCE / path).rglob("*.py"), SOURCE / path) if f.suffix == ".py"]
-    trees = [ast.parse(f.read_text()) for f in files if f.name != "config.py" or f.parent == SOURCE]
+    counted = [f for f in files if f.name != "config.py" or str(f.relative_to(SOURCE)) in paths]
+    trees = [ast.parse(f.read_text()) for f in counted]
     nodes = [node for tree in trees for node in ast.walk(tree)]
     return {node.attr for node in nodes if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Load)}
 

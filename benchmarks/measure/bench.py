@@ -16,12 +16,12 @@ import torch
 from rich.console import Console
 
 from promptlesion.baselines.med_ddpm import MED_DDPM
-from promptlesion.baselines.methods import load_method
 from promptlesion.config import Config, resolve_config
 from promptlesion.data.cache import data_fingerprint
 from promptlesion.data.prepared import PreparedDataset, prepare_dataset
 from promptlesion.evaluation.results import Estimate
 from promptlesion.masks.sizes_and_shapes import build_drawing
+from promptlesion.methods import load_method
 from promptlesion.synthesis.config import SynthesisConfig
 from promptlesion.synthesis.synthesizer import Synthesizer
 from promptlesion.synthesis.trial_painting import MaskedScan, scans_with_new_masks
@@ -110,15 +110,15 @@ class Bench:
         self, synthesizers: Sequence[Synthesizer], num_per_type: int, margin_mm: float = 0
     ) -> list[MaskedScan]:
         """Place masks that all of the methods can paint; `margin_mm` keeps them smaller than the patch by that."""
-        max_extent_mm = min(each.max_extent_mm for each in synthesizers) - 2 * margin_mm
+        max_extent_mm = min(each.card.max_extent_mm for each in synthesizers) - 2 * margin_mm
         return scans_with_new_masks(
             self.prepared.part("test"),
             num_per_type=num_per_type,
-            edge_mm=max(each.edge_mm for each in synthesizers),
+            edge_mm=max(each.card.edge_mm for each in synthesizers),
             max_extent_mm=max_extent_mm,
             drawing=build_drawing(
                 self.prepared.part("train"),
-                synthesizers[0].statistics,
+                synthesizers[0].card.statistics,
                 self.config.synthesis,
                 max_extent_mm=max_extent_mm,
             ),

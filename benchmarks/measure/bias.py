@@ -66,7 +66,7 @@ def _biases(bench: Bench, model: Model, count: int) -> list[TypeBias]:
     """Measure one model, or read what was measured."""
     synthesizer = bench.load(model)
     identity = {
-        "model": synthesizer.model_hash,
+        "model": synthesizer.card.model_hash,
         "synthesis": bench.sampling(model).model_dump(mode="json"),
     }
     sides = {
@@ -124,12 +124,13 @@ def _repainted(bench: Bench, synthesizer: Synthesizer) -> dict[str, Any]:
     low, high = bench.prepared.dataset.spec.window_hu
     real, compared = _Sides(), _Sides()
     scans = scans_with_own_masks(
-        test, edge_mm=synthesizer.edge_mm, max_extent_mm=synthesizer.max_extent_mm, seed=bench.seed
+        test, edge_mm=synthesizer.card.edge_mm, max_extent_mm=synthesizer.card.max_extent_mm, seed=bench.seed
     )
     with progress_bar("repainting", len(test.cases)) as bar:
         for done, scan in enumerate(scans, start=1):
             painted = paint_masks(scan, synthesizer, batch_size=bench.batch_size)
-            for lesion, hu in zip(scan.lesions, blend_masks(scan, painted, edge_mm=synthesizer.edge_mm), strict=True):
+            blended = blend_masks(scan, painted, edge_mm=synthesizer.card.edge_mm)
+            for lesion, hu in zip(scan.lesions, blended, strict=True):
                 name = bench.types[lesion.type_index]
                 before = scan.image.array[lesion.box].clip(low, high)
                 real.add(name, mean_hu_inside(before, lesion.mask), scan.subject)
@@ -144,7 +145,8 @@ def _placed(bench: Bench, synthesizer: Synthesizer, count: int) -> dict[str, Any
     with progress_bar("painting new masks", len(scans)) as bar:
         for done, scan in enumerate(scans, start=1):
             painted = paint_masks(scan, synthesizer, batch_size=bench.batch_size)
-            for lesion, hu in zip(scan.lesions, blend_masks(scan, painted, edge_mm=synthesizer.edge_mm), strict=True):
+            blended = blend_masks(scan, painted, edge_mm=synthesizer.card.edge_mm)
+            for lesion, hu in zip(scan.lesions, blended, strict=True):
                 compared.add(bench.types[lesion.type_index], mean_hu_inside(hu, lesion.mask), scan.subject)
             bar.update(done)
     return {"compared": compared.found}

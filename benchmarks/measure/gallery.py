@@ -19,8 +19,8 @@ _BRIGHT_HU = 250
 def measure_gallery(bench: Bench) -> None:
     """Write a picture: a row for each type, the real lesion first, then the same place painted by each model."""
     synthesizers = {model.name: bench.load(model) for model in bench.models}
-    room = min(each.max_extent_mm for each in synthesizers.values())
-    edge_mm = max(each.edge_mm for each in synthesizers.values())
+    room = min(each.card.max_extent_mm for each in synthesizers.values())
+    edge_mm = max(each.card.edge_mm for each in synthesizers.values())
     chosen: dict[int, MaskedScan] = {}
     held_out = bench.prepared.part("test")
     for scan in scans_with_own_masks(held_out, edge_mm=edge_mm, max_extent_mm=room, seed=bench.seed):
@@ -35,7 +35,7 @@ def measure_gallery(bench: Bench) -> None:
         middle = int(lesion.mask.sum(axis=(0, 1)).argmax())
         panels = {"real": scan.image.array[lesion.box][:, :, middle]}
         for name, synthesizer in synthesizers.items():
-            blended = blend_masks(scan, paint_masks(scan, synthesizer), edge_mm=synthesizer.edge_mm)
+            blended = blend_masks(scan, paint_masks(scan, synthesizer), edge_mm=synthesizer.card.edge_mm)
             panels[name] = blended[0][:, :, middle]
         panels["mask"] = lesion.mask[:, :, middle]
         rows[bench.types[type_index]] = panels

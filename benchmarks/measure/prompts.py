@@ -113,7 +113,7 @@ def _prompted(
     """Paint every mask under every prompt and let the classifiers judge, or read what they said."""
     synthesizer = bench.load(model, guidance_scale=guidance)
     identity = {
-        "model": synthesizer.model_hash,
+        "model": synthesizer.card.model_hash,
         "synthesis": bench.sampling(model, guidance_scale=guidance).model_dump(mode="json"),
         "masks": masks_hash(scans),
     }
@@ -125,7 +125,7 @@ def _prompted(
             for done, scan in enumerate(scans, start=1):
                 repeated, types = under_every_prompt(scan, num_types=len(bench.types))
                 painted = paint_masks(repeated, synthesizer, types=types, batch_size=bench.batch_size)
-                crops = painted_crops(bench, repeated, painted, types, synthesizer.edge_mm)
+                crops = painted_crops(bench, repeated, painted, types, synthesizer.card.edge_mm)
                 parts.append(described(bench, crops, extractor, np.array(types)))
                 own += [lesion.type_index for lesion in scan.lesions]
                 bar.update(done)

@@ -93,7 +93,7 @@ def _sampled(
     settings: dict[str, object] = {"sampler": sampler, "num_steps": num_steps}
     synthesizer = bench.load(model, **settings)
     identity = {
-        "model": synthesizer.model_hash,
+        "model": synthesizer.card.model_hash,
         "synthesis": bench.sampling(model, **settings).model_dump(mode="json"),
         "masks": masks_hash(scans),
         "batch": bench.batch_size,
@@ -110,7 +110,7 @@ def _sampled(
                 painted = paint_masks(scan, synthesizer, batch_size=bench.batch_size)
                 seconds += clock() - started
                 own = [lesion.type_index for lesion in scan.lesions]
-                crops = painted_crops(bench, scan, painted, own, synthesizer.edge_mm)
+                crops = painted_crops(bench, scan, painted, own, synthesizer.card.edge_mm)
                 parts.append(described(bench, crops, extractor, np.array(own)))
                 bar.update(done)
         lesions = joined(parts)

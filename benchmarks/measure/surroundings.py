@@ -25,7 +25,7 @@ def measure_surroundings(bench: Bench, count: int) -> None:
     for model in bench.models:
         profiles: dict[str, dict[str, list[float | None]]] = {}
         any_synthesizer = bench.load(model)
-        voxel_mm = max(any_synthesizer.spec.spacing_mm)
+        voxel_mm = max(any_synthesizer.card.spec.spacing_mm)
         scans = [
             widened(scan, margin_mm=_RING_VOXELS * voxel_mm)
             for scan in bench.new_masks([any_synthesizer], count, margin_mm=_RING_VOXELS * voxel_mm)
@@ -55,7 +55,7 @@ def measure_surroundings(bench: Bench, count: int) -> None:
                     )
                     name = f"init {init}{', re-injected' if is_reinjected else ''}"
                     profiles.setdefault(name, {})[f"blending {blending}"] = entry["profile_hu"]
-        figure = surroundings_figure(profiles, voxel_mm=voxel_mm, edge_mm=any_synthesizer.edge_mm)
+        figure = surroundings_figure(profiles, voxel_mm=voxel_mm, edge_mm=any_synthesizer.card.edge_mm)
         save_figure(figure, bench.out / f"surroundings-{model.name}.png")
     header = ["model", "init", "re-injected", "blending", "N", "within the edge", "beyond it", "step at the end"]
     lines = ["# Surroundings", "", *markdown(header, rows), ""]
@@ -74,14 +74,14 @@ def _around(bench: Bench, model: Model, scans: Sequence[MaskedScan], init: str, 
     settings: dict[str, object] = {"init": init, "reinject_background": is_reinjected}
     synthesizer = bench.load(model, **settings)
     identity = {
-        "model": synthesizer.model_hash,
+        "model": synthesizer.card.model_hash,
         "synthesis": bench.sampling(model, **settings).model_dump(mode="json"),
         "masks": masks_hash(scans),
     }
 
     def measure() -> dict[str, Any]:
         errors: dict[str, list[dict[str, Any]]] = {"on": [], "off": []}
-        edge_mm, voxel_mm = synthesizer.edge_mm, max(synthesizer.spec.spacing_mm)
+        edge_mm, voxel_mm = synthesizer.card.edge_mm, max(synthesizer.card.spec.spacing_mm)
         with progress_bar(f"init {init}{', re-injected' if is_reinjected else ''}", len(scans)) as bar:
             for done, scan in enumerate(scans, start=1):
                 painted = paint_masks(scan, synthesizer, batch_size=bench.batch_size)

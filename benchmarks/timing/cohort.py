@@ -6,8 +6,8 @@ import time
 from functools import partial
 from pathlib import Path
 
-from promptlesion.baselines.methods import load_method
 from promptlesion.data.dataset import Dataset
+from promptlesion.methods import load_method
 from promptlesion.synthesis.batch_size import SCANS_TOGETHER
 from promptlesion.synthesis.cohort import synthesize_cohort
 from promptlesion.synthesis.config import SynthesisConfig

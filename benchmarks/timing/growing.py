@@ -17,7 +17,6 @@ from scan_size import paint_one, write_scan
 from promptlesion.autoencoder.quantizer import nearest_code
 from promptlesion.baselines.config import IntensityConfig
 from promptlesion.baselines.intensity import load_intensity, train_intensity
-from promptlesion.baselines.methods import load_method
 from promptlesion.check.dataset_check import check_dataset
 from promptlesion.config import resolve_config
 from promptlesion.data.cache import CachedCase, build_cache
@@ -29,6 +28,7 @@ from promptlesion.data.splits import dataset_split
 from promptlesion.data.volume import Volume
 from promptlesion.masks.placement import PlacedLesion, place_lesion
 from promptlesion.masks.sizes_and_shapes import build_drawing
+from promptlesion.methods import load_method
 from promptlesion.synthesis.cohort import synthesize_cohort
 from promptlesion.synthesis.config import SynthesisConfig
 from promptlesion.synthesis.plan import plan_cohort
@@ -187,7 +187,7 @@ def of_lesions(number: int, folder: Path) -> list[Point]:
     dataset, _, run = _tiny_run(folder)
     config = without_fit(resolve_config(preset="demo")).synthesis
     synthesizer = load_method(run, config, "cpu")
-    drawing = build_drawing(dataset, synthesizer.statistics, config, max_extent_mm=synthesizer.max_extent_mm)
+    drawing = build_drawing(dataset, synthesizer.card.statistics, config, max_extent_mm=synthesizer.card.max_extent_mm)
     shape = (160, 160, 160)
     labels = np.full(shape, LABELS["organ"], dtype=np.uint8)
     image = Volume(np.zeros(shape, dtype=np.int16), np.eye(4))
@@ -202,8 +202,8 @@ def of_lesions(number: int, folder: Path) -> list[Point]:
                     index % 2,
                     drawing=drawing,
                     generator=np.random.default_rng(index),
-                    edge_mm=synthesizer.edge_mm,
-                    max_extent_mm=synthesizer.max_extent_mm,
+                    edge_mm=synthesizer.card.edge_mm,
+                    max_extent_mm=synthesizer.card.max_extent_mm,
                     image=image,
                     others=placed,
                 )

@@ -4,12 +4,12 @@ from pathlib import Path
 
 import numpy as np
 
-from promptlesion.baselines.methods import load_method
 from promptlesion.config import Config
 from promptlesion.data.cache import CachedCase, build_cache
 from promptlesion.data.dataset import Dataset
 from promptlesion.data.volume import Volume
 from promptlesion.masks.placement import PlacedLesion
+from promptlesion.methods import load_method
 from promptlesion.synthesis.config import SynthesisConfig
 from promptlesion.synthesis.synthesizer import Synthesizer
 from promptlesion.synthesis.trial_painting import MaskedScan, paint_masks

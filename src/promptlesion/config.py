@@ -5,13 +5,15 @@ import tomllib
 from collections.abc import Iterable, Mapping
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal, TypedDict
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from promptlesion.autoencoder.config import AutoencoderConfig
 from promptlesion.baselines.config import CopyPasteConfig, DiffTumorConfig, IntensityConfig, MedDDPMConfig
+from promptlesion.data.config import DataConfig
 from promptlesion.diffusion.config import DiffusionConfig
+from promptlesion.evaluation.config import EvaluationConfig
 from promptlesion.segmentation.config import SegmentationConfig
 from promptlesion.synthesis.config import SynthesisConfig
 from promptlesion.training.atomic import read_text
@@ -20,38 +22,6 @@ from promptlesion.training.hardware import HardwareConfig
 
 class ConfigError(ValueError):
     """A configuration that is not as it should be; the message names every field at fault."""
-
-
-class SplitOptions(TypedDict):
-    """What `dataset_split` wants to know."""
-
-    validation_fraction: float
-    test_fraction: float
-    seed: int
-
-
-class DataConfig(BaseModel):
-    """Which cases train, validate and test when the dataset folder does not say it itself."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    validation_fraction: float = Field(
-        0.15, ge=0, lt=1, description="share of subjects that stop and select models; stages 1 and 2 can do without"
-    )
-    test_fraction: float = Field(
-        0.3, ge=0, lt=1, description="share of subjects no stage sees before the evaluation; 0 where none is to follow"
-    )
-    split_seed: int = Field(
-        0, ge=0, description="seed of the split; the same for every stage, whatever seed the stage has"
-    )
-
-    def split_options(self) -> SplitOptions:
-        """Return the fields as keyword arguments."""
-        return {
-            "validation_fraction": self.validation_fraction,
-            "test_fraction": self.test_fraction,
-            "seed": self.split_seed,
-        }
 
 
 class DemoConfig(BaseModel):
@@ -66,45 +36,6 @@ class DemoConfig(BaseModel):
     prompt_switch_lesions: int = Field(
         40, ge=2, description="masks painted under every prompt to measure what the prompt does"
     )
-
-
-class EvaluationConfig(BaseModel):
-    """How results are measured."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    surface_tolerance_mm: float = Field(2.0, gt=0, description="tolerance of the surface Dice")
-    num_resamples: int = Field(2000, ge=100, description="bootstrap resamples behind every interval")
-    feature_margin_voxels: int = Field(
-        16, ge=0, description="voxels around a lesion's bounding box that the lesion FID crops"
-    )
-    extractors: tuple[Literal["imagenet", "medicalnet", "ct"], ...] = Field(
-        ("imagenet",),
-        min_length=1,
-        description="networks whose features FID and KID compare: ImageNet's on slices, which is here already; "
-        "MedicalNet, from medicalnet_weights; one trained on CT, from the extra ct-features",
-    )
-    medicalnet_weights: str | None = Field(None, description="MedicalNet's file, as resnet_50.pth; the paper's network")
-    medicalnet_sha256: str | None = Field(
-        None, description="SHA-256 that the file must have; unset: any, and it is recorded"
-    )
-
-    @model_validator(mode="after")
-    def _weights_have_a_use(self) -> "EvaluationConfig":
-        if "medicalnet" in self.extractors and self.medicalnet_weights is None:
-            raise ValueError("medicalnet_weights: expected the path of MedicalNet's file, as resnet_50.pth; found none")
-        if "medicalnet" not in self.extractors and (self.medicalnet_weights or self.medicalnet_sha256):
-            raise ValueError(
-                "medicalnet_weights, medicalnet_sha256: expected with medicalnet among the extractors; found without"
-            )
-        return self
-
-    @property
-    def weights(self) -> dict[str, tuple[Path, str | None]]:
-        """The file and wanted hash of the extractors that are given one."""
-        if self.medicalnet_weights is None:
-            return {}
-        return {"medicalnet": (Path(self.medicalnet_weights), self.medicalnet_sha256)}
 
 
 class Config(BaseModel):

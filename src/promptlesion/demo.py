@@ -15,7 +15,6 @@ import numpy as np
 from promptlesion.autoencoder.autoencoder import load_autoencoder
 from promptlesion.autoencoder.lesion_bias import autoencoded_mean_hu
 from promptlesion.autoencoder.train import train_autoencoder
-from promptlesion.baselines.methods import load_method
 from promptlesion.config import Config
 from promptlesion.cost.fitting import fitted_config
 from promptlesion.data.cache import data_fingerprint
@@ -53,7 +52,7 @@ from promptlesion.evaluation.segmentation_metrics import (
 from promptlesion.evaluation.slice_changes import largest_change, montage_columns
 from promptlesion.evaluation.summary import dataset_summary, machine_text
 from promptlesion.masks.sizes_and_shapes import build_drawing
-from promptlesion.methods import PROMPTLESION, train_method
+from promptlesion.methods import PROMPTLESION, load_method, train_method
 from promptlesion.segmentation.predict import segment_dataset
 from promptlesion.segmentation.stage import train_stage
 from promptlesion.synthesis.cohort import synthesize_cohort
@@ -197,7 +196,7 @@ def _synthesize(demo: Demo, synthesizer: PromptLesionSynthesizer) -> Run:
     config = demo.config
     num_cases = config.demo.synthetic_cases or len(demo.prepared.train)
     per_case = mean_lesions_per_case(
-        demo.type_names, synthesizer.statistics, lesions_per_case=config.synthesis.lesions_per_case
+        demo.type_names, synthesizer.card.statistics, lesions_per_case=config.synthesis.lesions_per_case
     )
     per_type = max(1, math.ceil(num_cases * per_case / len(demo.type_names)))
     return synthesize_cohort(
@@ -223,9 +222,9 @@ def _prompt_switch(demo: Demo, synthesizer: PromptLesionSynthesizer) -> dict[str
             num_lesions=demo.config.demo.prompt_switch_lesions,
             drawing=build_drawing(
                 demo.prepared.part("train"),
-                synthesizer.statistics,
+                synthesizer.card.statistics,
                 demo.config.synthesis,
-                max_extent_mm=synthesizer.max_extent_mm,
+                max_extent_mm=synthesizer.card.max_extent_mm,
             ),
             seed=demo.seed,
         )

@@ -1,48 +1,201 @@
-"""The methods by name: training on real scans alone, and with lesions of each method that paints."""
+"""The table of methods that paint lesions: one record each, from which all that is done with a method follows.
 
-from collections.abc import Sequence
+Imports no torch: what does is named in a record, `module:function`, and looked up when it is needed.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import TypedDict
+from pkgutil import resolve_name
+from typing import TYPE_CHECKING, Any
 
-from promptlesion.baselines.copy_paste import train_copy_paste
-from promptlesion.baselines.difftumor import train_difftumor
-from promptlesion.baselines.intensity import train_intensity
-from promptlesion.baselines.med_ddpm import train_med_ddpm
-from promptlesion.config import Config
-from promptlesion.data.cache import CachedCase
-from promptlesion.data.prepared import PreparedDataset
-from promptlesion.data.spec import DatasetSpec
-from promptlesion.data.trained_on import TrainedOn, check_unseen
-from promptlesion.diffusion.train import train_diffusion
-from promptlesion.synthesis.guidance_fit import fit_guidance
-from promptlesion.training.checkpoint import read_card
-from promptlesion.training.run import Run
+from promptlesion.training.hardware import DEFAULT_HARDWARE, HardwareConfig
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from promptlesion.config import Config
+    from promptlesion.data.prepared import PreparedDataset
+    from promptlesion.synthesis.config import SynthesisConfig
+    from promptlesion.synthesis.synthesizer import Synthesizer
+    from promptlesion.training.run import Run
 
 REAL, PROMPTLESION = "real", "promptlesion"
-METHODS = (
-    REAL,
-    "copy-paste",
-    "intensity",
-    "difftumor",
-    "med-ddpm",
-    "promptlesion-onehot",
-    "promptlesion-transformer",
+_WITHOUT_PROMPT: dict[str, Mapping[str, object]] = {"synthesis": {"guidance_scale": 1.0}}
+
+
+@dataclass(frozen=True)
+class Method:
+    """A method that paints lesions."""
+
+    name: str
+    """On the command line, in folders, tables and the card of a run."""
+    title: str
+    """In a sentence."""
+    color: str
+    """In charts, as hex."""
+    section: str
+    """Of the configuration, its own; `patch_voxels` there is the edge of the patch it samples, if it samples any."""
+    train: str
+    """Trains it: `train_copy_paste` has the arguments. With a training pass `hardware` comes on top, with an
+    autoencoder `autoencoder_run`, with one model a type `types`, and `on_trained` with what follows training."""
+    load: str
+    """Reads a finished run: (its folder, device=); with a training pass (its folder, SynthesisConfig, device=,
+    hardware=)."""
+    needs_autoencoder: bool = False
+    training_pass: str | None = None
+    """Builds a training step to be counted and timed, as `diffusion_step` does; none where no network is trained."""
+    networks: str | None = None
+    """Builds the networks it trains, by name: (its section, autoencoder=AutoencoderConfig, num_types=)."""
+    after_training: str | None = None
+    """What follows training, such as `fit_guidance`."""
+    is_one_model_a_type: bool = False
+    is_shortened: bool = False
+    """Whether sampling has no more steps than the method's schedule has levels; else more are refused."""
+    settings: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
+    """What makes the method, and what it cannot do switched off, by section of the configuration."""
+    variant_of: str | None = None
+    """The method it is with other settings; it is compared in its stead, while a run's card names the other."""
+
+    @property
+    def family(self) -> str:
+        """What the card of its runs names."""
+        return self.variant_of or self.name
+
+    def configured(self, config: "Config") -> "Config":
+        """Return the configuration of all stages with the method's own settings."""
+        changed: dict[str, dict[str, object]] = {section: dict(values) for section, values in self.settings.items()}
+        if self.is_shortened:
+            steps = min(config.synthesis.num_steps, getattr(config, self.section).num_levels)
+            changed.setdefault("synthesis", {})["num_steps"] = steps
+        return config.model_copy(
+            update={name: getattr(config, name).model_copy(update=values) for name, values in changed.items()}
+        )
+
+    def own_settings(self, config: "Config") -> Any:
+        """Return its section of the configuration, with what makes the method."""
+        return getattr(self.configured(config), self.section)
+
+    def patch_voxels(self, config: "Config") -> int | None:
+        """Return the edge of the patch it samples; none where it has no network."""
+        return getattr(getattr(config, self.section), "patch_voxels", None)
+
+    def build_networks(self, config: "Config", *, num_types: int) -> dict[str, "nn.Module"]:
+        """Build the networks it trains, untrained, by name."""
+        if self.networks is None:
+            return {}
+        built: dict[str, nn.Module] = resolve_name(self.networks)(
+            self.own_settings(config), autoencoder=config.autoencoder, num_types=num_types
+        )
+        return built
+
+    def pass_of(self, config: "Config", *, num_types: int) -> Callable[[int, Any], Callable[[], object]]:
+        """Return what builds a training step for patches of an edge and a bench."""
+        assert self.training_pass is not None
+        build, configured = resolve_name(self.training_pass), self.configured(config)
+        return lambda edge, bench: build(configured, patch_voxels=edge, num_types=num_types, bench=bench)
+
+
+_OURS = Method(
+    PROMPTLESION,
+    title="PromptLesion",
+    color="#12A57C",
+    section="diffusion",
+    train="promptlesion.diffusion.train:train_diffusion",
+    load="promptlesion.synthesis.synthesizer:load_synthesizer",
+    needs_autoencoder=True,
+    training_pass="promptlesion.cost.passes:diffusion_step",
+    networks="promptlesion.diffusion.denoiser:build_networks",
+    after_training="promptlesion.synthesis.guidance_fit:fit_guidance",
 )
-LATENT_METHODS = ("difftumor", "promptlesion-onehot", "promptlesion-transformer")
-"""Those that need an autoencoder."""
-_PROMPT_ENCODERS = {"promptlesion-onehot": "one-hot", "promptlesion-transformer": "mask-transformer"}
+
+METHODS: tuple[Method, ...] = (
+    _OURS,
+    Method(
+        "copy-paste",
+        title="copy-paste",
+        color="#E69F00",
+        section="copy_paste",
+        train="promptlesion.baselines.copy_paste:train_copy_paste",
+        load="promptlesion.baselines.copy_paste:load_copy_paste",
+        settings=_WITHOUT_PROMPT,
+    ),
+    Method(
+        "intensity",
+        title="hand-made lesions",
+        color="#A6761D",
+        section="intensity",
+        train="promptlesion.baselines.intensity:train_intensity",
+        load="promptlesion.baselines.intensity:load_intensity",
+        settings=_WITHOUT_PROMPT,
+    ),
+    Method(
+        "difftumor",
+        title="DiffTumor",
+        color="#3FA7E0",
+        section="difftumor",
+        train="promptlesion.baselines.difftumor:train_difftumor",
+        load="promptlesion.baselines.difftumor:load_difftumor",
+        needs_autoencoder=True,
+        training_pass="promptlesion.cost.passes:difftumor_step",
+        networks="promptlesion.baselines.difftumor:build_networks",
+        is_one_model_a_type=True,
+        settings=_WITHOUT_PROMPT,
+    ),
+    Method(
+        "med-ddpm",
+        title="Med-DDPM",
+        color="#CC79A7",
+        section="med_ddpm",
+        train="promptlesion.baselines.med_ddpm:train_med_ddpm",
+        load="promptlesion.baselines.med_ddpm_synthesizer:load_med_ddpm_synthesizer",
+        training_pass="promptlesion.cost.passes:voxel_step",
+        networks="promptlesion.baselines.voxel_denoiser:build_networks",
+        is_shortened=True,
+        # it sees neither the healthy latent nor the scan's noise
+        settings={
+            "synthesis": {"guidance_scale": 1.0, "init": "noise", "keep_noise": False, "reinject_background": False}
+        },
+    ),
+    replace(
+        _OURS,
+        name="promptlesion-onehot",
+        color="#7BC8A4",
+        settings={"diffusion": {"prompt_encoder": "one-hot"}},
+        variant_of=PROMPTLESION,
+    ),
+    replace(
+        _OURS,
+        name="promptlesion-transformer",
+        color="#0B7A53",
+        settings={"diffusion": {"prompt_encoder": "mask-transformer"}},
+        variant_of=PROMPTLESION,
+    ),
+)
 
 
-class _Common(TypedDict):
-    """What every method's training takes."""
+def method_named(name: str) -> Method:
+    """Return the record of a method.
 
-    train_cases: Sequence[CachedCase]
-    spec: DatasetSpec
-    labels: dict[str, int]
-    out: Path
-    seed: int
-    device: str
+    Raises:
+        ValueError: there is none of this name.
+    """
+    found = {method.name: method for method in METHODS}
+    if name not in found:
+        raise ValueError(f"method: expected one of {', '.join(found)}; found {name!r}")
+    return found[name]
+
+
+def trainable_names() -> list[str]:
+    """Return the methods that `train diffusion` trains: with the settings of the configuration."""
+    return [method.name for method in METHODS if method.variant_of is None]
+
+
+def compared_names() -> tuple[str, ...]:
+    """Return what an experiment can compare: real scans alone, then every method, in its variants if it has any."""
+    bases = {method.variant_of for method in METHODS}
+    return (REAL, *(method.name for method in METHODS if method.name not in bases))
 
 
 def parse_methods(text: str) -> tuple[str, ...]:
@@ -51,40 +204,14 @@ def parse_methods(text: str) -> tuple[str, ...]:
     Raises:
         ValueError: an unknown method, one named twice, or no `real` among them.
     """
-    names = [name.strip() for name in text.split(",")]
-    unknown = [name for name in names if name not in METHODS]
+    names, known = [name.strip() for name in text.split(",")], compared_names()
+    unknown = [name for name in names if name not in known]
     if unknown or len(set(names)) < len(names) or REAL not in names:
         found = f"{unknown[0]!r}" if unknown else text
         raise ValueError(
-            f"--methods: expected {REAL} and others of {', '.join(METHODS)}, each once, with commas; found {found}"
+            f"--methods: expected {REAL} and others of {', '.join(known)}, each once, with commas; found {found}"
         )
-    return tuple(sorted(names, key=METHODS.index))
-
-
-def method_config(method: str, config: Config) -> Config:
-    """Return the configuration with what makes the method: its prompt encoder, or what it cannot do switched off.
-
-    Without a prompt there is no guidance; Med-DDPM sees neither the healthy latent nor the scan's noise.
-    """
-    if method == PROMPTLESION:
-        return config
-    if method in _PROMPT_ENCODERS:
-        diffusion = config.diffusion.model_copy(update={"prompt_encoder": _PROMPT_ENCODERS[method]})
-        return config.model_copy(update={"diffusion": diffusion})
-    changed: dict[str, object] = {"guidance_scale": 1.0}
-    if method == "med-ddpm":
-        changed |= {"init": "noise", "keep_noise": False, "reinject_background": False}
-        changed["num_steps"] = min(config.synthesis.num_steps, config.med_ddpm.num_levels)
-    return config.model_copy(update={"synthesis": config.synthesis.model_copy(update=changed)})
-
-
-def patch_voxels(method: str, config: Config) -> int | None:
-    """Return the edge of the patch that a method samples; none where it has no network."""
-    if method == "med-ddpm":
-        return config.med_ddpm.patch_voxels
-    if method == "difftumor":
-        return config.difftumor.patch_voxels
-    return config.diffusion.patch_voxels if method in LATENT_METHODS else None
+    return tuple(sorted(names, key=known.index))
 
 
 def check_autoencoder(method: str, run_folder: Path | None) -> None:
@@ -93,7 +220,7 @@ def check_autoencoder(method: str, run_folder: Path | None) -> None:
     Raises:
         ValueError: it is missing, or there is one for a method that works on voxels.
     """
-    is_latent = method in (PROMPTLESION, *LATENT_METHODS)
+    is_latent = method_named(method).needs_autoencoder
     if is_latent and run_folder is None:
         raise ValueError(f"--autoencoder: expected a finished run of stage 1 for the method {method}; found none")
     if not is_latent and run_folder is not None:
@@ -101,70 +228,115 @@ def check_autoencoder(method: str, run_folder: Path | None) -> None:
 
 
 def train_method(
-    method: str,
-    prepared: PreparedDataset,
+    name: str,
+    prepared: "PreparedDataset",
     *,
     autoencoder_run: Path | None,
-    config: Config,
+    config: "Config",
     out: Path,
     seed: int,
     device: str,
     types: Sequence[str] = (),
-) -> Run:
-    """Train a method that paints on the training subjects, or go on with an interrupted run.
+) -> "Run":
+    """Train a method on the training subjects, or go on with an interrupted run.
 
     Args:
-        method: one of `METHODS` but `real`, or `promptlesion`: with the prompt encoder of the configuration.
+        name: of the method.
         prepared: the dataset.
         autoencoder_run: finished stage 1 of the same training subjects; the latent methods alone have one.
         config: of all stages.
         out: the run's folder.
         seed: of the training.
         device: `auto` or a device's name.
-        types: of DiffTumor the lesion types to train models of; by default all.
+        types: of a method with one model a lesion type, those to train now; by default all.
 
     Raises:
         ValueError: an autoencoder is missing, or there is one for a method that works on voxels, or it was trained on
             subjects that validate or test now.
     """
-    resolved = method_config(method, config)
-    common: _Common = {
-        "train_cases": prepared.train,
-        "spec": prepared.dataset.spec,
-        "labels": prepared.dataset.labels,
-        "out": out,
-        "seed": seed,
-        "device": device,
-    }
-    check_autoencoder(method, autoencoder_run)
+    method = method_named(name)
+    check_autoencoder(name, autoencoder_run)
+    options: dict[str, Any] = {"config": method.own_settings(config), "out": out, "seed": seed, "device": device}
     if autoencoder_run is not None:
-        card = read_card(autoencoder_run / "checkpoint", stage="autoencoder")
-        check_unseen(TrainedOn.of_cards(card), prepared.dataset, prepared.split, source=autoencoder_run)
-        if method == "difftumor":
-            return train_difftumor(
-                config=resolved.difftumor,
-                autoencoder_run=autoencoder_run,
-                types=types,
-                hardware=config.hardware,
-                **common,
-            )
-        return train_diffusion(
-            config=resolved.diffusion,
-            autoencoder_run=autoencoder_run,
+        _check_unseen(autoencoder_run, prepared)
+        options["autoencoder_run"] = autoencoder_run
+    if method.training_pass is not None:
+        options["hardware"] = config.hardware
+    if method.is_one_model_a_type:
+        options["types"] = types
+    if method.after_training is not None:
+        options["on_trained"] = partial(
+            resolve_name(method.after_training),
+            out,
+            prepared.part("train"),
+            method.configured(config).synthesis,
+            seed=seed,
+            device=device,
             hardware=config.hardware,
-            on_trained=partial(
-                fit_guidance,
-                out,
-                prepared.part("train"),
-                resolved.synthesis,
-                seed=seed,
-                device=device,
-                hardware=config.hardware,
-            ),
-            **common,
         )
-    if method == "copy-paste":
-        return train_copy_paste(config=resolved.copy_paste, **common)
-    if method == "intensity":
-        return train_intensity(config=resolved.intensity, **common)
-    return train_med_ddpm(config=resolved.med_ddpm, hardware=config.hardware, **common)
+    trained: Run = resolve_name(method.train)(
+        train_cases=prepared.train, spec=prepared.dataset.spec, labels=prepared.dataset.labels, **options
+    )
+    return trained
+
+
+def _check_unseen(autoencoder_run: Path, prepared: "PreparedDataset") -> None:
+    from promptlesion.data.trained_on import TrainedOn, check_unseen
+    from promptlesion.training.checkpoint import read_card
+
+    card = read_card(autoencoder_run / "checkpoint", stage="autoencoder")
+    check_unseen(TrainedOn.of_cards(card), prepared.dataset, prepared.split, source=autoencoder_run)
+
+
+def load_method(
+    run_folder: Path,
+    config: "SynthesisConfig",
+    device: str = "auto",
+    *,
+    asked: str | None = None,
+    hardware: HardwareConfig = DEFAULT_HARDWARE,
+) -> "Synthesizer":
+    """Read a finished run of any method.
+
+    Args:
+        run_folder: what `train diffusion` wrote.
+        config: how lesions are sampled.
+        device: `auto` or a device's name.
+        asked: the method it should be; by default any.
+        hardware: whether the denoiser's steps become CUDA graphs.
+
+    Raises:
+        CheckpointError: the run is not finished.
+        ValueError: the run is of another method than asked for, or cannot be sampled as configured.
+    """
+    method = _method_of(run_folder)
+    if asked is not None and asked != method.name:
+        raise ValueError(f"{run_folder}: expected a run of the method {asked!r}; found one of {method.name!r}")
+    load = resolve_name(method.load)
+    loaded: Synthesizer = (
+        load(run_folder, device=device)
+        if method.training_pass is None
+        else load(run_folder, config, device=device, hardware=hardware)
+    )
+    return loaded
+
+
+def _method_of(run_folder: Path) -> Method:
+    """Return the method that the card of a run names."""
+    from promptlesion.training.atomic import read_json
+    from promptlesion.training.checkpoint import CheckpointError
+
+    path = run_folder / "checkpoint" / "card.json"
+    if not path.is_file():
+        raise CheckpointError(
+            f"{run_folder}: expected a finished diffusion run ({path.relative_to(run_folder)}); found none"
+        )
+    card = read_json(path)
+    named = [method for method in METHODS if method.name == card.get("method", card.get("stage"))]
+    method = named[0] if named else _OURS
+    if method.is_one_model_a_type and "models" not in card:
+        raise CheckpointError(
+            f"{run_folder}: expected a run of {method.title} with all its lesion types; found the model of one. "
+            f"Give {run_folder.parent}"
+        )
+    return method

@@ -152,4 +152,4 @@ def test_another_model_than_the_cards_is_refused(
 def test_the_edge_follows_the_model(difftumor_run: Path, sampling: SynthesisConfig) -> None:
     """The exact mask is blanked, so the edge is one voxel, of 1.5 mm; 16 voxels of 1 mm, less a quarter."""
     synthesizer = load_difftumor(difftumor_run, sampling, device="cpu")
-    assert (synthesizer.edge_mm, synthesizer.max_extent_mm) == (1.5, 12.0)
+    assert (synthesizer.card.edge_mm, synthesizer.card.max_extent_mm) == (1.5, 12.0)

@@ -244,5 +244,5 @@ def test_settings_without_effect_are_refused(med_ddpm_run: Path, sampling: Synth
 
 def test_edge_and_extent(synthesizer: MedDDPMSynthesizer) -> None:
     """Three voxels of 1.5 mm; 16 voxels of 1 mm less an eighth on either side."""
-    assert (synthesizer.edge_mm, synthesizer.max_extent_mm) == (4.5, 12.0)
-    assert len(synthesizer.model_hash) == 64
+    assert (synthesizer.card.edge_mm, synthesizer.card.max_extent_mm) == (4.5, 12.0)
+    assert len(synthesizer.card.model_hash) == 64

@@ -6,11 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from promptlesion.baselines.methods import load_method
 from promptlesion.data.dataset import Dataset, open_dataset
 from promptlesion.data.provenance import read_provenance
 from promptlesion.data.volume import Volume
 from promptlesion.masks.placement import PlacedLesion
+from promptlesion.methods import load_method
 from promptlesion.synthesis.cohort import synthesize_cohort
 from promptlesion.synthesis.config import SynthesisConfig
 from promptlesion.synthesis.synthesizer import Synthesizer
@@ -34,7 +34,7 @@ def test_a_box_of_hu_within_the_window_comes_back_for_every_lesion(scene: Scene,
     before = image.array.copy()
     painted = synthesizer.paint([image] * 2, lesions, types=[0, 1], seeds=[1, 2])
     assert np.array_equal(image.array, before)
-    low, high = synthesizer.spec.window_hu
+    low, high = synthesizer.card.spec.window_hu
     for hu, lesion in zip(painted, lesions, strict=True):
         assert hu.shape == lesion.mask.shape
         assert low - 0.01 <= hu[lesion.mask].min() <= hu[lesion.mask].max() <= high + 0.01
@@ -64,15 +64,15 @@ def test_a_cohort_is_written_and_names_its_method(
     counts = {"bright": 2, "dark": 1}
     synthesize_cohort(lenient, synthesizer, counts=counts, config=sampling, out=tmp_path, seed=3)
     cohort = open_dataset(tmp_path)
-    lines = read_provenance(tmp_path).values()
+    lines, card = read_provenance(tmp_path).values(), synthesizer.card
     assert len(cohort.cases) == len(lines) == 2
-    assert {(line["method"], line["model"]) for line in lines} == {(synthesizer.method, synthesizer.model_hash)}
+    assert {(line["method"], line["model"]) for line in lines} == {(card.method, card.model_hash)}
     assert sorted(lesion["type"] for line in lines for lesion in line["lesions"]) == ["bright", "bright", "dark"]
 
 
 def test_the_run_says_its_method(runs: dict[str, Path], sampling: SynthesisConfig) -> None:
     for method, run in runs.items():
-        assert load_method(run, sampling, "cpu").method == method
+        assert load_method(run, sampling, "cpu").card.method == method
         other = "difftumor" if method != "difftumor" else "promptlesion"
         with pytest.raises(ValueError, match=f"expected a run of the method '{other}'; found one of '{method}'"):
             load_method(run, sampling, "cpu", asked=other)

@@ -12,7 +12,6 @@ from promptlesion.baselines.config import CopyPasteConfig, IntensityConfig
 from promptlesion.baselines.copy_paste import train_copy_paste
 from promptlesion.baselines.hand_painting import finer_noise, from_inside, soft_share
 from promptlesion.baselines.intensity import IntensitySynthesizer, train_intensity
-from promptlesion.baselines.methods import load_method
 from promptlesion.data.cache import CachedCase
 from promptlesion.data.dataset import Dataset, open_dataset
 from promptlesion.data.lesion_instances import cut_instance
@@ -23,6 +22,7 @@ from promptlesion.masks.placement import PlacedLesion
 from promptlesion.masks.real_shape import draw_real_shape
 from promptlesion.masks.shape_bank import ShapeBank, ShapeSource, bank_of, cut_with_voxels
 from promptlesion.masks.sizes_and_shapes import build_drawing
+from promptlesion.methods import load_method
 from promptlesion.synthesis.blend import blend
 from promptlesion.synthesis.cohort import synthesize_cohort
 from promptlesion.synthesis.config import SynthesisConfig
@@ -79,7 +79,7 @@ def test_a_damaged_run_is_refused(runs: dict[str, Path], trains: dict[str, Train
 def test_copy_paste_keeps_the_training_lesions_to_the_voxel(
     runs: dict[str, Path], tiny_cases: list[CachedCase], tiny_spec: DatasetSpec
 ) -> None:
-    banks = load_method(runs["copy-paste"], SynthesisConfig(), "cpu").own_lesions
+    banks = load_method(runs["copy-paste"], SynthesisConfig(), "cpu").card.own_lesions
     kept = {(s.case, s.mask.tobytes(), s.hu[s.mask].tobytes()) for b in banks.values() for s in b.shapes if s.hu.size}
     for case in tiny_cases[:3]:
         for lesion in case.lesions:
@@ -128,11 +128,11 @@ def test_other_shapes_for_a_method_that_pastes_are_refused(
     with pytest.raises(ValueError, match="expected none for a method that pastes real lesions"):
         build_drawing(
             lenient,
-            synthesizer.statistics,
+            synthesizer.card.statistics,
             SynthesisConfig(),
             max_extent_mm=20.0,
             shapes={"bright": ShapeSource(tmp_path)},
-            own_lesions=synthesizer.own_lesions,
+            own_lesions=synthesizer.card.own_lesions,
         )
 
 
@@ -144,10 +144,10 @@ def test_a_cohort_keeps_the_contract_and_is_the_same_again(
         synthesize_cohort(lenient, synthesizer, counts=counts, config=sampling, out=tmp_path / name, seed=3)
     assert contents(tmp_path / "first") == contents(tmp_path / "again")
     check_contract(open_dataset(tmp_path / "first"), lenient)
-    lines = read_provenance(tmp_path / "first").values()
-    assert {(line["method"], line["model"]) for line in lines} == {(synthesizer.method, synthesizer.model_hash)}
+    lines, card = read_provenance(tmp_path / "first").values(), synthesizer.card
+    assert {(line["method"], line["model"]) for line in lines} == {(card.method, card.model_hash)}
     is_pasted = {lesion["mask_origin"].startswith("pasted real: ") for line in lines for lesion in line["lesions"]}
-    assert is_pasted == {synthesizer.method == "copy-paste"}
+    assert is_pasted == {card.method == "copy-paste"}
 
 
 def test_a_seed_gives_the_same_voxels_whatever_the_batch(scene: Scene, synthesizer: Synthesizer) -> None:
@@ -170,17 +170,14 @@ def test_a_hand_made_lesion_has_the_level_it_was_given(
     loaded = load_method(runs["intensity"], sampling, "cpu")
     assert isinstance(loaded, IntensitySynthesizer)
     image, lesions = scene
-    low, high = loaded.spec.lesions[0].hu
+    low, high = loaded.card.spec.lesions[0].hu
     mean_hu = 0.5 * (low + high)
     synthesizer = IntensitySynthesizer(
+        loaded.card,
         {"bright": np.array([[mean_hu], [0.0], [30.0]])},
         {"bright": np.array([12.0])},
         loaded.grain,
         IntensityConfig(level_jitter=0.0),
-        loaded.spec,
-        loaded.statistics,
-        loaded.model_hash,
-        loaded.device,
     )
     painted = synthesizer.paint([image], lesions[:1], types=[0], seeds=[1])[0]
     np.testing.assert_allclose(painted[lesions[0].mask].mean(), mean_hu, atol=2.0)

@@ -6,11 +6,11 @@ import pytest
 
 from promptlesion.config import resolve_config
 from promptlesion.experiment.cells import Asked, ask, plan_cells
-from promptlesion.experiment.experiment import Experiment
-from promptlesion.methods import METHODS, method_config, parse_methods, patch_voxels
+from promptlesion.experiment.execution import Experiment
+from promptlesion.methods import compared_names, method_named, parse_methods
 from promptlesion.training.atomic import write_json
 
-EVERYTHING = Asked(methods=METHODS, seeds=(0, 1, 2), ratios=(0.0, 0.5, 1.0), num_subjects=(4, 8))
+EVERYTHING = Asked(methods=compared_names(), seeds=(0, 1, 2), ratios=(0.0, 0.5, 1.0), num_subjects=(4, 8))
 
 
 def test_every_cell_comes_once_and_after_what_it_needs() -> None:
@@ -25,7 +25,7 @@ def test_every_cell_comes_once_and_after_what_it_needs() -> None:
 def test_every_method_has_a_network_for_each_seed_ratio_and_number_of_subjects() -> None:
     cells = plan_cells(EVERYTHING)
     trained = [(c.num_subjects, c.method, c.ratio, c.seed) for c in cells if c.kind == "segmentation"]
-    painting = [method for method in METHODS if method != "real"]
+    painting = [method for method in compared_names() if method != "real"]
     wanted = {(n, m, r, s) for n in (4, 8) for m in painting for r in (0.5, 1.0) for s in (0, 1, 2)}
     # real scans alone know no ratio, and a ratio of 0 is real scans alone
     wanted |= {(n, "real", 0, s) for n in (4, 8) for s in (0, 1, 2)}
@@ -42,7 +42,7 @@ def test_without_a_latent_method_there_is_no_autoencoder() -> None:
 def test_the_main_ratio_is_the_one_nearest_to_one_to_one() -> None:
     ratios = {(0.5, 2.0): 0.5, (0.0, 0.25, 4.0): 0.25, (1.0, 2.0): 1.0, (3.0,): 3.0}
     for given, main in ratios.items():
-        assert Asked(methods=METHODS, seeds=(0,), ratios=given, num_subjects=(8,)).main_ratio == main
+        assert Asked(methods=compared_names(), seeds=(0,), ratios=given, num_subjects=(8,)).main_ratio == main
 
 
 def test_a_cell_is_done_when_its_last_file_is_there(tmp_path: Path) -> None:
@@ -70,14 +70,15 @@ def test_other_methods_are_refused(text: str) -> None:
 
 
 def test_a_method_is_its_configuration() -> None:
-    config = resolve_config(preset="demo")
-    assert method_config("promptlesion-onehot", config).diffusion.prompt_encoder == "one-hot"
-    assert method_config("promptlesion-transformer", config).diffusion.prompt_encoder == "mask-transformer"
-    assert method_config("promptlesion-onehot", config).synthesis.guidance_scale == "fitted"
-    assert method_config("difftumor", config).synthesis.guidance_scale == 1.0  # it has no prompt to be guided by
-    assert patch_voxels("med-ddpm", config) == 32
-    assert patch_voxels("promptlesion-onehot", config) == 48
-    assert patch_voxels("copy-paste", config) is None
+    demo = resolve_config(preset="demo")
+    one_hot, transformer, difftumor, med_ddpm, copy_paste = map(
+        method_named, ("promptlesion-onehot", "promptlesion-transformer", "difftumor", "med-ddpm", "copy-paste")
+    )
+    assert one_hot.configured(demo).diffusion.prompt_encoder == "one-hot"
+    assert transformer.configured(demo).diffusion.prompt_encoder == "mask-transformer"
+    assert one_hot.configured(demo).synthesis.guidance_scale == "fitted"
+    assert difftumor.configured(demo).synthesis.guidance_scale == 1.0  # it has no prompt to be guided by
+    assert (med_ddpm.patch_voxels(demo), one_hot.patch_voxels(demo), copy_paste.patch_voxels(demo)) == (32, 48, None)
 
 
 def test_the_command_lines_lists_are_read(tiny_experiment: Experiment) -> None:

@@ -5,12 +5,13 @@ import io
 
 import pytest
 
-from promptlesion.console import print_experiment
+from promptlesion.cli.console import show
 from promptlesion.evaluation.method_comparison import MethodRow
 from promptlesion.evaluation.results import DatasetSummary, Estimate
 from promptlesion.experiment.report import summary_sentences
 from promptlesion.experiment.results import Comparison, ExperimentResults, MethodTime
 from promptlesion.experiment.tables import Table, all_tables, as_csv, as_latex
+from promptlesion.experiment.terminal import experiment_parts
 
 TYPES = ("calcified_plaque", "liver_tumor")
 
@@ -157,7 +158,7 @@ def test_in_a_terminal_no_figure_is_cut_off(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", "80")
-    print_experiment(results(HELPS))
+    show(*experiment_parts(results(HELPS)))
     printed = capsys.readouterr().out
     assert "…" not in printed
     assert [printed.count(text) for text in ("copy-paste  ", "+0.100", "-0.150", "all types")] == [3, 1, 1, 1]

@@ -1,8 +1,8 @@
 """Scans of every orientation to paint into, a tiny trained model, and a cohort made with it."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -21,15 +21,13 @@ from promptlesion.data.dataset import (
 )
 from promptlesion.data.lesion_statistics import LesionStatistics, TypeStatistics
 from promptlesion.data.processes import workers_import
-from promptlesion.data.trained_on import TrainedOn
 from promptlesion.data.volume import Volume
 from promptlesion.diffusion.config import DiffusionConfig
 from promptlesion.diffusion.schedule import build_schedule
 from promptlesion.masks.placement import PlacedLesion
-from promptlesion.masks.shape_bank import ShapeBank
 from promptlesion.masks.sizes_and_shapes import LesionDrawing
 from promptlesion.synthesis.config import SynthesisConfig
-from promptlesion.synthesis.synthesizer import PromptLesionSynthesizer, Synthesizer, load_synthesizer
+from promptlesion.synthesis.synthesizer import PromptLesionSynthesizer, Synthesizer, SynthesizerCard, load_synthesizer
 
 LABELS = {"background": 0, "organ": 1, "bright": 2, "dark": 3, "lumen": 4}
 TILT = Rotation.from_euler("xyz", [11, -6, 4], degrees=True).as_matrix()
@@ -58,7 +56,7 @@ def tube(shape: tuple[int, int, int], spacing_mm: tuple[float, float, float]) ->
 
 @pytest.fixture(scope="session", autouse=True)
 def _imported_once() -> None:
-    workers_import("promptlesion.baselines.methods")
+    workers_import("promptlesion.synthesis.synthesizer")
 
 
 @pytest.fixture(scope="session")
@@ -123,27 +121,31 @@ def numbers_alone(**counts_per_case: tuple[int, ...]) -> LesionStatistics:
     return LesionStatistics(types=types)
 
 
-@dataclass(frozen=True)
 class NoisePainter:
     """Another method behind the same interface: noise around a mean, its own for every seed; the rest as it was."""
 
-    spec: DatasetSpec
-    mean_hu: tuple[float, ...] = (500.0, 20.0)
-    stop_after: int = 10**9
-    calls: list[tuple[int, ...]] = field(default_factory=list)
-    method: str = "noise"
-    model_hash: str = "0" * 64
-    learned_from: TrainedOn = field(default_factory=TrainedOn)
-    statistics: LesionStatistics = field(default_factory=lambda: numbers_alone(bright=(2, 1, 1), dark=(1, 1, 0)))
-    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
-    edge_mm: float = 3.0
-    max_extent_mm: float = 30.0
-    finest_mm: float = 1.0
-    own_lesions: dict[str, ShapeBank] = field(default_factory=dict)
-    guidance_scales: tuple[float, ...] = ()
-    batch_size: int = 1
-    is_batch_seen: bool = False
-    """Whether a lesion's last bits depend on those it is painted with, as a network's do."""
+    def __init__(
+        self,
+        spec: DatasetSpec,
+        *,
+        mean_hu: tuple[float, ...] = (500.0, 20.0),
+        stop_after: int = 10**9,
+        is_batch_seen: bool = False,
+        **facts: Any,
+    ) -> None:
+        """With `is_batch_seen` a lesion's last bits depend on those it is painted with, as a network's do."""
+        self.mean_hu, self.stop_after, self.is_batch_seen = mean_hu, stop_after, is_batch_seen
+        self.calls: list[tuple[int, ...]] = []
+        usual = {
+            "method": "noise",
+            "model_hash": "0" * 64,
+            "statistics": numbers_alone(bright=(2, 1, 1), dark=(1, 1, 0)),
+            "device": torch.device("cpu"),
+            "edge_mm": 3.0,
+            "max_extent_mm": 30.0,
+            "finest_mm": 1.0,
+        }
+        self.card = SynthesizerCard(spec=spec, **usual | facts)
 
     def paint(
         self, images: Sequence[Volume], lesions: Sequence[PlacedLesion], *, types: Sequence[int], seeds: Sequence[int]

@@ -89,9 +89,9 @@ def test_provenance_says_what_was_painted(
     values = {lesion.name: lesion.label for lesion in scans.spec.lesions}
     for name, source, line in pairs(cohort):
         assert line["subject"] == scans.case(source).subject
-        assert (line["method"], line["model"]) == ("promptlesion", synthesizer.model_hash)
-        assert (line["sampler"], line["num_steps"], line["edge_mm"]) == ("ddim", 3, synthesizer.edge_mm)
-        assert line["guidance_scales"] == list(synthesizer.guidance_scales) == [1.0, 1.0]
+        assert (line["method"], line["model"]) == ("promptlesion", synthesizer.card.model_hash)
+        assert (line["sampler"], line["num_steps"], line["edge_mm"]) == ("ddim", 3, synthesizer.card.edge_mm)
+        assert line["guidance_scales"] == list(synthesizer.card.guidance_scales) == [1.0, 1.0]
         image, labels = read_case(cohort, cohort.case(name))
         is_new = labels.array != read_case(scans, scans.case(source))[1].array
         parts, num_parts = ndimage.label(is_new, structure=np.ones((3, 3, 3)))
@@ -172,7 +172,7 @@ class TestGroups:
     @pytest.fixture
     def grouped(self, synthesizer: PromptLesionSynthesizer) -> PromptLesionSynthesizer:
         """In float32 the tiny patch of 24 voxels makes batches of eight lesions."""
-        assert synthesizer.batch_size == 8
+        assert synthesizer.card.batch_size == 8
         return replace(synthesizer, config=synthesizer.config.model_copy(update={"max_attempts": 2}))
 
     @pytest.mark.parametrize("device", ["cpu", "mps"])
@@ -234,12 +234,12 @@ class TestGroups:
             planned = plan_cohort(
                 scans,
                 self.COUNTS,
-                statistics=grouped.statistics,
+                statistics=grouped.card.statistics,
                 lesions_per_case=2,
-                max_extent_mm=grouped.max_extent_mm,
+                max_extent_mm=grouped.card.max_extent_mm,
                 seed=SEED,
             )[:4]
-            drawing = LesionDrawing(grouped.statistics, deformation=0.2)
+            drawing = LesionDrawing(grouped.card.statistics, deformation=0.2)
             maker = CaseMaker(Recipe(scans, drawing, config, tmp_path / name, SEED), grouped)
             for first in range(0, 4, cases_together):
                 maker.make(planned[first : first + cases_together])
@@ -285,7 +285,7 @@ def test_other_settings_are_refused(
     with pytest.raises(RunError, match=r"inputs\.model"):
         again(painter=noise_painter(scans.spec))
     with pytest.raises(RunError, match=r"inputs\.guidance \('1, 1' instead of '1, 1\.5'\)"):
-        again(painter=replace(synthesizer, guidance_scales=(1.0, 1.5)))  # fitted anew meanwhile
+        again(painter=synthesizer.guided((1.0, 1.5)))  # fitted anew meanwhile
     with pytest.raises(RunError, match=r"inputs\.cases"):
         again(scans=scans.select(["ras", "lps"]))
 

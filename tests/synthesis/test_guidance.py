@@ -48,7 +48,7 @@ def test_the_scale_is_that_whose_lesions_are_as_bright_as_the_training_lesions(
         distance = abs(hu - found.training_mean_hu)
         assert all(distance <= abs(other - found.training_mean_hu) + 1 for other in found.painted_mean_hu.values())
     scales = tuple(found.scale for found in fitted.types.values())
-    assert load_synthesizer(run, fitted_config, device="cpu").guidance_scales == scales
+    assert load_synthesizer(run, fitted_config, device="cpu").card.guidance_scales == scales
 
 
 def test_what_is_fitted_is_kept_until_the_sampling_changes(

@@ -71,10 +71,7 @@ class StoppedPainter:
 
     def __init__(self, painter: Synthesizer, stopped: Event) -> None:
         self.calls: list[tuple[int, ...]] = []
-        self._painter, self._stopped = painter, stopped
-
-    def __getattr__(self, name: str) -> object:
-        return getattr(self._painter, name)
+        self._painter, self._stopped, self.card = painter, stopped, painter.card
 
     def paint(
         self, images: Sequence[Volume], lesions: Sequence[PlacedLesion], *, types: Sequence[int], seeds: Sequence[int]
@@ -111,7 +108,7 @@ def test_memory_follows_the_lesion_not_the_scan(
         x, y, z = lesions[0].box
         moved = (slice(x.start + padding, x.stop + padding), slice(y.start + padding, y.stop + padding), z)
         tracemalloc.start()
-        options = {"edge_mm": synthesizer.edge_mm, "limits": None, "max_attempts": 1, "seed": 1}
+        options = {"edge_mm": synthesizer.card.edge_mm, "limits": None, "max_attempts": 1, "seed": 1}
         work = paint_lesions(*large, [replace(lesions[0], box=moved)], scans, **options)
         paint_together([work], synthesizer)
         peaks.append(tracemalloc.get_traced_memory()[1])

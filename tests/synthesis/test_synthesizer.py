@@ -38,8 +38,8 @@ def scene(
             0,
             drawing=drawing,
             generator=np.random.default_rng(seed),
-            edge_mm=synthesizer.edge_mm,
-            max_extent_mm=synthesizer.max_extent_mm,
+            edge_mm=synthesizer.card.edge_mm,
+            max_extent_mm=synthesizer.card.max_extent_mm,
             image=image,
             others=lesions,
         )
@@ -54,7 +54,7 @@ def test_a_box_of_hu_comes_back_for_every_lesion(
     before = image.array.copy()
     painted = synthesizer.paint([image] * 2, lesions, types=[0, 1], seeds=[1, 2])
     assert np.array_equal(image.array, before)
-    low, high = synthesizer.spec.window_hu
+    low, high = synthesizer.card.spec.window_hu
     for hu, lesion in zip(painted, lesions, strict=True):
         assert hu.shape == lesion.mask.shape
         assert low - 0.01 <= hu[lesion.mask].min() <= hu[lesion.mask].max() <= high + 0.01
@@ -75,7 +75,7 @@ def test_a_lesion_is_guided_by_the_scale_of_the_type_asked_for(
     image, lesions = scene
 
     def paint(*scales: float) -> list[np.ndarray]:
-        guided = replace(synthesizer, guidance_scales=scales)
+        guided = synthesizer.guided(scales)
         return guided.paint([image] * 2, [lesions[0]] * 2, types=[0, 1], seeds=[3, 3])
 
     plain, strong, mixed = paint(1.0, 1.0), paint(3.0, 3.0), paint(1.0, 3.0)
@@ -138,7 +138,7 @@ def test_memory_of_patches_is_bounded(
     for first in range(0, 60, 20):
         images = [image.with_array(image.array + np.asarray(first + n, image.array.dtype)) for n in range(20)]
         used.paint(images, lesions[:1] * 20, types=[0] * 20, seeds=[1] * 20)
-    assert len(used._looks.kept) == 4 * used.batch_size + 16
+    assert len(used._looks.kept) == 4 * used.card.batch_size + 16
 
 
 def test_each_thread_remembers_what_it_looked_at_itself(
@@ -224,14 +224,14 @@ def test_what_the_window_cuts_off_beside_the_lesion_stays(
 ) -> None:
     """The model sees air and the window's lower end alike; air beside a lesion stays darker by what it was."""
     image, lesions = scene
-    lesion, (low, _) = lesions[0], synthesizer.spec.window_hu
+    lesion, (low, _) = lesions[0], synthesizer.card.spec.window_hu
     clipped, air = image.array.clip(low), image.array.clip(low)
     air[lesion.box][~lesion.mask] = low - 800
     clipped[lesion.box][~lesion.mask] = low
     below, at_low = (
         synthesizer.paint([image.with_array(array)], [lesion], types=[0], seeds=[3])[0] for array in (air, clipped)
     )
-    if image.spacing_mm == pytest.approx(synthesizer.spec.spacing_mm):
+    if image.spacing_mm == pytest.approx(synthesizer.card.spec.spacing_mm):
         np.testing.assert_allclose(below[~lesion.mask], at_low[~lesion.mask] - 800, atol=0.1)
         np.testing.assert_allclose(below[lesion.mask], at_low[lesion.mask], atol=0.1)
     assert below[~lesion.mask].mean() < at_low[~lesion.mask].mean() - 500
@@ -243,9 +243,9 @@ def test_edge_and_extent_follow_the_model(
 ) -> None:
     """Two voxels are blanked and one more blended, of 1.5 mm; 24 voxels of 1 mm less an eighth on either side."""
     assert tiny_diffusion_config.blank_margin_voxels == 2
-    assert synthesizer.edge_mm == 4.5
-    assert synthesizer.max_extent_mm == 18.0
-    assert len(synthesizer.model_hash) == 64
+    assert synthesizer.card.edge_mm == 4.5
+    assert synthesizer.card.max_extent_mm == 18.0
+    assert len(synthesizer.card.model_hash) == 64
 
 
 @pytest.mark.parametrize(

@@ -53,7 +53,7 @@ def test_painting_real_lesions_in_place_gives_what_was_asked_for(
         before = scan.image.array.copy()
         painted = paint_masks(scan, painter, batch_size=1)
         for lesion, raw, hu in zip(
-            scan.lesions, painted, blend_masks(scan, painted, edge_mm=painter.edge_mm), strict=True
+            scan.lesions, painted, blend_masks(scan, painted, edge_mm=painter.card.edge_mm), strict=True
         ):
             assert abs(hu[lesion.mask].mean() - (500.0, 20.0)[lesion.type_index]) < 40
             np.testing.assert_allclose(hu[lesion.mask], raw[lesion.mask], atol=0.5)

@@ -3,10 +3,10 @@
 import os
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,6 +15,7 @@ from tests.synthesis.conftest import NoisePainter, numbers_alone
 from tests.synthesis.contract import contents
 
 from promptlesion.data.dataset import Dataset
+from promptlesion.data.spec import DatasetSpec
 from promptlesion.synthesis import workers
 from promptlesion.synthesis.batch_size import SCANS_TOGETHER, open_scans_bytes, scans_at_once
 from promptlesion.synthesis.cohort import synthesize_cohort
@@ -28,11 +29,12 @@ NUM_CASES = 8
 ONE_OF_EACH = numbers_alone(bright=(1,), dark=(1,))
 
 
-@dataclass(frozen=True)
 class SlowPainter(NoisePainter):
     """Leaves time to be killed."""
 
-    seconds: float = 0.05
+    def __init__(self, spec: DatasetSpec, *, seconds: float, **facts: Any) -> None:
+        super().__init__(spec, **facts)
+        self.seconds = seconds
 
     def paint(self, *args: object, **options: object) -> list[np.ndarray]:
         time.sleep(self.seconds)

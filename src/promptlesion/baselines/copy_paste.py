@@ -6,7 +6,7 @@ into its host in another place of the same or of another training scan.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -15,18 +15,18 @@ from jaxtyping import Float32
 from scipy import ndimage
 
 from promptlesion.baselines.config import CopyPasteConfig
-from promptlesion.baselines.hand_painting import EDGE_VOXELS, finer_noise, from_inside, largest_extent_mm, soft_share
+from promptlesion.baselines.hand_painting import card_without_network, finer_noise, from_inside, soft_share
 from promptlesion.baselines.run import open_run
 from promptlesion.data.boxes import offsets_mm
 from promptlesion.data.cache import CachedCase
-from promptlesion.data.lesion_instances import LesionInstance, cut_instance, sphere_diameter_mm
-from promptlesion.data.lesion_statistics import LesionStatistics, measure_lesions, read_statistics, training_facts
+from promptlesion.data.lesion_instances import LesionInstance, cut_instance
+from promptlesion.data.lesion_statistics import measure_lesions, training_facts
 from promptlesion.data.spec import DatasetSpec
-from promptlesion.data.trained_on import TrainedOn
 from promptlesion.data.volume import Volume
 from promptlesion.masks.placement import PlacedLesion
 from promptlesion.masks.real_shape import draw_real_shape
-from promptlesion.masks.shape_bank import BankShape, ShapeBank, bank_of, cut_with_voxels
+from promptlesion.masks.shape_bank import BankShape, bank_of, cut_with_voxels
+from promptlesion.synthesis.synthesizer import SynthesizerCard
 from promptlesion.training.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 from promptlesion.training.device import resolve_device
 from promptlesion.training.run import Run
@@ -128,35 +128,8 @@ def _hu(shape: BankShape) -> np.ndarray:
 class CopyPasteSynthesizer:
     """Pastes the lesion that a mask was cut with; into any other mask the voxels of one of like size."""
 
-    own_lesions: Mapping[str, ShapeBank]
+    card: SynthesizerCard
     config: CopyPasteConfig
-    spec: DatasetSpec
-    statistics: LesionStatistics
-    model_hash: str
-    device: torch.device
-    learned_from: TrainedOn = field(default_factory=TrainedOn)
-    method: str = COPY_PASTE
-    guidance_scales: tuple[float, ...] = ()
-
-    @property
-    def edge_mm(self) -> float:
-        """Reach of the soft edge."""
-        return EDGE_VOXELS * max(self.spec.spacing_mm)
-
-    @property
-    def max_extent_mm(self) -> float:
-        """Largest lesion along an axis; any that the dataset allows."""
-        return largest_extent_mm(self.spec)
-
-    @property
-    def finest_mm(self) -> float:
-        """Diameter of the sphere that has the volume of a voxel at the spacing lesions are kept at."""
-        return sphere_diameter_mm(float(np.prod(self.spec.spacing_mm)))
-
-    @property
-    def batch_size(self) -> int:
-        """One after another: without a network there is nothing to share."""
-        return 1
 
     def paint(
         self, images: Sequence[Volume], lesions: Sequence[PlacedLesion], *, types: Sequence[int], seeds: Sequence[int]
@@ -179,14 +152,14 @@ class CopyPasteSynthesizer:
             hu = self._voxels_of_another(image, lesion, type_index, generator)
         hu = from_inside(self._transformed(hu, lesion, generator), lesion.mask, spacing_mm=image.spacing_mm)
         if self.config.transform_probability > generator.random():
-            blur_mm = generator.uniform(0, self.config.blur_voxels) * min(self.spec.spacing_mm)
+            blur_mm = generator.uniform(0, self.config.blur_voxels) * min(self.card.spec.spacing_mm)
             hu = ndimage.gaussian_filter(hu, [blur_mm / side for side in image.spacing_mm], mode="nearest")
         scan = image.array[lesion.box].astype(np.float32)
         hu = hu + finer_noise(
-            scan, lesion.mask, spacing_mm=image.spacing_mm, kept_mm=self.spec.spacing_mm, generator=generator
+            scan, lesion.mask, spacing_mm=image.spacing_mm, kept_mm=self.card.spec.spacing_mm, generator=generator
         )
-        softness_mm = self.config.edge_softness_voxels * min(self.spec.spacing_mm)
-        share = soft_share(lesion.mask, softness_mm=softness_mm, spacing_mm=image.spacing_mm, edge_mm=self.edge_mm)
+        softness_mm = self.config.edge_softness_voxels * min(self.card.spec.spacing_mm)
+        share = soft_share(lesion.mask, softness_mm=softness_mm, spacing_mm=image.spacing_mm, edge_mm=self.card.edge_mm)
         # the lesion's own edge voxels have the blur of the scanner in them already
         painted: np.ndarray = scan + np.where(lesion.mask, 1.0, share).astype(np.float32) * (hu - scan)
         return painted
@@ -207,11 +180,11 @@ class CopyPasteSynthesizer:
         self, image: Volume, lesion: PlacedLesion, type_index: int, generator: np.random.Generator
     ) -> Float32[np.ndarray, "x y z"]:
         """Fill a mask with a lesion of like size, whose outermost voxels go on where the mask reaches beyond it."""
-        name = self.spec.lesions[type_index].name
-        if name not in self.own_lesions:
+        name = self.card.spec.lesions[type_index].name
+        if name not in self.card.own_lesions:
             raise ValueError(f"{name}: expected a lesion of it in the training cases to paste; found none")
         shape, _ = draw_real_shape(
-            self.own_lesions[name], diameter_mm=lesion.diameter_mm, deformation=_DEFORMATION, generator=generator
+            self.card.own_lesions[name], diameter_mm=lesion.diameter_mm, deformation=_DEFORMATION, generator=generator
         )
         offsets = offsets_mm(lesion.box, lesion.center_voxel, image.affine)[lesion.mask]
         hu = np.zeros(lesion.mask.shape, dtype=np.float32)
@@ -226,7 +199,6 @@ def load_copy_paste(run_folder: Path, *, device: str = "auto") -> CopyPasteSynth
         CheckpointError: the run is not finished or damaged.
     """
     checkpoint = load_checkpoint(run_folder / "checkpoint", stage=COPY_PASTE)
-    statistics = read_statistics(checkpoint.card, source=run_folder)
     spec = DatasetSpec.model_validate(checkpoint.card["dataset"])
     cases, hu, masks = checkpoint.card[_LESIONS_KEY], checkpoint.part("hu"), checkpoint.part("mask")
     if not isinstance(cases, dict) or not set(cases) == set(hu) == set(masks):
@@ -237,6 +209,5 @@ def load_copy_paste(run_folder: Path, *, device: str = "auto") -> CopyPasteSynth
         lesions.setdefault(name.rpartition(".")[0], []).append(cut)
     banks = {name: bank_of(found) for name, found in lesions.items()}
     config = CopyPasteConfig.model_validate(checkpoint.card["config"])
-    model_hash = str(checkpoint.card["weights_sha256"])
-    learned_from = TrainedOn.of_cards(checkpoint.card)
-    return CopyPasteSynthesizer(banks, config, spec, statistics, model_hash, resolve_device(device), learned_from)
+    card = card_without_network(checkpoint.card, COPY_PASTE, device=device, source=run_folder)
+    return CopyPasteSynthesizer(replace(card, own_lesions=banks), config)

@@ -6,27 +6,28 @@ of its own. A run's folder holds one diffusion run a type, and a card that says 
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-import torch
 from jaxtyping import Float32
+from torch import nn
 
 from promptlesion.autoencoder.autoencoder import load_autoencoder
+from promptlesion.autoencoder.config import AutoencoderConfig
 from promptlesion.baselines.config import DiffTumorConfig
 from promptlesion.data.cache import CachedCase, data_fingerprint
 from promptlesion.data.lesion_instances import LesionInstance
-from promptlesion.data.lesion_statistics import LesionStatistics, measure_lesions, read_statistics, training_facts
+from promptlesion.data.lesion_statistics import measure_lesions, read_statistics, training_facts
 from promptlesion.data.spec import DatasetSpec
 from promptlesion.data.trained_on import TrainedOn
 from promptlesion.data.volume import Volume
+from promptlesion.diffusion import denoiser
 from promptlesion.diffusion.train import train_diffusion
 from promptlesion.masks.placement import PlacedLesion
-from promptlesion.masks.shape_bank import ShapeBank
 from promptlesion.synthesis.config import SynthesisConfig
-from promptlesion.synthesis.synthesizer import PromptLesionSynthesizer, load_synthesizer
+from promptlesion.synthesis.synthesizer import PromptLesionSynthesizer, SynthesizerCard, load_synthesizer
 from promptlesion.training.atomic import read_json, write_json
 from promptlesion.training.checkpoint import CheckpointError
 from promptlesion.training.device import resolve_device
@@ -164,44 +165,19 @@ def _write_card(
     return list(hashes)
 
 
+def build_networks(config: DiffTumorConfig, *, autoencoder: AutoencoderConfig, num_types: int) -> dict[str, nn.Module]:
+    """Build the U-Net of one lesion type, by name; there are as many as types, all alike."""
+    (network,) = denoiser.build_networks(config.as_diffusion(), autoencoder=autoencoder, num_types=1).values()
+    return {"DiffTumor U-Net, one for every lesion type": network}
+
+
 @dataclass(frozen=True)
 class DiffTumorSynthesizer:
     """Paints every lesion with the model of its asked-for type."""
 
+    card: SynthesizerCard
     models: Mapping[int, PromptLesionSynthesizer]
     """By the type's place in prompt order; types that were not trained are missing."""
-    spec: DatasetSpec
-    statistics: LesionStatistics
-    model_hash: str
-    method: str = DIFFTUMOR
-    own_lesions: Mapping[str, ShapeBank] = field(default_factory=dict)
-    learned_from: TrainedOn = field(default_factory=TrainedOn)
-    guidance_scales: tuple[float, ...] = ()
-
-    @property
-    def device(self) -> torch.device:
-        """What the models compute on."""
-        return next(iter(self.models.values())).device
-
-    @property
-    def edge_mm(self) -> float:
-        """Width of the blended edge, that of every model."""
-        return max(model.edge_mm for model in self.models.values())
-
-    @property
-    def max_extent_mm(self) -> float:
-        """Largest lesion along an axis, that of every model."""
-        return min(model.max_extent_mm for model in self.models.values())
-
-    @property
-    def finest_mm(self) -> float:
-        """Diameter of the sphere that has the volume of a latent voxel, that of every model."""
-        return max(model.finest_mm for model in self.models.values())
-
-    @property
-    def batch_size(self) -> int:
-        """How many lesions are painted together, for every type those of its own."""
-        return min(model.batch_size for model in self.models.values())
 
     def paint(
         self, images: Sequence[Volume], lesions: Sequence[PlacedLesion], *, types: Sequence[int], seeds: Sequence[int]
@@ -225,7 +201,7 @@ class DiffTumorSynthesizer:
 
     def _model(self, type_index: int) -> PromptLesionSynthesizer:
         if type_index not in self.models:
-            names = [lesion.name for lesion in self.spec.lesions]
+            names = [lesion.name for lesion in self.card.spec.lesions]
             there = ", ".join(names[index] for index in self.models)
             raise ValueError(
                 f"{names[type_index]}: expected a DiffTumor model of this lesion type; found those of {there}. "
@@ -253,14 +229,25 @@ def load_difftumor(
         if lesion.name not in card["models"]:
             continue
         model = load_synthesizer(run_folder / lesion.name, config, device=device, hardware=hardware)
-        if model.model_hash != card["models"][lesion.name]:
+        if model.card.model_hash != card["models"][lesion.name]:
             raise CheckpointError(
                 f"{run_folder / lesion.name}: expected the model {run_folder / CARD} names; found another one"
             )
         if models:
             shared = next(iter(models.values())).model.autoencoder
             model = replace(model, model=replace(model.model, autoencoder=shared))
-        models[index] = replace(model, method=DIFFTUMOR)
-    cards = (model.model.autoencoder.card for model in models.values())
-    learned_from = TrainedOn.of_cards(card, *cards)
-    return DiffTumorSynthesizer(models, spec, statistics, str(card["weights_sha256"]), learned_from=learned_from)
+        models[index] = model
+    cards = [model.card for model in models.values()]
+    own = SynthesizerCard(
+        method=DIFFTUMOR,
+        model_hash=str(card["weights_sha256"]),
+        spec=spec,
+        statistics=statistics,
+        device=cards[0].device,
+        edge_mm=max(each.edge_mm for each in cards),
+        max_extent_mm=min(each.max_extent_mm for each in cards),
+        finest_mm=max(each.finest_mm for each in cards),
+        learned_from=TrainedOn.of_cards(card, *(model.model.autoencoder.card for model in models.values())),
+        batch_size=min(each.batch_size for each in cards),
+    )
+    return DiffTumorSynthesizer(own, models)

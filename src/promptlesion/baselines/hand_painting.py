@@ -1,24 +1,46 @@
 """What methods without a network share: an edge as soft as a scanner's blur makes it, and the scan's own fine noise."""
 
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 from jaxtyping import Bool, Float, Float32, Shaped
 from scipy import ndimage
 
+from promptlesion.data.lesion_instances import sphere_diameter_mm
+from promptlesion.data.lesion_statistics import read_statistics
 from promptlesion.data.spec import DatasetSpec
+from promptlesion.data.trained_on import TrainedOn
 from promptlesion.synthesis.blend import edge_weight
 from promptlesion.synthesis.scan_noise import draw_noise, lost_noise
+from promptlesion.synthesis.synthesizer import SynthesizerCard
+from promptlesion.training.device import resolve_device
 
 _FINER = 1.2
 EDGE_VOXELS = 3
 """Reach of the edge in voxels of the dataset's spacing; beyond, a scanner's blur has faded."""
 
 
-def largest_extent_mm(spec: DatasetSpec) -> float:
-    """Return what no lesion exceeds along an axis, were it four times as long as the largest sphere of its volume.
+def card_without_network(card: Mapping[str, Any], method: str, *, device: str, source: Path) -> SynthesizerCard:
+    """Return what a method without a network is, from the card of its run.
 
-    Nothing limits these methods, but how far a vessel is followed costs time.
+    Nothing limits how large its lesions are, but how far a vessel is followed costs time: four times the largest
+    sphere of a type's range is enough. Without a network there is nothing that lesions painted together share.
     """
-    return 4 * max(lesion_type.diameter_mm[1] for lesion_type in spec.lesions)
+    spec = DatasetSpec.model_validate(card["dataset"])
+    return SynthesizerCard(
+        method=method,
+        model_hash=str(card["weights_sha256"]),
+        spec=spec,
+        statistics=read_statistics(card, source=source),
+        device=resolve_device(device),
+        edge_mm=EDGE_VOXELS * max(spec.spacing_mm),
+        max_extent_mm=4 * max(lesion_type.diameter_mm[1] for lesion_type in spec.lesions),
+        finest_mm=sphere_diameter_mm(math.prod(spec.spacing_mm)),
+        learned_from=TrainedOn.of_cards(card),
+    )
 
 
 def soft_share(

@@ -5,7 +5,7 @@ Level, spread and grain of the texture are measured on the training lesions of e
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -14,16 +14,15 @@ from jaxtyping import Bool, Float, Float32
 from scipy import ndimage
 
 from promptlesion.baselines.config import IntensityConfig
-from promptlesion.baselines.hand_painting import EDGE_VOXELS, finer_noise, largest_extent_mm, soft_share
+from promptlesion.baselines.hand_painting import card_without_network, finer_noise, soft_share
 from promptlesion.baselines.run import open_run
 from promptlesion.data.cache import CachedCase
-from promptlesion.data.lesion_instances import cut_instance, sphere_diameter_mm
-from promptlesion.data.lesion_statistics import LesionStatistics, measure_lesions, read_statistics, training_facts
+from promptlesion.data.lesion_instances import cut_instance
+from promptlesion.data.lesion_statistics import measure_lesions, training_facts
 from promptlesion.data.spec import DatasetSpec
-from promptlesion.data.trained_on import TrainedOn
 from promptlesion.data.volume import Volume
 from promptlesion.masks.placement import PlacedLesion
-from promptlesion.masks.shape_bank import ShapeBank
+from promptlesion.synthesis.synthesizer import SynthesizerCard
 from promptlesion.training.checkpoint import load_checkpoint, save_checkpoint
 from promptlesion.training.device import resolve_device
 from promptlesion.training.run import Run
@@ -153,6 +152,7 @@ def _texture(
 class IntensitySynthesizer:
     """Fills masks with a level and a texture."""
 
+    card: SynthesizerCard
     lesions: Mapping[str, Float[np.ndarray, "3 n"]]
     """Mean, contrast and spread in HU of the training lesions, by type name."""
     texture: Mapping[str, Float[np.ndarray, " n"]]
@@ -160,34 +160,6 @@ class IntensitySynthesizer:
     grain: Mapping[str, Float[np.ndarray, "4"]]
     """Its blur in mm along each axis, and the share of its variance that is blurred; the rest is white."""
     config: IntensityConfig
-    spec: DatasetSpec
-    statistics: LesionStatistics
-    model_hash: str
-    device: torch.device
-    learned_from: TrainedOn = field(default_factory=TrainedOn)
-    method: str = INTENSITY
-    own_lesions: Mapping[str, ShapeBank] = field(default_factory=dict)
-    guidance_scales: tuple[float, ...] = ()
-
-    @property
-    def edge_mm(self) -> float:
-        """Reach of the soft edge."""
-        return EDGE_VOXELS * max(self.spec.spacing_mm)
-
-    @property
-    def max_extent_mm(self) -> float:
-        """Largest lesion along an axis; any that the dataset allows."""
-        return largest_extent_mm(self.spec)
-
-    @property
-    def finest_mm(self) -> float:
-        """Diameter of the sphere that has the volume of a voxel at the spacing lesions were measured at."""
-        return sphere_diameter_mm(math.prod(self.spec.spacing_mm))
-
-    @property
-    def batch_size(self) -> int:
-        """One after another: without a network there is nothing to share."""
-        return 1
 
     def paint(
         self, images: Sequence[Volume], lesions: Sequence[PlacedLesion], *, types: Sequence[int], seeds: Sequence[int]
@@ -204,8 +176,8 @@ class IntensitySynthesizer:
         """Paint so that the mean inside the mask is the one drawn, edge and all."""
         mask, scan = lesion.mask, image.array[lesion.box].astype(np.float64)
         mean_hu, std_hu, texture_hu, grain = self._draw(type_index, scan[mask], generator)
-        softness_mm = self.config.edge_softness_voxels * min(self.spec.spacing_mm)
-        share = soft_share(mask, softness_mm=softness_mm, spacing_mm=image.spacing_mm, edge_mm=self.edge_mm)
+        softness_mm = self.config.edge_softness_voxels * min(self.card.spec.spacing_mm)
+        share = soft_share(mask, softness_mm=softness_mm, spacing_mm=image.spacing_mm, edge_mm=self.card.edge_mm)
         rest = (scan * (1 - share))[mask].mean()
         level = (mean_hu - rest) / share[mask].mean()
         plain = scan + share * (level - scan)
@@ -222,7 +194,7 @@ class IntensitySynthesizer:
             scan.astype(np.float32),
             mask,
             spacing_mm=image.spacing_mm,
-            kept_mm=self.spec.spacing_mm,
+            kept_mm=self.card.spec.spacing_mm,
             generator=generator,
         )
         finished: np.ndarray = (painted + share * fine).astype(np.float32)
@@ -236,12 +208,12 @@ class IntensitySynthesizer:
         Where the training lesions' contrast to their host varies less than their mean, the contrast is kept and goes
         onto the host at this place. A type without training lesions has any mean of its range and the host's noise.
         """
-        lesion_type = self.spec.lesions[type_index]
+        lesion_type = self.card.spec.lesions[type_index]
         low, high = lesion_type.hu
         known = self.lesions.get(lesion_type.name)
         if known is None:
             noise_hu = float(healthy_hu.std())
-            return float(generator.uniform(low, high)), math.inf, noise_hu, np.array([*self.spec.spacing_mm, 0.5])
+            return float(generator.uniform(low, high)), math.inf, noise_hu, np.array([*self.card.spec.spacing_mm, 0.5])
         means, contrasts, spreads = known
         own = int(generator.integers(len(means)))
         is_by_contrast = contrasts.std() < means.std()
@@ -261,13 +233,9 @@ def load_intensity(run_folder: Path, *, device: str = "auto") -> IntensitySynthe
     """
     checkpoint = load_checkpoint(run_folder / "checkpoint", stage=INTENSITY)
     return IntensitySynthesizer(
+        card_without_network(checkpoint.card, INTENSITY, device=device, source=run_folder),
         {name: found.numpy() for name, found in checkpoint.part("lesions").items()},
         {name: found.numpy() for name, found in checkpoint.part("texture").items()},
         {name: found.numpy() for name, found in checkpoint.part("grain").items()},
         IntensityConfig.model_validate(checkpoint.card["config"]),
-        DatasetSpec.model_validate(checkpoint.card["dataset"]),
-        read_statistics(checkpoint.card, source=run_folder),
-        str(checkpoint.card["weights_sha256"]),
-        resolve_device(device),
-        TrainedOn.of_cards(checkpoint.card),
     )

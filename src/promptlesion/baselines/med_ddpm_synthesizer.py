@@ -1,8 +1,8 @@
 """Med-DDPM behind the interface all methods share."""
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -13,19 +13,17 @@ from torch import Tensor
 from promptlesion.baselines.med_ddpm import MED_DDPM, TrainedMedDDPM, load_med_ddpm
 from promptlesion.data.intensity import HUWindow
 from promptlesion.data.lesion_instances import sphere_diameter_mm
-from promptlesion.data.lesion_statistics import LesionStatistics
-from promptlesion.data.spec import DatasetSpec
 from promptlesion.data.trained_on import TrainedOn
 from promptlesion.data.volume import Volume
 from promptlesion.diffusion.bound_network import cast_weights
 from promptlesion.diffusion.cuda_graph import StepRecorder
 from promptlesion.diffusion.sampler import NoiseSource, sample
 from promptlesion.masks.placement import PlacedLesion
-from promptlesion.masks.shape_bank import ShapeBank
 from promptlesion.prompt.encoders import masks_by_type
 from promptlesion.synthesis.batch_size import lesions_at_once
 from promptlesion.synthesis.config import SynthesisConfig
 from promptlesion.synthesis.patch_grid import patch_grid, pull_mask
+from promptlesion.synthesis.synthesizer import SynthesizerCard, largest_in_patch_mm
 from promptlesion.training.device import autocast, resolve_device, resolve_precision
 from promptlesion.training.hardware import DEFAULT_HARDWARE, HardwareConfig
 
@@ -37,50 +35,11 @@ _LATENT_DOWNSAMPLING = 4
 class MedDDPMSynthesizer:
     """Samples a whole patch from noise and the drawn lesion's labels; of the scan it sees nothing."""
 
+    card: SynthesizerCard
     model: TrainedMedDDPM
     config: SynthesisConfig
-    device: torch.device
-    method: str = MED_DDPM
-    own_lesions: Mapping[str, ShapeBank] = field(default_factory=dict)
-    learned_from: TrainedOn = field(default_factory=TrainedOn)
-    guidance_scales: tuple[float, ...] = ()
     recorder: StepRecorder | None = None
     """Turns the denoiser's step into a CUDA graph where that can be had."""
-
-    @property
-    def model_hash(self) -> str:
-        """SHA-256 of the denoiser's weights."""
-        return str(self.model.card["weights_sha256"])
-
-    @property
-    def spec(self) -> DatasetSpec:
-        """Window, spacing and lesion types the model was trained with."""
-        return self.model.spec
-
-    @property
-    def statistics(self) -> LesionStatistics:
-        """What the training lesions of each type are like."""
-        return self.model.statistics
-
-    @property
-    def edge_mm(self) -> float:
-        """Width of the blended edge, which alone hides that the surroundings are made up."""
-        return self.model.config.edge_voxels * max(self.spec.spacing_mm)
-
-    @property
-    def max_extent_mm(self) -> float:
-        """Largest lesion along an axis: the patch less an eighth of it on either side."""
-        return 0.75 * self.model.config.patch_voxels * min(self.spec.spacing_mm)
-
-    @property
-    def finest_mm(self) -> float:
-        """Diameter of the sphere that has the volume of one of the model's voxels."""
-        return sphere_diameter_mm(math.prod(self.spec.spacing_mm))
-
-    @property
-    def batch_size(self) -> int:
-        """How many lesions are sampled together."""
-        return lesions_at_once(self.device, patch_voxels=_LATENT_DOWNSAMPLING * self.model.config.patch_voxels)
 
     @torch.no_grad()
     def paint(
@@ -91,7 +50,7 @@ class MedDDPMSynthesizer:
             patch_grid(
                 image,
                 lesion.center_voxel,
-                spacing_mm=self.spec.spacing_mm,
+                spacing_mm=self.card.spec.spacing_mm,
                 patch_voxels=self.model.config.patch_voxels,
             )
             for image, lesion in zip(images, lesions, strict=True)
@@ -100,18 +59,18 @@ class MedDDPMSynthesizer:
         labels = masks_by_type(
             torch.tensor(types),
             torch.from_numpy(masks.astype(np.float32))[:, None],
-            num_types=len(self.spec.lesions),
+            num_types=len(self.card.spec.lesions),
         )
-        patches = self._sample(labels.to(self.device), seeds).clamp(-1, 1)
-        hu = HUWindow(*self.spec.window_hu).to_hu(patches[:, 0].cpu().numpy())
+        patches = self._sample(labels.to(self.card.device), seeds).clamp(-1, 1)
+        hu = HUWindow(*self.card.spec.window_hu).to_hu(patches[:, 0].cpu().numpy())
         return [grid.push(patch, lesion.box) for grid, lesion, patch in zip(grids, lesions, hu, strict=True)]
 
     def _sample(self, labels: Tensor, seeds: Sequence[int]) -> Tensor:
         """Return the patches, normalised."""
-        noise = NoiseSource(seeds, (1, *labels.shape[2:]), self.device)
+        noise = NoiseSource(seeds, (1, *labels.shape[2:]), self.card.device)
         schedule = self.model.denoiser.schedule
         start, levels = noise.draw(), schedule.spaced_levels(self.config.num_steps)
-        with autocast(self.device, self.model.config.precision):
+        with autocast(self.card.device, self.model.config.precision):
             denoise = self.model.denoiser.bound(labels, levels, recorder=self.recorder)
             return sample(
                 start,
@@ -140,9 +99,20 @@ def load_med_ddpm_synthesizer(
     model = load_med_ddpm(run_folder, torch_device)
     model.denoiser.schedule.spaced_levels(config.num_steps)
     cast_weights(model.denoiser.network, resolve_precision(torch_device, model.config.precision))
-    recorder = StepRecorder(choice=hardware.compile, device=torch_device)
-    learned_from = TrainedOn.of_cards(model.card)
-    return MedDDPMSynthesizer(model, config, torch_device, learned_from=learned_from, recorder=recorder)
+    spec, patch_voxels = model.spec, model.config.patch_voxels
+    card = SynthesizerCard(
+        method=MED_DDPM,
+        model_hash=str(model.card["weights_sha256"]),
+        spec=spec,
+        statistics=model.statistics,
+        device=torch_device,
+        edge_mm=model.config.edge_voxels * max(spec.spacing_mm),
+        max_extent_mm=largest_in_patch_mm(patch_voxels, spec),
+        finest_mm=sphere_diameter_mm(math.prod(spec.spacing_mm)),
+        learned_from=TrainedOn.of_cards(model.card),
+        batch_size=lesions_at_once(torch_device, patch_voxels=_LATENT_DOWNSAMPLING * patch_voxels),
+    )
+    return MedDDPMSynthesizer(card, model, config, StepRecorder(choice=hardware.compile, device=torch_device))
 
 
 def _check_settings(config: SynthesisConfig) -> None:

@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from promptlesion.autoencoder.config import AutoencoderConfig
 from promptlesion.baselines.config import MedDDPMConfig
 from promptlesion.diffusion.bound_network import bind_network
 from promptlesion.diffusion.cuda_graph import StepRecorder
@@ -66,6 +67,11 @@ class VoxelDenoiser(nn.Module):
             return Estimate(clean=clean, noise=(noisy - math.sqrt(alpha_bar) * clean) / math.sqrt(1 - alpha_bar))
 
         return denoise
+
+
+def build_networks(config: MedDDPMConfig, *, autoencoder: AutoencoderConfig, num_types: int) -> dict[str, nn.Module]:
+    """Build the U-Net of a configuration, by name; it has no autoencoder."""
+    return {"Med-DDPM U-Net": build_voxel_denoiser(config, num_types=num_types).network}
 
 
 def build_voxel_denoiser(config: MedDDPMConfig, *, num_types: int) -> VoxelDenoiser:

@@ -1,29 +1,27 @@
 """Whether a training fits into memory as it is, or has to compute its activations again; counted before it starts."""
 
 import logging
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
 
 import torch
+from torch import nn
 
-from promptlesion.autoencoder.config import AutoencoderConfig
 from promptlesion.autoencoder.perceptual import build_perceptual_loss
-from promptlesion.baselines.config import MedDDPMConfig
 from promptlesion.config import Config
 from promptlesion.cost.machine import Machine, this_machine
 from promptlesion.cost.measure import PassOf, count_pass
-from promptlesion.cost.parameters import count_parameters
-from promptlesion.cost.passes import autoencoder_step, diffusion_step, segmentation_step, voxel_step
+from promptlesion.cost.parameters import autoencoder_networks
+from promptlesion.cost.passes import autoencoder_step, segmentation_step
 from promptlesion.data.dataset import Dataset
-from promptlesion.diffusion.config import DiffusionConfig
-from promptlesion.segmentation.config import SegmentationConfig
+from promptlesion.methods import method_named
+from promptlesion.segmentation.network import build_segmentation_network
 from promptlesion.training.hardware import Choice
 from promptlesion.training.launch import num_processes
 from promptlesion.training.run import is_finished_run
 
 logger = logging.getLogger(__name__)
-Settings = TypeVar("Settings", AutoencoderConfig, DiffusionConfig, MedDDPMConfig, SegmentationConfig)
 MOMENTS_BYTES = 8
 """That Adam keeps for each parameter."""
 
@@ -52,8 +50,9 @@ def fitted_config(config: Config, training: str, dataset: Dataset, *, out: Path,
     step = _training_step(config, training, num_types, len(dataset.labels), machine.device)
     if step is None:
         return config
-    networks = count_parameters(config, num_types=num_types)
-    num_parameters = sum(network.total for network in networks if network.name.startswith(step.networks))
+    with torch.device("meta"):
+        networks = step.networks()
+    num_parameters = sum(weight.numel() for network in networks.values() for weight in network.parameters())
     held = count_pass(step.pass_of, step.patch_voxels, machine.device).peak_bytes + MOMENTS_BYTES * num_parameters
     is_on = is_checkpointed("auto", held, machine)
     if is_on:
@@ -71,15 +70,15 @@ def fitted_config(config: Config, training: str, dataset: Dataset, *, out: Path,
 class _Step:
     pass_of: PassOf
     patch_voxels: int
-    networks: tuple[str, ...]
-    """How the names of those it trains begin; see `count_parameters`."""
+    networks: Callable[[], Mapping[str, nn.Module]]
+    """Builds those it trains."""
 
 
 def _training_step(
     config: Config, training: str, num_types: int, num_labels: int, device: torch.device
 ) -> _Step | None:
     if training == "autoencoder":
-        first = _share(config.autoencoder)
+        first = _shared(config, training).autoencoder
         perceptual = build_perceptual_loss(first, device)
         is_adversarial = first.adversarial_weight > 0 and first.adversarial_start_epoch < first.num_epochs
         return _Step(
@@ -87,34 +86,28 @@ def _training_step(
                 first, perceptual, patch_voxels=edge, is_adversarial=is_adversarial, bench=bench
             ),
             first.patch_voxels,
-            ("autoencoder", "discriminators"),
+            lambda: autoencoder_networks(first),
         )
     if training == "segmentation":
-        third = _share(config.segmentation)
+        third = _shared(config, training).segmentation
         return _Step(
             lambda edge, bench: segmentation_step(third, patch_voxels=edge, num_labels=num_labels, bench=bench),
             third.patch_voxels,
-            ("segmentation",),
+            lambda: {"segmentation": build_segmentation_network(third, num_types + 1)},
         )
-    if training == "med-ddpm":
-        voxels = _share(config.med_ddpm)
-        return _Step(
-            lambda edge, bench: voxel_step(voxels, patch_voxels=edge, num_types=num_types, bench=bench),
-            voxels.patch_voxels,
-            ("Med-DDPM",),
-        )
-    is_difftumor = training == "difftumor"
-    if not is_difftumor and not training.startswith("promptlesion"):
+    method = method_named(training)
+    patch_voxels = method.patch_voxels(config)
+    if method.training_pass is None or patch_voxels is None:
         return None
-    second = _share(config.difftumor.as_diffusion() if is_difftumor else config.diffusion)
-    latent = config.model_copy(update={"diffusion": second})
     return _Step(
-        lambda edge, bench: diffusion_step(latent, patch_voxels=edge, num_types=num_types, bench=bench),
-        second.patch_voxels,
-        ("DiffTumor",) if is_difftumor else ("diffusion", "prompt encoder"),
+        method.pass_of(_shared(config, method.section), num_types=num_types),
+        patch_voxels,
+        lambda: method.build_networks(config, num_types=num_types),
     )
 
 
-def _share(settings: Settings) -> Settings:
-    """Return the settings with the part of the batch that each of several processes takes."""
-    return settings.model_copy(update={"batch_size": max(1, settings.batch_size // num_processes())})
+def _shared(config: Config, section: str) -> Config:
+    """Return the configuration with the part of a section's batch that each of several processes takes."""
+    settings = getattr(config, section)
+    batch_size = max(1, settings.batch_size // num_processes())
+    return config.model_copy(update={section: settings.model_copy(update={"batch_size": batch_size})})

@@ -8,12 +8,12 @@ from monai.networks.layers.simplelayers import SkipConnection
 from torch import nn
 
 from promptlesion.autoencoder.autoencoder import build_autoencoder
+from promptlesion.autoencoder.config import AutoencoderConfig
 from promptlesion.autoencoder.discriminator import Discriminators
-from promptlesion.baselines.voxel_denoiser import build_voxel_denoiser
 from promptlesion.config import Config
-from promptlesion.diffusion.denoiser import build_denoiser
 from promptlesion.diffusion.network import PromptInjection
 from promptlesion.diffusion.prompt_block import PromptGenBlock
+from promptlesion.methods import method_named, trainable_names
 from promptlesion.prompt.encoders import MaskTransformerPrompt
 from promptlesion.prompt.mask_transformer import MaskTransformer
 from promptlesion.segmentation.network import build_segmentation_network
@@ -71,43 +71,22 @@ def count_parameters(config: Config, *, num_types: int = PAPER_NUM_TYPES) -> lis
     with torch.device("meta"):
         return [
             NetworkParameters(name, tuple(_modules(network)))
-            for name, network in build_networks(config, num_types=num_types)
+            for name, network in build_networks(config, num_types=num_types).items()
         ]
 
 
-def build_networks(config: Config, *, num_types: int) -> list[tuple[str, nn.Module]]:
-    """Build every network of a configuration, untrained: stages 1 and 2, the baselines, stage 3."""
-    autoencoder, diffusion = config.autoencoder, config.diffusion
-    denoiser = build_denoiser(
-        diffusion,
-        latent_channels=autoencoder.latent_channels,
-        latent_voxels=diffusion.patch_voxels // autoencoder.downsampling,
-        num_types=num_types,
-    )
-    networks: list[tuple[str, nn.Module]] = [
-        ("autoencoder", build_autoencoder(autoencoder)),
-        (
-            "discriminators",
-            Discriminators(channels=autoencoder.discriminator_channels, num_layers=autoencoder.discriminator_layers),
-        ),
-    ]
-    if isinstance(denoiser.prompt_encoder, nn.Module):
-        networks.append((f"prompt encoder ({diffusion.prompt_encoder})", denoiser.prompt_encoder))
-    networks += [
-        ("diffusion U-Net", denoiser.network),
-        (
-            "DiffTumor U-Net, one for every lesion type",
-            build_denoiser(
-                config.difftumor.as_diffusion(),
-                latent_channels=autoencoder.latent_channels,
-                latent_voxels=config.difftumor.patch_voxels // autoencoder.downsampling,
-                num_types=1,
-            ).network,
-        ),
-        ("Med-DDPM U-Net", build_voxel_denoiser(config.med_ddpm, num_types=num_types).network),
-        ("segmentation", build_segmentation_network(config.segmentation, num_types + 1)),
-    ]
-    return networks
+def build_networks(config: Config, *, num_types: int) -> dict[str, nn.Module]:
+    """Build every network of a configuration, untrained: stage 1, every method, stage 3."""
+    networks = autoencoder_networks(config.autoencoder)
+    for name in trainable_names():
+        networks |= method_named(name).build_networks(config, num_types=num_types)
+    return {**networks, "segmentation": build_segmentation_network(config.segmentation, num_types + 1)}
+
+
+def autoencoder_networks(config: AutoencoderConfig) -> dict[str, nn.Module]:
+    """Build what stage 1 trains, untrained."""
+    discriminators = Discriminators(channels=config.discriminator_channels, num_layers=config.discriminator_layers)
+    return {"autoencoder": build_autoencoder(config), "discriminators": discriminators}
 
 
 def _modules(network: nn.Module) -> Iterator[ModuleParameters]:

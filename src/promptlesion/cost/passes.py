@@ -20,7 +20,6 @@ from promptlesion.autoencoder.discriminator import (
 )
 from promptlesion.autoencoder.loss import weighted_l1
 from promptlesion.autoencoder.perceptual import PerceptualLoss
-from promptlesion.baselines.config import MedDDPMConfig
 from promptlesion.baselines.voxel_denoiser import build_voxel_denoiser
 from promptlesion.config import Config
 from promptlesion.diffusion import network as diffusion_network
@@ -169,6 +168,12 @@ def diffusion_step(config: Config, *, patch_voxels: int, num_types: int, bench: 
     return step
 
 
+def difftumor_step(config: Config, *, patch_voxels: int, num_types: int, bench: Bench) -> Pass:
+    """Build a training step of one of DiffTumor's models, which is one of stage 2 without a prompt."""
+    latent = config.model_copy(update={"diffusion": config.difftumor.as_diffusion()})
+    return diffusion_step(latent, patch_voxels=patch_voxels, num_types=num_types, bench=bench)
+
+
 def denoising(config: Config, *, patch_voxels: int, batch_size: int, num_types: int, bench: Bench) -> Pass:
     """Build one pass of a trained denoiser, as sampling takes many of."""
     denoiser = bench.place(_denoiser(config, patch_voxels, num_types).requires_grad_(requires_grad=False).eval())
@@ -219,20 +224,21 @@ def segmenting(
     return segment
 
 
-def voxel_step(config: MedDDPMConfig, *, patch_voxels: int, num_types: int, bench: Bench) -> Pass:
+def voxel_step(config: Config, *, patch_voxels: int, num_types: int, bench: Bench) -> Pass:
     """Build a training step of Med-DDPM; see `baselines.med_ddpm`."""
-    denoiser = bench.place(build_voxel_denoiser(config, num_types=num_types)).train()
+    settings = config.med_ddpm
+    denoiser = bench.place(build_voxel_denoiser(settings, num_types=num_types)).train()
     bench.spare(denoiser, diffusion_network.BLOCKS)
     optimizer = bench.optimizer(denoiser)
-    shape = (config.batch_size, 1, patch_voxels, patch_voxels, patch_voxels)
+    shape = (settings.batch_size, 1, patch_voxels, patch_voxels, patch_voxels)
     clean = torch.rand(shape, device=bench.device)
-    labels = torch.zeros(config.batch_size, num_types, *shape[2:], device=bench.device)
-    level = torch.zeros(config.batch_size, dtype=torch.int64, device=bench.device)
+    labels = torch.zeros(settings.batch_size, num_types, *shape[2:], device=bench.device)
+    level = torch.zeros(settings.batch_size, dtype=torch.int64, device=bench.device)
 
     def step() -> None:
-        with autocast(bench.device, config.precision):
+        with autocast(bench.device, settings.precision):
             difference = denoiser(clean, level, labels) - clean
-        descend(difference.abs().mean(), denoiser, optimizer, max_gradient_norm=config.max_gradient_norm)
+        descend(difference.abs().mean(), denoiser, optimizer, max_gradient_norm=settings.max_gradient_norm)
 
     return step
 

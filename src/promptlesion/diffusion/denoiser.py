@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from promptlesion.autoencoder.config import AutoencoderConfig
 from promptlesion.diffusion.bound_network import bind_network
 from promptlesion.diffusion.conditioning import Conditioning
 from promptlesion.diffusion.config import DiffusionConfig
@@ -101,6 +102,20 @@ class Denoiser(nn.Module):
             return self.schedule.split(noisy, predicted, level, self.prediction)
 
         return denoise
+
+
+def build_networks(config: DiffusionConfig, *, autoencoder: AutoencoderConfig, num_types: int) -> dict[str, nn.Module]:
+    """Build the prompt encoder, if there is one with parameters, and the U-Net of a configuration, by name."""
+    denoiser = build_denoiser(
+        config,
+        latent_channels=autoencoder.latent_channels,
+        latent_voxels=config.patch_voxels // autoencoder.downsampling,
+        num_types=num_types,
+    )
+    networks: dict[str, nn.Module] = {}
+    if isinstance(denoiser.prompt_encoder, nn.Module):
+        networks[f"prompt encoder ({config.prompt_encoder})"] = denoiser.prompt_encoder
+    return {**networks, "diffusion U-Net": denoiser.network}
 
 
 def build_denoiser(config: DiffusionConfig, *, latent_channels: int, latent_voxels: int, num_types: int) -> Denoiser:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 from promptlesion.experiment.subjects import subject_counts
-from promptlesion.methods import LATENT_METHODS, REAL, parse_methods
+from promptlesion.methods import REAL, method_named, parse_methods
 from promptlesion.training.run import is_finished_run
 
 SCORES_FILE = "scores.json"
@@ -119,10 +119,11 @@ def plan_cells(asked: Asked) -> list[Cell]:
     cells: list[Cell] = []
     for number in reversed(asked.num_subjects):
         part = part_name(number)
-        if any(method in LATENT_METHODS for method in asked.methods):
+        latent = [method for method in asked.painting if method_named(method).needs_autoencoder]
+        if latent:
             cells.append(Cell("autoencoder", f"{part}/autoencoder", number))
         for method in asked.painting:
-            needs = (f"{part}/autoencoder",) if method in LATENT_METHODS else ()
+            needs = (f"{part}/autoencoder",) if method in latent else ()
             cells.append(Cell("method", f"{part}/{method}", number, method, needs=needs))
         cells += [
             Cell("segmentation", segmentation_name(number, REAL, 0.0, seed), number, seed=seed) for seed in asked.seeds

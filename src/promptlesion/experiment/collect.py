@@ -27,7 +27,7 @@ from promptlesion.experiment.cells import (
 )
 from promptlesion.experiment.experiment import Experiment
 from promptlesion.experiment.results import Comparison, ExperimentResults, MethodFidelity, MethodTime
-from promptlesion.methods import LATENT_METHODS, PROMPTLESION, REAL
+from promptlesion.methods import PROMPTLESION, REAL, method_named
 from promptlesion.training.atomic import read_json, write_text
 from promptlesion.training.device import resolve_device
 from promptlesion.training.run import is_finished_run
@@ -103,8 +103,8 @@ def _comparisons(experiment: Experiment, asked: Asked) -> Iterator[Comparison]:
                     by_method[method] = found
             if not any(real):
                 continue
-            ours = [method for method in by_method if method.startswith(PROMPTLESION)]
             painting = {method: scores for method, scores in by_method.items() if method != REAL}
+            ours = [method for method in painting if method_named(method).family == PROMPTLESION]
             rivals: Sequence[MethodRow] = ()
             if ours and len(painting) > 1:
                 rivals = method_rows(
@@ -189,7 +189,7 @@ def _times(experiment: Experiment, asked: Asked, fidelity: tuple[MethodFidelity,
             yield MethodTime(
                 num_subjects=number,
                 method=method,
-                autoencoder_seconds=read_json(stage1)["seconds"] if method in LATENT_METHODS else None,
+                autoencoder_seconds=read_json(stage1)["seconds"] if method_named(method).needs_autoencoder else None,
                 training_seconds=read_json(part / method / "run.json")["seconds"],
                 volumes_per_minute=speed.volumes_per_minute if speed else None,
                 sampling=speed.sampling if speed else "–",

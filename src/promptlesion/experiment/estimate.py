@@ -9,11 +9,11 @@ import torch
 from promptlesion.cost.estimate import Extent
 from promptlesion.cost.machine import this_machine
 from promptlesion.cost.measure import cost_of, updating_seconds_a_parameter
-from promptlesion.cost.passes import voxel_step
 from promptlesion.cost.stages import estimate_stages
 from promptlesion.data.dataset import read_case
 from promptlesion.experiment.cells import Cell
 from promptlesion.experiment.experiment import Experiment
+from promptlesion.methods import Method, method_named
 
 _STARTING_SECONDS = 6.0
 """Until a process has imported everything."""
@@ -69,46 +69,61 @@ class _Estimates:
             ),
             machine,
         )
+        self._machine = machine
         self._seconds = {stage.stage: stage.seconds for stage in stages}
         self._seconds["segmentation"] *= is_own
-        self._denoising = next(stage.seconds_a_step for stage in stages if stage.stage == "diffusion")
-        self._voxel_step = cost_of(
-            lambda edge, bench: voxel_step(config.med_ddpm, patch_voxels=edge, num_types=self._types, bench=bench),
-            patch_voxels=config.med_ddpm.patch_voxels,
-            smallest_patch=_SMALLEST_PATCH,
-            updating_seconds=1e6 * updating_seconds_a_parameter(machine.device),
-            device=machine.device,
-            free_bytes=machine.device_bytes - machine.resident_bytes,
-        ).seconds
+        self._step_seconds: dict[str, float] = {}
 
     def of(self, cells: Sequence[Cell]) -> dict[str, float]:
         """Return the seconds of each."""
         return {cell.name: _STARTING_SECONDS + self._one(cell) for cell in cells}
 
     def _one(self, cell: Cell) -> float:
-        config = self._experiment.config
         if cell.kind in ("autoencoder", "segmentation"):
             return self._seconds[cell.kind]
         if cell.kind == "method":
-            return self._training(cell.method)
+            return self._training(method_named(cell.method))
         num_cases = cell.ratio * cell.num_subjects
         if self._experiment.lesions_per_type is not None and self._lesions_a_case:
             num_cases = self._experiment.lesions_per_type * self._types / self._lesions_a_case
         if cell.kind == "fidelity":
             return _SECONDS_A_FEATURE * (num_cases * self._lesions_a_case + self._num_test_lesions)
-        one = self._seconds["synthesis"]
-        if cell.method == "med-ddpm":
-            one = config.synthesis.num_steps * self._voxel_step / (3 * config.med_ddpm.batch_size)
-        elif cell.method in ("copy-paste", "intensity"):
-            one = _SECONDS_A_PASTE
-        return num_cases * (3 * self._reading + self._lesions_a_case * one)
+        return num_cases * (3 * self._reading + self._lesions_a_case * self._painting(method_named(cell.method)))
 
-    def _training(self, method: str) -> float:
-        config = self._experiment.config
-        if method == "med-ddpm":
-            return config.med_ddpm.num_steps * self._voxel_step
-        if method == "difftumor":
-            size = config.difftumor.batch_size * config.difftumor.patch_voxels**3
-            own = config.diffusion.batch_size * config.diffusion.patch_voxels**3
-            return self._types * config.difftumor.num_steps * self._denoising * size / own
-        return self._seconds["diffusion"] if method.startswith("promptlesion") else 0.0
+    def _painting(self, method: Method) -> float:
+        """Return the seconds of one lesion; a sampling step is the forward third of a training step."""
+        if method.training_pass is None:
+            return _SECONDS_A_PASTE
+        if method.needs_autoencoder:
+            return self._seconds["synthesis"]
+        config = method.configured(self._experiment.config)
+        batch_size: int = method.own_settings(config).batch_size
+        return config.synthesis.num_steps * self._step(method) / (3 * batch_size)
+
+    def _training(self, method: Method) -> float:
+        if method.section in self._seconds:  # a stage, which is timed already
+            return self._seconds[method.section]
+        if method.training_pass is None:
+            return 0.0
+        num_models = self._types if method.is_one_model_a_type else 1
+        return num_models * int(method.own_settings(self._experiment.config).num_steps) * self._step(method)
+
+    def _step(self, method: Method) -> float:
+        """Time a training step of a method's network, once."""
+        if method.name not in self._step_seconds:
+            config, device = self._experiment.config, self._machine.device
+            with torch.device("meta"):
+                networks = method.build_networks(config, num_types=self._types).values()
+            num_parameters = sum(weight.numel() for network in networks for weight in network.parameters())
+            patch_voxels = method.patch_voxels(config)
+            assert patch_voxels is not None
+            downsampling = config.autoencoder.downsampling if method.needs_autoencoder else 1
+            self._step_seconds[method.name] = cost_of(
+                method.pass_of(config, num_types=self._types),
+                patch_voxels=patch_voxels,
+                smallest_patch=_SMALLEST_PATCH * downsampling,
+                updating_seconds=num_parameters * updating_seconds_a_parameter(device),
+                device=device,
+                free_bytes=self._machine.device_bytes - self._machine.resident_bytes,
+            ).seconds
+        return self._step_seconds[method.name]

@@ -13,7 +13,7 @@ from promptlesion.evaluation.segmentation_metrics import evaluate_folder
 from promptlesion.experiment.cells import SCORES_FILE, Cell, part_name
 from promptlesion.experiment.experiment import Experiment
 from promptlesion.experiment.fidelity import measure_method
-from promptlesion.methods import LATENT_METHODS, REAL, method_config, train_method
+from promptlesion.methods import REAL, method_named, train_method
 from promptlesion.segmentation.predict import segment_dataset
 from promptlesion.segmentation.stage import train_stage
 from promptlesion.synthesis.cohort import synthesize_cohort
@@ -44,7 +44,7 @@ def do(cell: Cell, experiment: Experiment) -> None:
         train_method(
             cell.method,
             prepared,
-            autoencoder_run=autoencoder if cell.method in LATENT_METHODS else None,
+            autoencoder_run=autoencoder if method_named(cell.method).needs_autoencoder else None,
             config=fitted_config(experiment.config, cell.method, prepared.dataset, out=out, device=experiment.device),
             out=out,
             seed=experiment.seed,
@@ -63,10 +63,10 @@ def _paint(cell: Cell, experiment: Experiment, prepared: PreparedDataset, out: P
 
     Unless a number is asked for there are as many cases as the ratio says.
     """
-    config = method_config(cell.method, experiment.config).synthesis
+    config = method_named(cell.method).configured(experiment.config).synthesis
     synthesizer = experiment.load(cell.method, cell.num_subjects)
     names = [lesion.name for lesion in prepared.dataset.spec.lesions]
-    per_case = mean_lesions_per_case(names, synthesizer.statistics, lesions_per_case=config.lesions_per_case)
+    per_case = mean_lesions_per_case(names, synthesizer.card.statistics, lesions_per_case=config.lesions_per_case)
     per_type = experiment.lesions_per_type
     if per_type is None:
         per_type = max(1, math.ceil(cell.ratio * len(prepared.train) * per_case / len(names)))

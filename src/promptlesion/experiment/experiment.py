@@ -5,13 +5,12 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from promptlesion.baselines.methods import load_method
 from promptlesion.config import Config
 from promptlesion.data.dataset import Dataset, open_dataset
 from promptlesion.data.prepared import PreparedDataset, prepare_dataset
 from promptlesion.experiment.cells import cohort_name, part_name
 from promptlesion.experiment.subjects import fewer_subjects
-from promptlesion.methods import method_config
+from promptlesion.methods import load_method, method_named
 from promptlesion.synthesis.synthesizer import Synthesizer
 
 
@@ -50,7 +49,7 @@ class Experiment:
     def load(self, method: str, num_subjects: int) -> Synthesizer:
         """Read a trained method."""
         folder = self.out / part_name(num_subjects) / method
-        synthesis = method_config(method, self.config).synthesis
+        synthesis = method_named(method).configured(self.config).synthesis
         return load_method(folder, synthesis, self.device, hardware=self.config.hardware)
 
     def cohorts(self, method: str, num_subjects: int, ratio: float, seeds: Sequence[int]) -> list[Dataset]:

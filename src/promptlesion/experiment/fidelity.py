@@ -14,7 +14,7 @@ from promptlesion.evaluation.lesions import LesionCrop, by_type, collect_lesions
 from promptlesion.experiment.cells import FIDELITY_FILE, Cell
 from promptlesion.experiment.experiment import Experiment
 from promptlesion.experiment.results import MethodFidelity
-from promptlesion.methods import patch_voxels
+from promptlesion.methods import method_named
 from promptlesion.synthesis.synthesizer import Synthesizer
 from promptlesion.synthesis.trial_painting import MaskedScan, paint_masks, scans_with_own_masks
 from promptlesion.training.atomic import write_text
@@ -45,11 +45,11 @@ def measure_method(cell: Cell, experiment: Experiment, prepared: PreparedDataset
             config.evaluation.extractors,
             window=dataset.window,
             weights=config.evaluation.weights,
-            device=synthesizer.device,
+            device=synthesizer.card.device,
         ),
         seed=experiment.seed,
     )
-    patch = patch_voxels(cell.method, config)
+    patch = method_named(cell.method).patch_voxels(config)
     result = MethodFidelity(
         num_subjects=cell.num_subjects,
         method=cell.method,
@@ -70,7 +70,7 @@ def measure_method(cell: Cell, experiment: Experiment, prepared: PreparedDataset
 def _volumes_per_minute(synthesizer: Synthesizer, dataset: Dataset, *, seed: int) -> float:
     """Paint some masks of real lesions four at a time, twice, and return the speed of the faster round."""
     scans = scans_with_own_masks(
-        dataset, edge_mm=synthesizer.edge_mm, max_extent_mm=synthesizer.max_extent_mm, seed=seed
+        dataset, edge_mm=synthesizer.card.edge_mm, max_extent_mm=synthesizer.card.max_extent_mm, seed=seed
     )
     chosen: list[MaskedScan] = []
     while sum(len(scan.lesions) for scan in chosen) < _NUM_TIMED and (scan := next(scans, None)) is not None:

@@ -12,13 +12,10 @@ from promptlesion.evaluation.method_comparison import ALL_TYPES, MethodRow
 from promptlesion.evaluation.palette import GRID_COLOR, MUTED_COLOR, REAL_COLOR, TEXT_COLOR
 from promptlesion.evaluation.wording import readable
 from promptlesion.experiment.results import Comparison
-from promptlesion.methods import METHODS, REAL
+from promptlesion.methods import REAL, method_named
 from promptlesion.synthesis.synthesizer import Synthesizer
 from promptlesion.synthesis.trial_painting import MaskedScan, blend_masks, paint_masks, scans_with_own_masks, widened
 
-_COLORS = dict(
-    zip(METHODS, (REAL_COLOR, "#E69F00", "#A6761D", "#3FA7E0", "#CC79A7", "#7BC8A4", "#0B7A53"), strict=True)
-)
 _GALLERY_MARGIN_VOXELS = 12
 _SHOWN_AROUND = 0.35
 
@@ -65,14 +62,14 @@ def sweep_figure(comparisons: Sequence[Comparison], *, by: str) -> Figure:
                 if (row.lesion_type, row.method) == (name, method) and row.value.value is not None
             )
             if by == "ratio" and method == REAL:
-                axes.axhline(points[0][1], color=_COLORS[REAL], linewidth=0.9, linestyle=(0, (4, 3)), label=REAL)
+                axes.axhline(points[0][1], color=REAL_COLOR, linewidth=0.9, linestyle=(0, (4, 3)), label=REAL)
                 continue
             places = [at for at, *_ in points]
-            axes.plot(places, [value for _, value, *_ in points], "o-", ms=3.5, lw=1.2, color=_COLORS[method])
-            axes.plot([], [], "o-", ms=3.5, lw=1.2, color=_COLORS[method], label=method)
+            axes.plot(places, [value for _, value, *_ in points], "o-", ms=3.5, lw=1.2, color=_color(method))
+            axes.plot([], [], "o-", ms=3.5, lw=1.2, color=_color(method), label=method)
             if all(low is not None for *_, low, _ in points):
                 lows, highs = [low for *_, low, _ in points], [high for *_, high in points]
-                axes.fill_between(places, lows, highs, color=_COLORS[method], alpha=0.08, linewidth=0)
+                axes.fill_between(places, lows, highs, color=_color(method), alpha=0.08, linewidth=0)
         axes.set_title(readable(name), fontsize=9, color=TEXT_COLOR)
         _plain(axes)
     words = {"ratio": "synthetic scans per real one", "num_subjects": "real training subjects"}
@@ -102,7 +99,7 @@ def gallery_figure(
         middle = int(lesion.mask.sum(axis=(0, 1)).argmax())
         panels = {"real lesion": scan.image.array[lesion.box][:, :, middle]}
         for name, synthesizer in synthesizers.items():
-            blended = blend_masks(scan, paint_masks(scan, synthesizer), edge_mm=synthesizer.edge_mm)
+            blended = blend_masks(scan, paint_masks(scan, synthesizer), edge_mm=synthesizer.card.edge_mm)
             panels[name] = blended[0][:, :, middle]
         rows[dataset.spec.lesions[lesion.type_index].name] = (panels, lesion.mask[:, :, middle], scan)
         on_progress()
@@ -132,8 +129,8 @@ def gallery_figure(
 
 
 def _largest_of_each_type(dataset: Dataset, synthesizers: Mapping[str, Synthesizer], *, seed: int) -> list[MaskedScan]:
-    room = min(each.max_extent_mm for each in synthesizers.values())
-    edge_mm = max(each.edge_mm for each in synthesizers.values())
+    room = min(each.card.max_extent_mm for each in synthesizers.values())
+    edge_mm = max(each.card.edge_mm for each in synthesizers.values())
     chosen: dict[int, MaskedScan] = {}
     for scan in scans_with_own_masks(dataset, edge_mm=edge_mm, max_extent_mm=room, seed=seed):
         for index, lesion in enumerate(scan.lesions):
@@ -155,13 +152,17 @@ def _window(scan: np.ndarray, mask: np.ndarray, window_hu: tuple[float, float]) 
 def _dot(axes: Axes, row: MethodRow, position: int, method: str) -> None:
     if row.value.value is None:
         return
-    color = _COLORS[method]
+    color = _color(method)
     if row.value.low is not None and row.value.high is not None:
         axes.plot([row.value.low, row.value.high], [position, position], color=color, linewidth=1.8)
     if len(row.trainings) > 1:
         trainings = [value for value in row.trainings if value is not None]
         axes.plot(trainings, [position] * len(trainings), "|", color=TEXT_COLOR, markersize=6, markeredgewidth=0.9)
     axes.plot(row.value.value, position, "o", color=color, markersize=5)
+
+
+def _color(method: str) -> str:
+    return REAL_COLOR if method == REAL else method_named(method).color
 
 
 def _plain(axes: Axes) -> None:

@@ -43,7 +43,7 @@ logger = logging.getLogger(__name__)
 
 _POLL_SECONDS = 1.0
 _LOCKS_FOLDER, _LOGS_FOLDER = ".locks", "logs"
-_STDERR = Console(stderr=True)
+_STDERR = Console(stderr=True, markup=False, emoji=False)
 
 
 @dataclass(frozen=True)

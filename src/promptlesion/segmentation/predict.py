@@ -1,5 +1,6 @@
 """Label maps for the scans of a dataset folder, one file a case, resumable."""
 
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,6 +24,8 @@ from promptlesion.segmentation.nnunet_process import METHOD
 from promptlesion.training.atomic import read_json, write_json
 from promptlesion.training.checkpoint import Checkpoint, differences, load_checkpoint, read_card
 from promptlesion.training.device import resolve_device
+
+logger = logging.getLogger(__name__)
 
 __all__ = [
     "TrainedSegmentation",
@@ -107,6 +110,29 @@ def seen_cases(run_folder: Path, dataset: Dataset) -> tuple[str, ...]:
     assert isinstance(trained_on, list) and isinstance(selected_by, list)
     subjects = set(trained_on) | {case.subject for case in dataset.cases if case.name in selected_by}
     return tuple(case.name for case in dataset.cases if case.subject in subjects)
+
+
+def chosen_cases(run_folder: Path, dataset: Dataset, *, is_unseen_only: bool) -> Dataset:
+    """Return the cases to segment: those of unseen subjects alone, or all, with a warning if some were seen.
+
+    Raises:
+        ValueError: all subjects were seen, and none of them is wanted.
+    """
+    seen, data = seen_cases(run_folder, dataset), dataset.root
+    if is_unseen_only:
+        unseen = [case.name for case in dataset.cases if case.name not in seen]
+        if not unseen:
+            raise ValueError(f"{data}: expected subjects that {run_folder} was not trained or selected on; found none")
+        return dataset.select(unseen)
+    if seen:
+        logger.warning(
+            "%s: the network was trained or selected on the subjects of %d of the %d cases; measured on them it looks "
+            "better than it is. --part test leaves them out",
+            data,
+            len(seen),
+            len(dataset.cases),
+        )
+    return dataset
 
 
 @contextmanager

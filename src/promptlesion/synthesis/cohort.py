@@ -96,18 +96,18 @@ def synthesize_cohort(
     planned = plan_cohort(
         dataset,
         counts,
-        statistics=synthesizer.statistics,
+        statistics=synthesizer.card.statistics,
         lesions_per_case=config.lesions_per_case,
-        max_extent_mm=synthesizer.max_extent_mm,
+        max_extent_mm=synthesizer.card.max_extent_mm,
         seed=seed,
     )
     drawing = build_drawing(
         dataset,
-        synthesizer.statistics,
+        synthesizer.card.statistics,
         config,
-        max_extent_mm=synthesizer.max_extent_mm,
+        max_extent_mm=synthesizer.card.max_extent_mm,
         shapes=shapes,
-        own_lesions=synthesizer.own_lesions,
+        own_lesions=synthesizer.card.own_lesions,
     )
     recipe = Recipe(dataset, drawing, config, out, seed, is_dicom)
     groups = group_cases(planned)
@@ -124,7 +124,7 @@ def synthesize_cohort(
     wanted = num_workers
     if wanted is None:
         largest = max(math.prod(read_shape(case.image_path)) for case in dataset.cases)
-        wanted = default_num_workers(synthesizer.device, sum(waiting), scan_voxels=largest)
+        wanted = default_num_workers(synthesizer.card.device, sum(waiting), scan_voxels=largest)
     num_groups = sum(number > 0 for number in waiting)
     _work(recipe, synthesizer, groups, own, load, max(1, min(wanted, num_groups)))
     with locked(_lock(out, "cohort")):
@@ -166,14 +166,14 @@ def _open_run(recipe: Recipe, synthesizer: Synthesizer, counts: Mapping[str, int
             config={**recipe.config.model_dump(mode="json"), "counts": dict(counts)},
             seed=recipe.seed,
             inputs={
-                "model": synthesizer.model_hash,
-                "guidance": ", ".join(f"{scale:g}" for scale in synthesizer.guidance_scales),
+                "model": synthesizer.card.model_hash,
+                "guidance": ", ".join(f"{scale:g}" for scale in synthesizer.card.guidance_scales),
                 "cases": ", ".join(case.name for case in cases),
                 "scan_sizes": hashlib.sha256(json.dumps(sizes).encode()).hexdigest()[:16],
                 "lesions": recipe.dataset.spec.model_dump_json(),
                 "drawing": recipe.drawing.fingerprint,
             },
-            device=synthesizer.device,
+            device=synthesizer.card.device,
         )
 
 
@@ -198,7 +198,7 @@ def _work(
         if load is None or num_workers == 1:
             _make_share(CaseMaker(recipe, synthesizer), recipe, groups, share, Share(), on_group=show)
         else:
-            devices = [worker_device(synthesizer.device, index) for index in range(num_workers)]
+            devices = [worker_device(synthesizer.card.device, index) for index in range(num_workers)]
             work = partial(_work_as_one_of, recipe, groups, share, load, devices)
             run_workers(work, num_workers=num_workers, on_poll=show)
         if bar is not None:
@@ -294,14 +294,15 @@ def _finish(recipe: Recipe, synthesizer: Synthesizer, records: Sequence[Mapping[
     """Write what belongs to all cases."""
     lines = [line for record in records for line in record["cases"] if is_painted(line)]
     write_text(recipe.out / PROVENANCE_FILE, "".join(json.dumps(line) + "\n" for line in lines))
-    generator = {"method": synthesizer.method, "model": synthesizer.model_hash, **synthesizer.learned_from.as_card()}
+    card = synthesizer.card
+    generator = {"method": card.method, "model": card.model_hash, **card.learned_from.as_card()}
     write_json(recipe.out / GENERATOR_FILE, generator)
     write_spec(recipe.dataset.spec, recipe.out / "lesions.toml")
     write_dataset_json(
         recipe.out,
         labels=recipe.dataset.labels,
         num_training=len(lines),
-        extra={"is_synthetic": True, "method": synthesizer.method},
+        extra={"is_synthetic": True, "method": card.method},
     )
 
 
@@ -353,12 +354,12 @@ def _remarks(records: Sequence[Mapping[str, Any]], synthesizer: Synthesizer) -> 
         for lesion in line["lesions"]
         if lesion["is_accepted"]
     ]
-    small = [entry for entry in painted if entry[0] < synthesizer.finest_mm]
+    small = [entry for entry in painted if entry[0] < synthesizer.card.finest_mm]
     if small:
         diameter_mm, name, case = min(small)
         texts.append(
             f"{len(small)} of {len(painted)} lesions are smaller than what the model resolves, a sphere of "
-            f"{synthesizer.finest_mm:.1f} mm; the smallest, {diameter_mm:.1f} mm, is a {name} in {case}"
+            f"{synthesizer.card.finest_mm:.1f} mm; the smallest, {diameter_mm:.1f} mm, is a {name} in {case}"
         )
     return texts
 

@@ -67,16 +67,17 @@ def fit_guidance(
         return None
     plain = config.model_copy(update={"guidance_scale": 1.0, "keep_noise": False})  # noise changes no mean
     unguided = load_synthesizer(run_folder, plain, device=device, hardware=hardware)
-    fitted = read_guidance(run_folder, config, unguided.model_hash)
+    card = unguided.card
+    fitted = read_guidance(run_folder, config, card.model_hash)
     if fitted is not None:
         return fitted
-    spec, statistics = unguided.spec, unguided.statistics
-    drawing = build_drawing(dataset, statistics, config, max_extent_mm=unguided.max_extent_mm)
+    spec, statistics = card.spec, card.statistics
+    drawing = build_drawing(dataset, statistics, config, max_extent_mm=card.max_extent_mm)
     scans = scans_with_new_masks(
         dataset,
         num_per_type=_LESIONS_PER_TYPE,
-        edge_mm=unguided.edge_mm,
-        max_extent_mm=unguided.max_extent_mm,
+        edge_mm=card.edge_mm,
+        max_extent_mm=card.max_extent_mm,
         drawing=drawing,
         seed=seed,
         is_fewer_enough=True,
@@ -87,7 +88,7 @@ def fit_guidance(
     done = 0
     with progress_bar("fitting guidance", sum(len(part) for _, part in passes)) as bar:
         for scale, part in passes:
-            synthesizer = replace(unguided, guidance_scales=(scale,) * len(spec.lesions))
+            synthesizer = unguided.guided((scale,) * len(spec.lesions))
             means: list[list[float]] = [[] for _ in spec.lesions]
             for scan in part:
                 for type_index, mean_hu in _painted_means(scan, synthesizer):
@@ -102,7 +103,7 @@ def fit_guidance(
         )
         for index, lesion in enumerate(spec.lesions)
     }
-    fitted = FittedGuidance(weights_sha256=unguided.model_hash, sampling=sampling_settings(config), types=types)
+    fitted = FittedGuidance(weights_sha256=card.model_hash, sampling=sampling_settings(config), types=types)
     write_text(run_folder / GUIDANCE_FILE, fitted.model_dump_json(indent=1) + "\n")
     for name, found in types.items():
         logger.info("guidance of %s: %g", name, found.scale)

@@ -145,10 +145,10 @@ def _paint(wanted: Sequence[Wanted], synthesizer: Synthesizer, stopped: Event) -
         (want.image, lesion, seed) for want in wanted for lesion, seed in zip(want.lesions, want.seeds, strict=True)
     ]
     painted: list[np.ndarray] = []
-    for first in range(0, len(flat), synthesizer.batch_size):
+    for first in range(0, len(flat), synthesizer.card.batch_size):
         if stopped.is_set():
             raise CancelledError
-        images, lesions, seeds = zip(*flat[first : first + synthesizer.batch_size], strict=True)
+        images, lesions, seeds = zip(*flat[first : first + synthesizer.card.batch_size], strict=True)
         types = [lesion.type_index for lesion in lesions]
         painted += synthesizer.paint(images, lesions, types=types, seeds=seeds)
     return painted

@@ -65,7 +65,7 @@ def source_scans(
         ValueError: the model was trained with another window or spacing or other lesion types, or on subjects that
             validate or test now.
     """
-    others = differences(dataset.spec.facts(), synthesizer.spec.facts())
+    others = differences(dataset.spec.facts(), synthesizer.card.spec.facts())
     if others:
         raise ValueError(
             f"{dataset.root}: expected a dataset like the one the model was trained on; found one with other "
@@ -76,7 +76,7 @@ def source_scans(
         logger.info("%s: %d subjects are too few to hold any out; all scans are used", dataset.root, num_subjects)
         return dataset
     split = dataset_split(dataset, seed=seed, validation_fraction=validation_fraction, test_fraction=test_fraction)
-    check_unseen(synthesizer.learned_from, dataset, split, source=f"the {synthesizer.method} model")
+    check_unseen(synthesizer.card.learned_from, dataset, split, source=f"the {synthesizer.card.method} model")
     return dataset.select(split.train)
 
 

@@ -55,8 +55,8 @@ def measure_prompt_switch(
                     index % len(types),
                     drawing=drawing,
                     generator=numpy_generator(seed, "switch", index),
-                    edge_mm=synthesizer.edge_mm,
-                    max_extent_mm=synthesizer.max_extent_mm,
+                    edge_mm=synthesizer.card.edge_mm,
+                    max_extent_mm=synthesizer.card.max_extent_mm,
                     image=image,
                 )
             except PlacementError:
@@ -64,7 +64,7 @@ def measure_prompt_switch(
             scan = MaskedScan(case.name, case.subject, image, (lesion,), (derive_seed(seed, "switch noise", index),))
             repeated, asked = under_every_prompt(scan, num_types=len(types))
             painted = paint_masks(repeated, synthesizer, types=asked)
-            blended = blend_masks(repeated, painted, edge_mm=synthesizer.edge_mm)
+            blended = blend_masks(repeated, painted, edge_mm=synthesizer.card.edge_mm)
             rows.append([mean_hu_inside(box_hu, lesion.mask) for box_hu in blended])
             bar.update(len(rows))
     if len(rows) < num_lesions:

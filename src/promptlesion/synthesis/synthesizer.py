@@ -4,7 +4,7 @@ import hashlib
 import math
 import threading
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
@@ -49,68 +49,43 @@ _BATCHES_REMEMBERED, _LOOKS_REMEMBERED = 4, 16
 """So many lesions may be painted until one that was refused is painted again; each takes some megabytes."""
 
 
+@dataclass(frozen=True)
+class SynthesizerCard:
+    """What a trained method is, and what it can paint."""
+
+    method: str
+    """Its name, for the provenance."""
+    model_hash: str
+    """SHA-256 of the trained weights."""
+    spec: DatasetSpec
+    """Window, spacing and lesion types it was trained with."""
+    statistics: LesionStatistics
+    """What the training lesions of each type are like; sizes and numbers are drawn from it."""
+    device: torch.device
+    """What it computes on."""
+    edge_mm: float
+    """Width of the blended edge; nothing farther from a lesion changes."""
+    max_extent_mm: float
+    """The largest lesion it can paint, along an axis."""
+    finest_mm: float
+    """Diameter of the sphere that has the volume of the smallest cell it paints with, say a latent voxel."""
+    learned_from: TrainedOn = field(default_factory=TrainedOn)
+    """Whom it, and the autoencoder beneath it, were trained on; nobody where the model does not say."""
+    own_lesions: Mapping[str, ShapeBank] = field(default_factory=dict)
+    """Whole lesions by type name that it pastes, so that masks are to be theirs; empty where any mask will do."""
+    guidance_scales: tuple[float, ...] = ()
+    """Guidance of each lesion type, in prompt order; empty without a prompt to guide by."""
+    batch_size: int = 1
+    """How many lesions it paints together where there are so many; they may lie in different scans."""
+
+
 @runtime_checkable
 class Synthesizer(Protocol):
     """Paints lesions of asked-for types into a scan at given masks."""
 
     @property
-    def method(self) -> str:
-        """Name of the method, for the provenance."""
-        ...
-
-    @property
-    def model_hash(self) -> str:
-        """SHA-256 of the trained weights."""
-        ...
-
-    @property
-    def spec(self) -> DatasetSpec:
-        """Window, spacing and lesion types the method was trained with."""
-        ...
-
-    @property
-    def learned_from(self) -> TrainedOn:
-        """Whom it, and the autoencoder beneath it, were trained on; nobody where the model does not say."""
-        ...
-
-    @property
-    def statistics(self) -> LesionStatistics:
-        """What the training lesions of each type are like; sizes and numbers are drawn from it."""
-        ...
-
-    @property
-    def device(self) -> torch.device:
-        """What it computes on."""
-        ...
-
-    @property
-    def edge_mm(self) -> float:
-        """Width of the blended edge; nothing farther from a lesion changes."""
-        ...
-
-    @property
-    def max_extent_mm(self) -> float:
-        """The largest lesion it can paint, along an axis."""
-        ...
-
-    @property
-    def finest_mm(self) -> float:
-        """Diameter of the sphere that has the volume of the smallest cell it paints with, say a latent voxel."""
-        ...
-
-    @property
-    def own_lesions(self) -> Mapping[str, ShapeBank]:
-        """Whole lesions by type name that it pastes, so that masks are to be theirs; empty where any mask will do."""
-        ...
-
-    @property
-    def guidance_scales(self) -> tuple[float, ...]:
-        """Guidance of each lesion type, in prompt order; empty without a prompt to guide by."""
-        ...
-
-    @property
-    def batch_size(self) -> int:
-        """How many lesions it paints together where there are so many; they may lie in different scans."""
+    def card(self) -> SynthesizerCard:
+        """What it is, and what it can paint."""
         ...
 
     def paint(
@@ -150,62 +125,26 @@ class _Looks(threading.local):
 class PromptLesionSynthesizer:
     """Encodes a patch around each lesion, samples its latent under the prompt, and decodes it."""
 
+    card: SynthesizerCard
     model: TrainedDiffusion
     config: SynthesisConfig
-    device: torch.device
-    guidance_scales: tuple[float, ...]
-    """Of each lesion type, in prompt order."""
-    method: str = "promptlesion"
-    own_lesions: Mapping[str, ShapeBank] = field(default_factory=dict)
-    learned_from: TrainedOn = field(default_factory=TrainedOn)
     recorder: StepRecorder | None = None
     """Turns the denoiser's step into a CUDA graph where that can be had."""
     _looks: _Looks = field(init=False, default_factory=_Looks, repr=False, compare=False)
 
-    @property
-    def model_hash(self) -> str:
-        """SHA-256 of the denoiser's weights."""
-        return str(self.model.card["weights_sha256"])
-
-    @property
-    def spec(self) -> DatasetSpec:
-        """Window, spacing and lesion types the model was trained with."""
-        return self.model.spec
-
-    @property
-    def statistics(self) -> LesionStatistics:
-        """What the training lesions of each type are like."""
-        return self.model.statistics
-
-    @property
-    def edge_mm(self) -> float:
-        """Width of the blended edge: the margin the model repaints around a lesion, and one voxel more."""
-        return (self.model.config.blank_margin_voxels + 1) * max(self.spec.spacing_mm)
-
-    @property
-    def max_extent_mm(self) -> float:
-        """Largest lesion along an axis: the patch less an eighth of it on either side."""
-        return 0.75 * self.model.config.patch_voxels * min(self.spec.spacing_mm)
-
-    @property
-    def finest_mm(self) -> float:
-        """Diameter of the sphere that has the volume of a latent voxel."""
-        return sphere_diameter_mm(math.prod(self.spec.spacing_mm) * self.model.autoencoder.network.downsampling**3)
-
-    @property
-    def batch_size(self) -> int:
-        """How many lesions are sampled together."""
-        return lesions_at_once(self.device, patch_voxels=self.model.config.patch_voxels)
+    def guided(self, scales: tuple[float, ...]) -> "PromptLesionSynthesizer":
+        """Return it with other guidance of each lesion type, in prompt order."""
+        return replace(self, card=replace(self.card, guidance_scales=scales))
 
     @torch.no_grad()
     def paint(
         self, images: Sequence[Volume], lesions: Sequence[PlacedLesion], *, types: Sequence[int], seeds: Sequence[int]
     ) -> list[Float32[np.ndarray, "x y z"]]:
         """Return the HU of every lesion's box; see `Synthesizer.paint`."""
-        window = HUWindow(*self.spec.window_hu)
+        window = HUWindow(*self.card.spec.window_hu)
         patch_voxels = self.model.config.patch_voxels
         grids = [
-            patch_grid(image, lesion.center_voxel, spacing_mm=self.spec.spacing_mm, patch_voxels=patch_voxels)
+            patch_grid(image, lesion.center_voxel, spacing_mm=self.card.spec.spacing_mm, patch_voxels=patch_voxels)
             for image, lesion in zip(images, lesions, strict=True)
         ]
         patches = [pull_image(grid, image) for grid, image in zip(grids, images, strict=True)]
@@ -214,8 +153,8 @@ class PromptLesionSynthesizer:
         decoded = self._sample(
             torch.stack([look.healthy for look in looks]),
             torch.stack([look.surroundings for look in looks]),
-            send(torch.from_numpy(np.stack(masks))[:, None], self.device),
-            send(torch.tensor(types), self.device),
+            send(torch.from_numpy(np.stack(masks))[:, None], self.card.device),
+            send(torch.tensor(types), self.card.device),
             seeds,
         )
         painted = []
@@ -240,7 +179,7 @@ class PromptLesionSynthesizer:
         masks: Sequence[Bool[np.ndarray, "i j k"]],
     ) -> list[_Look]:
         """Return what the autoencoder makes of every patch, those that were looked at lately from memory."""
-        window, network = HUWindow(*self.spec.window_hu), self.model.autoencoder.network
+        window, network = HUWindow(*self.card.spec.window_hu), self.model.autoencoder.network
         keys = [
             hashlib.sha256(patch.tobytes() + mask.tobytes()).digest()
             for patch, mask in zip(patches, masks, strict=True)
@@ -248,10 +187,11 @@ class PromptLesionSynthesizer:
         known = self._looks.kept
         new = [index for index, key in enumerate(keys) if key not in known and keys.index(key) == index]
         if new:
-            shown = send(torch.from_numpy(window.normalize(np.stack([patches[i] for i in new])))[:, None], self.device)
-            mask = send(torch.from_numpy(np.stack([masks[i] for i in new]))[:, None], self.device)
+            hu = window.normalize(np.stack([patches[i] for i in new]))
+            shown = send(torch.from_numpy(hu)[:, None], self.card.device)
+            mask = send(torch.from_numpy(np.stack([masks[i] for i in new]))[:, None], self.card.device)
             blanked = blank_lesion(shown, mask, margin_voxels=self.model.config.blank_margin_voxels)
-            with autocast(self.device, self.model.config.precision):
+            with autocast(self.card.device, self.model.config.precision):
                 healthy, surroundings = network.encode(torch.cat([shown, blanked])).chunk(2)
                 kept = network.decode(healthy)[:, 0].float().cpu().numpy() if self.config.keep_noise else None
             for number, index in enumerate(new):
@@ -263,7 +203,7 @@ class PromptLesionSynthesizer:
                     lost = lost_noise(scan, pushed, sigma_voxels=grid.step_voxels)
                 known[keys[index]] = _Look(healthy[number].clone(), surroundings[number].clone(), lost)
         looks = [known[key] for key in keys]
-        for key in list(known)[: -_BATCHES_REMEMBERED * self.batch_size - _LOOKS_REMEMBERED]:
+        for key in list(known)[: -_BATCHES_REMEMBERED * self.card.batch_size - _LOOKS_REMEMBERED]:
             del known[key]
         return looks
 
@@ -277,24 +217,24 @@ class PromptLesionSynthesizer:
     ) -> Float[Tensor, "batch 1 x y z"]:
         """Return the decoded patches, normalised."""
         network, denoiser = self.model.autoencoder.network, self.model.denoiser
-        with autocast(self.device, self.model.config.precision):
+        with autocast(self.card.device, self.model.config.precision):
             conditioning = Conditioning(
                 surroundings=surroundings,
                 lesion_mask=mask_on_latent_grid(mask, downsampling=network.downsampling),
                 lesion_type=lesion_type,
             )
-            noise = NoiseSource(seeds, tuple(surroundings.shape[1:]), self.device)
+            noise = NoiseSource(seeds, tuple(surroundings.shape[1:]), self.card.device)
             levels = denoiser.schedule.spaced_levels(self.config.num_steps)
             start = noise.draw()
             reinject = None
             if self.config.init == "healthy":
-                first = torch.full((len(healthy),), levels[0], device=self.device)
+                first = torch.full((len(healthy),), levels[0], device=self.card.device)
                 start = denoiser.schedule.add_noise(healthy, start, first)
             if self.config.reinject_background:
                 region = dilate(mask, margin_voxels=self.model.config.blank_margin_voxels)
                 is_painted = mask_on_latent_grid(region, downsampling=network.downsampling) > 0
                 reinject = _background(healthy, is_painted, noise)
-            scales = send(torch.tensor(self.guidance_scales), self.device)[lesion_type]
+            scales = send(torch.tensor(self.card.guidance_scales), self.card.device)[lesion_type]
             denoise = denoiser.bound(conditioning, levels, guidance_scale=scales, recorder=self.recorder)
             latent = sample(
                 start,
@@ -370,6 +310,26 @@ def load_synthesizer(
         )
     scales = guidance_scales(run_folder, config, str(model.card["weights_sha256"]), model.spec)
     cast_weights(model.denoiser.network, resolve_precision(torch_device, model.config.precision))
-    recorder = StepRecorder(choice=hardware.compile, device=torch_device)
-    learned_from = TrainedOn.of_cards(model.card, model.autoencoder.card)
-    return PromptLesionSynthesizer(model, config, torch_device, scales, learned_from=learned_from, recorder=recorder)
+    spec, patch_voxels = model.spec, model.config.patch_voxels
+    card = SynthesizerCard(
+        method="promptlesion",
+        model_hash=str(model.card["weights_sha256"]),
+        spec=spec,
+        statistics=model.statistics,
+        device=torch_device,
+        # the margin the model repaints around a lesion, and one voxel more
+        edge_mm=(model.config.blank_margin_voxels + 1) * max(spec.spacing_mm),
+        max_extent_mm=largest_in_patch_mm(patch_voxels, spec),
+        finest_mm=sphere_diameter_mm(math.prod(spec.spacing_mm) * model.autoencoder.network.downsampling**3),
+        learned_from=TrainedOn.of_cards(model.card, model.autoencoder.card),
+        guidance_scales=scales,
+        batch_size=lesions_at_once(torch_device, patch_voxels=patch_voxels),
+    )
+    return PromptLesionSynthesizer(
+        card, model, config, recorder=StepRecorder(choice=hardware.compile, device=torch_device)
+    )
+
+
+def largest_in_patch_mm(patch_voxels: int, spec: DatasetSpec) -> float:
+    """Return the largest lesion along an axis that a patch is for: the patch less an eighth of it on either side."""
+    return 0.75 * patch_voxels * min(spec.spacing_mm)

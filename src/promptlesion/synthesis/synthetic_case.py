@@ -80,7 +80,7 @@ class CaseMaker:
         self._stopped = Event()
         self._hostless: set[tuple[str, int]] = set()
         self._hashes: dict[str, dict[str, str]] = {}
-        types, known = recipe.dataset.spec.lesions, synthesizer.statistics.types
+        types, known = recipe.dataset.spec.lesions, synthesizer.card.statistics.types
         self._limits: list[QualityLimits] | None = None
         if not recipe.config.accept_all:
             self._limits = [limits_of(lesion_type, known.get(lesion_type.name)) for lesion_type in types]
@@ -88,7 +88,7 @@ class CaseMaker:
     @property
     def device(self) -> torch.device:
         """What the method computes on."""
-        return self._synthesizer.device
+        return self._synthesizer.card.device
 
     def check_source(self, planned: PlannedCase) -> None:
         """Make sure that what a finished case was made from is still there.
@@ -182,8 +182,8 @@ class CaseMaker:
                     kind,
                     drawing=self._recipe.drawing,
                     generator=numpy_generator(seed, "place", number),
-                    edge_mm=self._synthesizer.edge_mm,
-                    max_extent_mm=self._synthesizer.max_extent_mm,
+                    edge_mm=self._synthesizer.card.edge_mm,
+                    max_extent_mm=self._synthesizer.card.max_extent_mm,
                     others=lesions,
                     image=image,
                 )
@@ -217,7 +217,7 @@ class CaseMaker:
             labels,
             lesions,
             recipe.dataset,
-            edge_mm=synthesizer.edge_mm,
+            edge_mm=synthesizer.card.edge_mm,
             limits=self._limits,
             max_attempts=recipe.config.max_attempts,
             seed=seed,
@@ -226,13 +226,13 @@ class CaseMaker:
             "case": name,
             "source": source.name,
             "subject": source.subject,
-            "method": synthesizer.method,
-            "model": synthesizer.model_hash,
+            "method": synthesizer.card.method,
+            "model": synthesizer.card.model_hash,
             "sampler": recipe.config.sampler,
             "num_steps": recipe.config.num_steps,
-            "guidance_scales": list(synthesizer.guidance_scales),
+            "guidance_scales": list(synthesizer.card.guidance_scales),
             "seed": seed,
-            "edge_mm": synthesizer.edge_mm,
+            "edge_mm": synthesizer.card.edge_mm,
             "source_sha256": self._hashes_of(source),
             "lesions": [self._entry(lesion, image) for lesion in painted],
         }
@@ -257,7 +257,7 @@ class CaseMaker:
 
     def _remarks(self, source: Case, image: Volume) -> list[str]:
         """Say that a scan is so coarse that the model's lesions lose what it paints into them."""
-        wanted = self._synthesizer.spec.spacing_mm
+        wanted = self._synthesizer.card.spec.spacing_mm
         if all(own <= _COARSE * model for own, model in zip(image.spacing_mm, wanted, strict=True)):
             return []
         own, model = (" x ".join(f"{side:.2f}" for side in spacing) for spacing in (image.spacing_mm, wanted))
@@ -271,7 +271,7 @@ class CaseMaker:
 
     @property
     def _description(self) -> str:
-        return f"synthetic: promptlesion {version('promptlesion')}, {self._synthesizer.method}"
+        return f"synthetic: promptlesion {version('promptlesion')}, {self._synthesizer.card.method}"
 
     def _add_dicom(self, planned: PlannedCase) -> None:
         """Export what was written by a run without DICOM, or by one that was stopped in between."""

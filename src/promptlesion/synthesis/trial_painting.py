@@ -166,7 +166,7 @@ def paint_masks(
         batch_size: masks that go through the network together; by default as many as the method says.
     """
     asked = [lesion.type_index for lesion in scan.lesions] if types is None else list(types)
-    at_once = batch_size or synthesizer.batch_size
+    at_once = batch_size or synthesizer.card.batch_size
     painted = []
     for first in range(0, len(scan.lesions), at_once):
         part = slice(first, first + at_once)

@@ -16,7 +16,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-_STDERR = Console(stderr=True)
+_STDERR = Console(stderr=True, markup=False, emoji=False)  # a folder's name may hold brackets and colons
 
 
 _LINE_SHARE = 0.1
@@ -48,12 +48,12 @@ def progress_bar(description: str, total: int, *, done: int = 0) -> Iterator[Pro
         lines.end()
         return
     columns = (
-        TextColumn("{task.description:<28}"),
+        TextColumn("{task.description:<28}", markup=False),
         BarColumn(bar_width=30),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
-        TextColumn("{task.fields[figures]}", style="dim"),
+        TextColumn("{task.fields[figures]}", style="dim", markup=False),
     )
     with Progress(*columns, console=_STDERR, refresh_per_second=4, disable=not is_main) as progress:
         yield _Bar(progress, description, total, done)
@@ -102,7 +102,7 @@ class _Lines:
         self._say(f"{self._done} of {self._total} ({share:.0%}), {times}  {self._figures}".rstrip())
 
     def _say(self, text: str) -> None:
-        _STDERR.print(f"{self._description}: {text}", markup=False, highlight=False, soft_wrap=True)
+        _STDERR.print(f"{self._description}: {text}", highlight=False, soft_wrap=True)
 
 
 def _figures_text(figures: Mapping[str, float] | None) -> str:

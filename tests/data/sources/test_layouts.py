@@ -3,13 +3,13 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import nibabel as nib
 import numpy as np
 import pytest
 
-from promptlesion.cli import SourceLayout
+from promptlesion.cli.dataset import Layout as NamedLayout
 from promptlesion.data.dataset import open_dataset, write_spec
 from promptlesion.data.sources import Layout, open_source, parse_label_names, write_source
 from promptlesion.data.sources.layouts import detect_layout
@@ -64,7 +64,7 @@ def check(out: Path, name: str, hu: np.ndarray, labels: np.ndarray, affine: np.n
 
 
 def test_the_command_line_knows_every_layout() -> None:
-    assert [layout.value for layout in SourceLayout] == [layout.value for layout in Layout]
+    assert list(get_args(NamedLayout)) == [layout.value for layout in Layout]
 
 
 def write_decathlon(

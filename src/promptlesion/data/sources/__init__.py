@@ -8,7 +8,7 @@ from promptlesion.data.sources.label_map import parse_label_names
 from promptlesion.data.sources.layouts import Layout, open_source
 from promptlesion.data.sources.preparation import report_path
 from promptlesion.data.sources.source import Scan, Source, SourceCase
-from promptlesion.data.sources.writer import Conversion, write_source
+from promptlesion.data.sources.writer import Conversion, check_apart, write_source
 
 __all__ = [
     "Conversion",
@@ -16,6 +16,7 @@ __all__ = [
     "Scan",
     "Source",
     "SourceCase",
+    "check_apart",
     "open_source",
     "parse_label_names",
     "report_path",

@@ -47,6 +47,18 @@ class Conversion:
     notes: tuple[str, ...]
 
 
+def check_apart(folder: Path, out: Path) -> None:
+    """Refuse a dataset folder inside the folder of scans, or the other way round.
+
+    Raises:
+        DatasetError: one lies inside the other.
+    """
+    if out.resolve().is_relative_to(folder.resolve()):
+        raise DatasetError(f"--out {out}: expected a folder outside {folder}, found one inside it")
+    if folder.resolve().is_relative_to(out.resolve()):
+        raise DatasetError(f"--out {out}: expected a folder of its own, to be given away, found {folder} inside it")
+
+
 def write_source(
     source: Source,
     out: Path,

@@ -1,0 +1,159 @@
+"""Verbs that measure."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from typer import Exit, Option, Typer
+
+from promptlesion.cli.console import show
+from promptlesion.cli.options import Cache, Data, Device, Json, Lesions, Part, configured, file, folder, number
+
+if TYPE_CHECKING:
+    from promptlesion.config import Config
+
+app = Typer(name="evaluate", no_args_is_help=True, help="Measure autoencoders, synthetic lesions or segmentations.")
+_LESIONS = "A lesions.toml elsewhere; once for every --data, in order."
+_UNSEEN = "test: subjects no stage trained on, all where the dataset is new."
+_TILE = "Edge of what is decoded at once; less takes less memory."
+_PREDICTIONS = "FOLDER that `segment` wrote, or NAME=FOLDER to compare; repeatable, one NAME again for another seed."
+_REFERENCE = "NAME the others are compared with; the first unless said."
+_PART = "Cases to score; test: those of the split's held-out subjects alone."
+_MISSING = "Exit with 0 though cases have no label map; they are named all the same."
+_TRAINING = "Dataset folder the generator was trained on, all of it; by default the training part of --real."
+
+
+@app.command("reconstruction")
+@configured()
+def evaluate_reconstruction(
+    config: "Config",
+    data: Annotated[list[Path], folder("Dataset folder; repeatable, a row each.")],
+    model: Annotated[list[Path], folder("Finished run of stage 1; repeatable, side by side.")],
+    lesions: Annotated[list[Path] | None, file(_LESIONS)] = None,
+    part: Annotated[Part, Option(help=_UNSEEN)] = "test",
+    out: Json = None,
+    figure: Annotated[Path | None, file("PNG of three cases of every dataset.")] = None,
+    tile_voxels: Annotated[int, number(_TILE)] = 96,
+    device: Device = "auto",
+    cache: Cache = None,
+) -> None:
+    """Error in HU, PSNR, SSIM, edges and finest detail of an autoencoder, against trilinear sampling by its factor.
+
+    [bold]Examples[/bold]
+
+    promptlesion evaluate reconstruction --data data/ccta --model runs/mine/autoencoder --out reconstruction.json
+
+    promptlesion evaluate reconstruction --data data/ccta --model runs/mine/autoencoder --model runs/plain/autoencoder
+    --figure side-by-side.png
+    """
+    from promptlesion.evaluation.figures import save_figure
+    from promptlesion.evaluation.reconstruction_figure import reconstruction_figure
+    from promptlesion.evaluation.terminal import reconstruction_parts
+    from promptlesion.experiment.reconstruction import measure_reconstruction
+    from promptlesion.training.atomic import write_json
+
+    rows = measure_reconstruction(
+        data,
+        model,
+        lesions=lesions or (),
+        split=config.data.split_options() if part == "test" else None,
+        cache=cache or model[0].parent / "cache",
+        tile_voxels=tile_voxels,
+        device=device,
+    )
+    if out:
+        write_json(out, {"part": part, "reconstruction": [row.as_json() for row in rows]})
+    if figure:
+        save_figure(reconstruction_figure(rows), figure)
+    show(*reconstruction_parts(rows))
+
+
+@app.command("segmentation")
+@configured()
+def evaluate_segmentation(
+    config: "Config",
+    data: Data,
+    predictions: Annotated[list[str], Option(help=_PREDICTIONS, metavar="[NAME=]FOLDER")],
+    reference: Annotated[str | None, Option(help=_REFERENCE)] = None,
+    out: Json = None,
+    part: Annotated[Part, Option(help=_PART)] = "all",
+    allow_missing: Annotated[bool, Option("--allow-missing", help=_MISSING)] = False,
+    lesions: Lesions = None,
+    seed: Annotated[int, number("Seed of the intervals and tests.", least=0)] = 0,
+) -> None:
+    """Dice, surface Dice, HD95, volume error, lesions found and false ones, per type and size; methods side by side.
+
+    Every case of --data is expected to have a label map. Where some have none, the others are scored, these are named,
+    and the exit code is 1.
+
+    [bold]Examples[/bold]
+
+    promptlesion evaluate segmentation --data data/ccta --part test --predictions runs/mine/predictions
+    --out runs/mine/scores.json
+
+    promptlesion evaluate segmentation --data data/ccta --part test --predictions real=runs/real/predictions
+    --predictions mixed=runs/mixed/predictions --predictions mixed=runs/mixed-seed-1/predictions
+    """
+    from promptlesion.data.dataset import open_dataset
+    from promptlesion.data.splits import dataset_split
+    from promptlesion.evaluation.prediction_folders import compare_predictions, parse_predictions
+    from promptlesion.evaluation.terminal import method_parts, score_parts
+    from promptlesion.training.atomic import write_json
+
+    folders, dataset = parse_predictions(predictions), open_dataset(data, lesions)
+    if part == "test":
+        dataset = dataset.select(dataset_split(dataset, **config.data.split_options()).test)
+    compared = compare_predictions(dataset, folders, reference=reference, seed=seed, config=config.evaluation)
+    if out:
+        write_json(out, compared.as_json())
+    (first, *others), tolerance_mm = compared.scores[compared.reference], compared.tolerance_mm
+    if len(folders) == 1 and not others:
+        show(*score_parts(first, tolerance_mm))
+    show(*method_parts(compared.rows, tolerance_mm))
+    if compared.missing and not allow_missing:
+        raise Exit(1)
+
+
+@app.command("fidelity")
+@configured()
+def evaluate_fidelity(
+    config: "Config",
+    real: Annotated[Path, folder("Dataset folder with real lesions.")],
+    synthetic: Annotated[Path, folder("Dataset folder that `synthesize` wrote.")],
+    out: Json = None,
+    figure: Annotated[Path | None, file("PNG of how HU, texture and size are spread.")] = None,
+    training: Annotated[Path | None, folder(_TRAINING)] = None,
+    lesions: Lesions = None,
+    seed: Annotated[int, number("Seed of the intervals.", least=0)] = 0,
+    device: Device = "auto",
+) -> None:
+    """Painted lesions against real ones, per type: FID, KID, how HU, texture and size are spread, and copies.
+
+    A copy is a painted lesion whose texture is a training lesion's; each is named.
+
+    [bold]Examples[/bold]
+
+    promptlesion evaluate fidelity --real data/ccta --synthetic data/ccta-synthetic --out runs/mine/fidelity.json
+
+    promptlesion evaluate fidelity --real data/ccta --synthetic data/ccta-synthetic --figure distributions.png
+    --set 'evaluation.extractors=["imagenet", "medicalnet"]' --set evaluation.medicalnet_weights=resnet_50.pth
+    """
+    from promptlesion.data.dataset import open_dataset
+    from promptlesion.evaluation.folder_fidelity import evaluate_folders
+    from promptlesion.evaluation.terminal import distribution_parts, fidelity_parts, memorisation_parts
+    from promptlesion.training.atomic import write_json
+
+    measured = evaluate_folders(
+        open_dataset(real, lesions),
+        open_dataset(synthetic),
+        training=open_dataset(training, lesions) if training else None,
+        split=config.data.split_options(),
+        config=config.evaluation,
+        seed=seed,
+        device=device,
+        figure=figure,
+    )
+    if out:
+        write_json(out, measured.model_dump(mode="json"))
+    show(*fidelity_parts(measured.fidelity), *distribution_parts(measured.distributions))
+    if measured.memorisation is not None:
+        show(*memorisation_parts(measured.memorisation))

@@ -1,0 +1,122 @@
+"""Verbs that run the whole loop: small, or to learn what helps."""
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from typer import Exit, Option, Typer
+
+from promptlesion.cli.console import say, show
+from promptlesion.cli.options import Data, Device, Lesions, Out, Seed, configured, folder, number
+from promptlesion.methods import compared_names
+
+if TYPE_CHECKING:
+    from promptlesion.config import Config
+
+demo_app, app = Typer(), Typer()
+_DATA = "A real dataset folder; without one, the built-in phantom."
+_METHODS = "What to compare, with commas; real is training on real scans alone."
+_SEEDS = "Trainings of each segmentation network, each with its own cohort."
+_RATIOS = "Synthetic scans per real one, with commas: 0,0.5,1,2,4."
+_FRACTIONS = "Shares of the real training subjects, with commas: 0.1,0.25,0.5,1."
+_LESIONS_PER_TYPE = (
+    "Lesions of each type to paint into a cohort. By default as many as the real scans have; with few of "
+    "these ask for more: patches are drawn at --ratios however many there are."
+)
+_WORKERS = "Pieces of work at a time; on a CPU several small ones are faster."
+_REPORT_ONLY = "Do no work: report on what is done so far, also while others work on OUT."
+
+
+@demo_app.command()
+@configured("demo")
+def demo(
+    config: "Config",
+    out: Out = Path("runs/demo"),
+    data: Annotated[Path | None, folder(_DATA)] = None,
+    lesions: Lesions = None,
+    seed: Seed = 0,
+    device: Device = "auto",
+) -> None:
+    """Run the whole loop, small: three stages, synthesis, with and without synthetic data, report.
+
+    [bold]Examples[/bold]
+
+    promptlesion demo
+
+    promptlesion demo --data Dataset101_Sarcoma --lesions examples/sarcoma.toml --out runs/sarcoma
+
+    promptlesion demo --set diffusion.prompt_encoder=one-hot --out runs/demo-one-hot
+    """
+    from promptlesion.demo import run_demo
+    from promptlesion.evaluation.terminal import demo_parts
+
+    results, was_work = run_demo(
+        out=out, config=config, seed=seed, device=device, command=_command(), data=data, lesions=lesions
+    )
+    if not was_work:
+        say(f"{out} is finished; there is nothing to do.")
+    show(*demo_parts(results), f"Report: {out / 'report.html'}")
+
+
+@app.command()
+@configured("demo")
+def experiment(
+    config: "Config",
+    data: Data,
+    out: Out = Path("runs/experiment"),
+    methods: Annotated[str, Option(help=_METHODS)] = ",".join(compared_names()),
+    seeds: Annotated[int, number(_SEEDS)] = 3,
+    ratios: Annotated[str, Option(help=_RATIOS)] = "1",
+    real_fractions: Annotated[str, Option(help=_FRACTIONS)] = "1",
+    lesions_per_type: Annotated[int | None, number(_LESIONS_PER_TYPE)] = None,
+    workers: Annotated[int, number(_WORKERS)] = 1,
+    report_only: Annotated[bool, Option("--report-only", help=_REPORT_ONLY)] = False,
+    lesions: Lesions = None,
+    seed: Seed = 0,
+    device: Device = "auto",
+) -> None:
+    """Does it help? Real scans alone against every method, on held-out subjects: tables, figures, report.html.
+
+    Trains what is missing, paints, trains a segmentation network for each method, ratio and seed, and tests all of them
+    on the same held-out subjects. What fails is named, and the rest goes on; what is done is never redone. The same
+    command on several machines that share OUT divides the work.
+
+    [bold]Examples[/bold]
+
+    promptlesion experiment --data data/liver --out runs/liver-experiment --workers 2
+
+    promptlesion experiment --data data/liver --out runs/liver-experiment
+    --methods real,copy-paste,promptlesion-transformer --ratios 0,0.5,1,2,4 --real-fractions 0.1,0.25,0.5,1
+
+    sbatch --array=0-7 --gres=gpu:1 --wrap "promptlesion experiment --data data/liver --out runs/liver-experiment
+    --preset paper"
+    """
+    from promptlesion.experiment.cells import ask
+    from promptlesion.experiment.experiment import Experiment
+    from promptlesion.experiment.run import run_experiment
+    from promptlesion.experiment.terminal import experiment_parts
+
+    planned = Experiment(data, lesions, out, config, seed, device, lesions_per_type)
+    asked = ask(
+        num_subjects=planned.num_subjects,
+        first_seed=seed,
+        methods=methods,
+        num_seeds=seeds,
+        ratios=ratios,
+        real_fractions=real_fractions,
+    )
+    results, failures = run_experiment(
+        planned, asked, command=_command(), num_workers=workers, is_report_only=report_only
+    )
+    show(*experiment_parts(results))
+    if report_only and results.unfinished:
+        say(f"{len(results.unfinished)} pieces of work are not done yet.")
+    say(f"Report: {out / 'report.html'}")
+    if failures:
+        for name, reason in failures.items():
+            sys.stderr.write(f"{name}: {reason}\n")
+        raise Exit(1)
+
+
+def _command() -> str:
+    return " ".join(["promptlesion", *sys.argv[1:]])
