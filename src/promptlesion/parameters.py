@@ -8,7 +8,7 @@ from monai.networks.layers.simplelayers import SkipConnection
 from torch import nn
 
 from promptlesion.autoencoder.autoencoder import build_autoencoder
-from promptlesion.autoencoder.discriminator import Discriminators
+from promptlesion.autoencoder.discriminator import build_discriminators
 from promptlesion.baselines.voxel_denoiser import build_voxel_denoiser
 from promptlesion.config import Config
 from promptlesion.diffusion.denoiser import build_denoiser
@@ -60,22 +60,27 @@ class NetworkParameters:
         return sum(parts) / self.total
 
 
-def count_parameters(config: Config, *, num_types: int = PAPER_NUM_TYPES) -> list[NetworkParameters]:
+def count_parameters(
+    config: Config, *, num_types: int = PAPER_NUM_TYPES, spacing_mm: tuple[float, float, float] = (1.0, 1.0, 1.0)
+) -> list[NetworkParameters]:
     """Count the parameters of every network of a configuration.
 
     Args:
         config: of all stages.
         num_types: lesion types of the dataset; the segmentation network is counted with a label for each of them and
             for the background.
+        spacing_mm: of the dataset, on which nnU-Net's architecture depends.
     """
     with torch.device("meta"):
         return [
             NetworkParameters(name, tuple(_modules(network)))
-            for name, network in build_networks(config, num_types=num_types)
+            for name, network in build_networks(config, num_types=num_types, spacing_mm=spacing_mm)
         ]
 
 
-def build_networks(config: Config, *, num_types: int) -> list[tuple[str, nn.Module]]:
+def build_networks(
+    config: Config, *, num_types: int, spacing_mm: tuple[float, float, float] = (1.0, 1.0, 1.0)
+) -> list[tuple[str, nn.Module]]:
     """Build every network of a configuration, untrained: stages 1 and 2, the baselines, stage 3."""
     autoencoder, diffusion = config.autoencoder, config.diffusion
     denoiser = build_denoiser(
@@ -86,10 +91,7 @@ def build_networks(config: Config, *, num_types: int) -> list[tuple[str, nn.Modu
     )
     networks: list[tuple[str, nn.Module]] = [
         ("autoencoder", build_autoencoder(autoencoder)),
-        (
-            "discriminators",
-            Discriminators(channels=autoencoder.discriminator_channels, num_layers=autoencoder.discriminator_layers),
-        ),
+        ("discriminators", build_discriminators(autoencoder)),
     ]
     if isinstance(denoiser.prompt_encoder, nn.Module):
         networks.append((f"prompt encoder ({diffusion.prompt_encoder})", denoiser.prompt_encoder))
@@ -105,7 +107,7 @@ def build_networks(config: Config, *, num_types: int) -> list[tuple[str, nn.Modu
             ).network,
         ),
         ("Med-DDPM U-Net", build_voxel_denoiser(config.med_ddpm, num_types=num_types).network),
-        ("segmentation", build_segmentation_network(config.segmentation, num_types + 1)),
+        ("segmentation", build_segmentation_network(config.segmentation, num_types + 1, spacing_mm=spacing_mm)),
     ]
     return networks
 

@@ -47,6 +47,8 @@ class Extent:
     """Background included."""
     prepared_voxels: tuple[int, ...]
     """Of every case at the networks' spacing."""
+    spacing_mm: tuple[float, float, float]
+    """That spacing, on which nnU-Net's architecture depends."""
     window_hu: tuple[float, float]
     scan_voxels: float
     """Of the median scan as it is stored."""
@@ -78,6 +80,7 @@ def extent_of(
         num_types=max(1, num_types),
         num_labels=max(2, num_labels),
         prepared_voxels=tuple(prepared),
+        spacing_mm=spacing_mm,
         window_hu=window_hu,
         scan_voxels=float(np.median([math.prod(shape) for shape, _ in grids] or [0])),
         seconds_read=float(np.median([case.seconds_read for case in cases if case.seconds_read] or [0.0])),

@@ -48,11 +48,11 @@ def fitted_config(config: Config, training: str, dataset: Dataset, *, out: Path,
     if hardware.activation_checkpointing != "auto" or is_finished_run(out):
         return config
     machine = this_machine(device, Path())
-    num_types = len(dataset.spec.lesions)
-    step = _training_step(config, training, num_types, len(dataset.labels), machine.device)
+    num_types, spacing_mm = len(dataset.spec.lesions), dataset.spec.spacing_mm
+    step = _training_step(config, training, dataset, machine.device)
     if step is None:
         return config
-    networks = count_parameters(config, num_types=num_types)
+    networks = count_parameters(config, num_types=num_types, spacing_mm=spacing_mm)
     num_parameters = sum(network.total for network in networks if network.name.startswith(step.networks))
     held = count_pass(step.pass_of, step.patch_voxels, machine.device).peak_bytes + MOMENTS_BYTES * num_parameters
     is_on = is_checkpointed("auto", held, machine)
@@ -75,9 +75,8 @@ class _Step:
     """How the names of those it trains begin; see `count_parameters`."""
 
 
-def _training_step(
-    config: Config, training: str, num_types: int, num_labels: int, device: torch.device
-) -> _Step | None:
+def _training_step(config: Config, training: str, dataset: Dataset, device: torch.device) -> _Step | None:
+    spec, num_types = dataset.spec, len(dataset.spec.lesions)
     if training == "autoencoder":
         first = _share(config.autoencoder)
         perceptual = build_perceptual_loss(first, device)
@@ -92,7 +91,9 @@ def _training_step(
     if training == "segmentation":
         third = _share(config.segmentation)
         return _Step(
-            lambda edge, bench: segmentation_step(third, patch_voxels=edge, num_labels=num_labels, bench=bench),
+            lambda edge, bench: segmentation_step(
+                third, patch_voxels=edge, num_labels=len(dataset.labels), bench=bench, spacing_mm=spec.spacing_mm
+            ),
             third.patch_voxels,
             ("segmentation",),
         )
