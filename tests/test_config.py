@@ -12,12 +12,12 @@ from promptlesion.config import Config, ConfigError, as_toml, preset_names, reso
 SOURCE = Path(promptlesion.__file__).parent
 READERS = {
     "data": ["data/config.py"],
-    "autoencoder": ["autoencoder"],
-    "diffusion": ["diffusion"],
-    "difftumor": ["baselines", "diffusion"],
-    "med_ddpm": ["baselines"],
+    "autoencoder": ["autoencoder", "training"],
+    "diffusion": ["diffusion", "training"],
+    "difftumor": ["baselines", "diffusion", "training"],
+    "med_ddpm": ["baselines", "training"],
     "synthesis": ["synthesis", "masks"],
-    "segmentation": ["segmentation"],
+    "segmentation": ["segmentation", "training"],
     "copy_paste": ["baselines"],
     "intensity": ["baselines"],
     "evaluation": ["demo.py", "evaluation", "evaluation/config.py"],

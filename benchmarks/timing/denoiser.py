@@ -16,7 +16,8 @@ from promptlesion.diffusion.conditioning import Conditioning
 from promptlesion.diffusion.config import DiffusionConfig
 from promptlesion.diffusion.cuda_graph import StepRecorder
 from promptlesion.diffusion.denoiser import Denoiser, build_denoiser
-from promptlesion.training.device import Precision, place
+from promptlesion.training.device import place
+from promptlesion.training.optimisation import Precision
 from timing.clock import Work
 from timing.suite import PRECISIONS, SHARE_OF_OTHER_PRECISION, Suite, best_convolution
 

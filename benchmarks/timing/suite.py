@@ -15,7 +15,8 @@ from promptlesion.data.cache import CachedCase, build_cache
 from promptlesion.data.dataset import open_dataset
 from promptlesion.data.phantom import write_phantom_dataset
 from promptlesion.data.spec import DatasetSpec
-from promptlesion.training.device import Precision, autocast, resolve_precision
+from promptlesion.training.device import autocast, resolve_precision
+from promptlesion.training.optimisation import Precision
 from timing.clock import Timing, Work, take_turns, timed
 
 PRECISIONS: tuple[Precision, ...] = ("bfloat16", "float32")

@@ -12,7 +12,8 @@ from promptlesion.autoencoder.autoencoder import build_autoencoder
 from promptlesion.autoencoder.perceptual import PerceptualLoss, build_perceptual_loss
 from promptlesion.autoencoder.quantizer import VectorQuantizer
 from promptlesion.cost.passes import Bench, autoencoder_step
-from promptlesion.training.device import Precision, place
+from promptlesion.training.device import place
+from promptlesion.training.optimisation import Precision
 from timing.clock import Work, free_bytes
 from timing.suite import PRECISIONS, SHARE_OF_OTHER_PRECISION, Suite, ratio
 

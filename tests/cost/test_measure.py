@@ -1,11 +1,17 @@
 """Operations and bytes against closed forms; times that scale."""
 
+from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
+from promptlesion.autoencoder.train import train_autoencoder
+from promptlesion.baselines.config import MedDDPMConfig
+from promptlesion.baselines.med_ddpm import train_med_ddpm
 from promptlesion.config import Config
 from promptlesion.cost import measure
 from promptlesion.cost.measure import PassCost, cost_of, count_pass, measure_pass, updating_seconds_a_parameter
@@ -19,7 +25,14 @@ from promptlesion.cost.passes import (
     encoding,
     segmentation_step,
     segmenting,
+    voxel_step,
 )
+from promptlesion.data.cache import CachedCase
+from promptlesion.data.dataset import Dataset
+from promptlesion.diffusion.train import train_diffusion
+from promptlesion.segmentation.config import SegmentationConfig
+from promptlesion.segmentation.train import train_segmentation
+from promptlesion.training.hardware import HardwareConfig
 
 CPU = torch.device("cpu")
 
@@ -126,6 +139,7 @@ def passes(config: Config) -> dict[str, object]:
         "decoding": lambda edge, bench: decoding(config.autoencoder, patch_voxels=edge, batch_size=2, bench=bench),
         "stage 2": lambda edge, bench: diffusion_step(config, patch_voxels=edge, bench=bench, **options),
         "denoising": lambda edge, bench: denoising(config, patch_voxels=edge, batch_size=2, bench=bench, **options),
+        "Med-DDPM": lambda edge, bench: voxel_step(config, patch_voxels=edge, bench=bench, **options),
         "stage 3": lambda edge, bench: segmentation_step(
             config.segmentation, patch_voxels=edge, num_labels=4, bench=bench
         ),
@@ -137,10 +151,21 @@ def passes(config: Config) -> dict[str, object]:
 
 @pytest.mark.parametrize(
     "name",
-    ["stage 1", "stage 1, adversarial", "encoding", "decoding", "stage 2", "denoising", "stage 3", "windows"],
+    [
+        "stage 1",
+        "stage 1, adversarial",
+        "encoding",
+        "decoding",
+        "stage 2",
+        "denoising",
+        "Med-DDPM",
+        "stage 3",
+        "windows",
+    ],
 )
 def test_every_pass_of_the_stages_runs_and_is_counted(tiny_config: Config, name: str) -> None:
-    build = passes(tiny_config)[name]
+    voxels = MedDDPMConfig(patch_voxels=24, channels=(8, 8), attention_levels=(1,), precision="float32")
+    build = passes(tiny_config.model_copy(update={"med_ddpm": voxels}))[name]
     assert callable(build)
     build(24, Bench(CPU, is_counted=False))()
     count = count_pass(build, 24, CPU)
@@ -148,3 +173,73 @@ def test_every_pass_of_the_stages_runs_and_is_counted(tiny_config: Config, name:
     assert count.peak_bytes > 0
     if name in ("encoding", "decoding"):  # convolutions alone: eight times the voxels, eight times the operations
         assert count_pass(build, 48, CPU).flops == 8 * count.flops
+
+
+Training = Callable[[Path, int], object]
+"""Trains in a folder for so many steps."""
+
+
+@pytest.fixture
+def trainings(
+    tiny_cases: list[CachedCase],
+    tiny_data: Dataset,
+    tiny_config: Config,
+    tiny_autoencoder_run: Path,
+    is_checkpointed: bool,
+) -> dict[str, tuple[Training, measure.PassOf, int]]:
+    """Every stage's training, the pass it is estimated by, and the patch of both."""
+    hardware = HardwareConfig(activation_checkpointing="on" if is_checkpointed else "off", compile="off")
+    shared = {"spec": tiny_data.spec, "seed": 7, "device": "cpu", "hardware": hardware}
+    learning = {**shared, "train_cases": tiny_cases[:3]}
+    labels = tiny_data.labels
+    first = tiny_config.autoencoder.model_copy(update={"num_epochs": 1, "adversarial_start_epoch": 0})
+    first = first.model_copy(update={"quantizer_start_epoch": 0, "perceptual_weight": 0.0})
+    voxels = MedDDPMConfig(patch_voxels=16, channels=(8, 16), attention_levels=(1,), precision="float32")
+    third = SegmentationConfig(network="dynunet", patch_voxels=32, batch_size=2, num_epochs=1, precision="float32")
+    third = third.model_copy(update={"channels": (4, 4, 8)})
+    coarse = tiny_data.spec.model_copy(update={"spacing_mm": (1.0, 1.0, 5.0)})
+
+    def stage_1(out: Path, num_steps: int) -> object:
+        config = first.model_copy(update={"steps_per_epoch": num_steps})
+        return train_autoencoder(validation_cases=[], config=config, out=out, **learning)  # type: ignore[arg-type]
+
+    def stage_2(out: Path, num_steps: int) -> object:
+        config = tiny_config.diffusion.model_copy(update={"num_steps": num_steps})
+        of = {"labels": labels, "autoencoder_run": tiny_autoencoder_run}
+        return train_diffusion(config=config, out=out, **of, **learning)  # type: ignore[arg-type]
+
+    def med_ddpm(out: Path, num_steps: int) -> object:
+        config = voxels.model_copy(update={"num_steps": num_steps})
+        return train_med_ddpm(labels=labels, config=config, out=out, **learning)  # type: ignore[arg-type]
+
+    def stage_3(out: Path, num_steps: int) -> object:
+        config = third.model_copy(update={"steps_per_epoch": num_steps})
+        cases = {"real_cases": tiny_cases[:2], "validation_cases": tiny_cases[2:3], "synthetic_cases": []}
+        of = {**shared, **cases, "spec": coarse, "test_cases": [], "labels": labels}
+        return train_segmentation(config=config, out=out, **of)  # type: ignore[arg-type]
+
+    found = passes(tiny_config.model_copy(update={"autoencoder": first, "med_ddpm": voxels}))
+    segmenting_step = partial(segmentation_step, third, num_labels=len(labels), spacing_mm=coarse.spacing_mm)
+    return {
+        "stage 1": (stage_1, found["stage 1, adversarial"], first.patch_voxels),
+        "stage 2": (stage_2, found["stage 2"], tiny_config.diffusion.patch_voxels),
+        "Med-DDPM": (med_ddpm, found["Med-DDPM"], voxels.patch_voxels),
+        "stage 3": (stage_3, lambda edge, bench: segmenting_step(patch_voxels=edge, bench=bench), third.patch_voxels),
+    }
+
+
+@pytest.mark.parametrize("is_checkpointed", [False, pytest.param(True, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("name", ["stage 1", "stage 2", "Med-DDPM", "stage 3"])
+def test_what_is_estimated_is_what_a_step_of_the_training_computes(
+    trainings: dict[str, tuple[Training, measure.PassOf, int]], name: str, is_checkpointed: bool, tmp_path: Path
+) -> None:
+    """Three steps more than two: what comes before and after the steps falls out."""
+    train, build, patch_voxels = trainings[name]
+    flops = []
+    for num_steps in (2, 3):
+        with FlopCounterMode(display=False) as counter:
+            train(tmp_path / str(num_steps), num_steps)
+        flops.append(counter.get_total_flops())
+    expected = count_pass(build, patch_voxels, CPU, is_checkpointed=is_checkpointed).flops
+    # with one thread torch convolves otherwise, and computes a little more again
+    assert flops[1] - flops[0] == pytest.approx(expected, rel=1e-3 if is_checkpointed else 0)

@@ -7,8 +7,8 @@ import torch
 from torch import nn
 
 from promptlesion.training.checkpoint import CheckpointError
+from promptlesion.training.descent import averaged_copy, update_average
 from promptlesion.training.device import place
-from promptlesion.training.ema import averaged_copy, update_average
 from promptlesion.training.seeding import torch_generator
 from promptlesion.training.state import TrainState
 

@@ -2,13 +2,13 @@
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
+
+from promptlesion.training.optimisation import OptimisationConfig
 
 
-class AutoencoderConfig(BaseModel):
+class AutoencoderConfig(OptimisationConfig):
     """The VQGAN, its losses and its training."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     patch_voxels: int = Field(96, ge=16, multiple_of=8, description="edge of the cubic training patch, voxels")
     widths: tuple[int, ...] = Field(
@@ -64,16 +64,8 @@ class AutoencoderConfig(BaseModel):
     steps_per_epoch: int | None = Field(
         None, ge=1, description="steps in an epoch; unset: as many as one patch per case takes"
     )
-    batch_size: int = Field(4, ge=1, description="patches in a step")
     learning_rate: float = Field(3e-4, gt=0, description="learning rate of Adam, generator and discriminators alike")
-    learning_rate_decay: Literal["none", "cosine"] = Field(
-        "none", description="course of the learning rate: constant, or to zero along half a cosine"
-    )
     max_gradient_norm: float = Field(1.0, gt=0, description="gradients of a larger norm are scaled down to it")
-    adam_betas: tuple[float, float] = Field((0.9, 0.999), description="decay rates of Adam's moments")
-    precision: Literal["auto", "float32", "bfloat16"] = Field(
-        "auto", description="arithmetic of the networks; auto: bfloat16 where the hardware has it"
-    )
     checkpoint_every_steps: int = Field(500, ge=1, description="steps between two saved states")
 
     @model_validator(mode="after")

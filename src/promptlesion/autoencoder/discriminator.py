@@ -8,6 +8,7 @@ from jaxtyping import Float
 from monai.networks.nets import PatchDiscriminator
 from torch import Tensor, nn
 
+from promptlesion.autoencoder.config import AutoencoderConfig
 from promptlesion.training.launch import all_reduced_sum, num_processes
 
 _MAX_ADAPTIVE_WEIGHT = 1e4
@@ -28,6 +29,11 @@ class Discriminators(nn.Module):
     ) -> list[list[Tensor]]:
         """Return every feature map of both, the logits last."""
         return [self.volume(volume), self.slices(slices)]
+
+
+def build_discriminators(config: AutoencoderConfig) -> Discriminators:
+    """Build the discriminators of a configuration, untrained."""
+    return Discriminators(channels=config.discriminator_channels, num_layers=config.discriminator_layers)
 
 
 def _patch_discriminator(spatial_dims: int, channels: int, num_layers: int) -> nn.Module:

@@ -13,7 +13,8 @@ from promptlesion.data.crops import centered_start
 from promptlesion.data.intensity import HUWindow, intensity_tolerance_hu
 from promptlesion.data.lesion_patch import cut_lesion
 from promptlesion.data.spec import DatasetSpec
-from promptlesion.training.device import Precision, autocast
+from promptlesion.training.device import autocast
+from promptlesion.training.optimisation import Precision
 
 
 @dataclass(frozen=True)

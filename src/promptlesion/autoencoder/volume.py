@@ -15,7 +15,8 @@ from torch import Tensor, nn
 
 from promptlesion.autoencoder.autoencoder import Autoencoder
 from promptlesion.autoencoder.network import ResidualBlock, Upsample
-from promptlesion.training.device import Precision, autocast
+from promptlesion.training.device import autocast
+from promptlesion.training.optimisation import Precision
 
 Progress = Callable[[int, int], None]
 """Called with the tiles done and their number after each."""

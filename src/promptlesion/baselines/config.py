@@ -5,17 +5,16 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from promptlesion.diffusion.config import DiffusionConfig, check_network
+from promptlesion.training.optimisation import AveragedOptimisationConfig
 
 
-class DiffTumorConfig(BaseModel):
+class DiffTumorConfig(AveragedOptimisationConfig):
     """DiffTumor (Chen et al., CVPR 2024): its diffusion model, of which every lesion type gets its own.
 
     *(reading)* The released models have T = 4; this paper compares both methods at 400 steps, so T and the schedule
     are those of PromptLesion. The surroundings are blanked by the exact mask. The U-Net on 24³ latents starts at 24
     channels, its multipliers are 1, 2, 4, 8.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     patch_voxels: int = Field(96, ge=16, description="edge of the cubic patch around a lesion, voxels")
     num_levels: int = Field(400, ge=2, description="T, the number of noise levels of the training schedule")
@@ -48,20 +47,6 @@ class DiffTumorConfig(BaseModel):
         8, ge=1, description="differently placed, turned and mirrored patches encoded for every training lesion"
     )
     num_steps: int = Field(60_000, ge=1, description="length of the training of each type's model, steps")
-    batch_size: int = Field(4, ge=1, description="patches in a step")
-    learning_rate: float = Field(1e-4, gt=0, description="learning rate of Adam")
-    learning_rate_decay: Literal["none", "cosine"] = Field(
-        "none", description="course of the learning rate: constant, or to zero along half a cosine"
-    )
-    max_gradient_norm: float = Field(1.0, gt=0, description="gradients of a larger norm are scaled down to it")
-    adam_betas: tuple[float, float] = Field((0.9, 0.999), description="decay rates of Adam's moments")
-    ema_decay: float = Field(
-        0.995, gt=0, lt=1, description="decay of the weights' exponential moving average, which sampling uses"
-    )
-    precision: Literal["auto", "float32", "bfloat16"] = Field(
-        "auto", description="arithmetic of the network; auto: bfloat16 where the hardware has it"
-    )
-    checkpoint_every_steps: int = Field(500, ge=1, description="steps between two saved states")
 
     @model_validator(mode="after")
     def _network_can_be_built(self) -> "DiffTumorConfig":
@@ -79,7 +64,7 @@ class DiffTumorConfig(BaseModel):
         return DiffusionConfig.model_validate({**self.model_dump(), "prompt_encoder": "none"})
 
 
-class MedDDPMConfig(BaseModel):
+class MedDDPMConfig(AveragedOptimisationConfig):
     """Med-DDPM (Dorjsembe et al., IEEE JBHI 2024): diffusion of the voxels themselves, told where which label is.
 
     Its schedule is the cosine, it predicts the noise, T = 250, L1. *(reading)* The label channels are the lesion types,
@@ -88,8 +73,6 @@ class MedDDPMConfig(BaseModel):
     Nichol 2021 with 64 channels, multipliers 1, 1, 2, 3, 4 and attention at an eighth of the edge and below; its
     resampling blocks count here as a level's second residual block.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     patch_voxels: int = Field(96, ge=16, description="edge of the cubic patch that is painted, voxels")
     num_levels: int = Field(250, ge=2, description="T, the number of noise levels of the cosine schedule")
@@ -111,18 +94,6 @@ class MedDDPMConfig(BaseModel):
     num_steps: int = Field(100_000, ge=1, description="length of the training, steps")
     batch_size: int = Field(2, ge=1, description="patches in a step")
     learning_rate: float = Field(1e-5, gt=0, description="learning rate of Adam")
-    learning_rate_decay: Literal["none", "cosine"] = Field(
-        "none", description="course of the learning rate: constant, or to zero along half a cosine"
-    )
-    max_gradient_norm: float = Field(1.0, gt=0, description="gradients of a larger norm are scaled down to it")
-    adam_betas: tuple[float, float] = Field((0.9, 0.999), description="decay rates of Adam's moments")
-    ema_decay: float = Field(
-        0.995, gt=0, lt=1, description="decay of the weights' exponential moving average, which sampling uses"
-    )
-    precision: Literal["auto", "float32", "bfloat16"] = Field(
-        "auto", description="arithmetic of the network; auto: bfloat16 where the hardware has it"
-    )
-    checkpoint_every_steps: int = Field(500, ge=1, description="steps between two saved states")
 
     @model_validator(mode="after")
     def _network_can_be_built(self) -> "MedDDPMConfig":

@@ -3,34 +3,28 @@
 There is no autoencoder and no prompt, and the surroundings are not given: what lies around a lesion is made up.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
 from promptlesion.baselines.config import MedDDPMConfig
 from promptlesion.baselines.lesion_batches import LesionBatches
 from promptlesion.baselines.run import open_run
-from promptlesion.baselines.voxel_denoiser import VoxelDenoiser, build_voxel_denoiser
+from promptlesion.baselines.voxel_denoiser import NoisedPatches, VoxelDenoiser, build_voxel_denoiser, voxel_loss
 from promptlesion.data.cache import CachedCase
 from promptlesion.data.lesion_statistics import LesionStatistics, measure_lesions, read_statistics, training_facts
 from promptlesion.data.spec import DatasetSpec
 from promptlesion.diffusion.network import BLOCKS
-from promptlesion.training.checkpoint import load_checkpoint, save_checkpoint
-from promptlesion.training.compiling import ready_to_train
-from promptlesion.training.descent import build_adam, descend
-from promptlesion.training.device import autocast, place, resolve_device, send
-from promptlesion.training.ema import averaged_copy, update_average
+from promptlesion.training.checkpoint import load_checkpoint
+from promptlesion.training.device import place, resolve_device, send
 from promptlesion.training.hardware import DEFAULT_HARDWARE, HardwareConfig
 from promptlesion.training.launch import share_of_batch
-from promptlesion.training.learning_rate import set_learning_rate
-from promptlesion.training.prefetch import prefetched
-from promptlesion.training.run import Report, Run
+from promptlesion.training.loop import averaged_stage, train
+from promptlesion.training.run import Run
 from promptlesion.training.seeding import derive_seed, torch_generator
-from promptlesion.training.state import TrainState
 
 MED_DDPM = "med-ddpm"
 
@@ -70,24 +64,14 @@ def train_med_ddpm(
     batches = LesionBatches(train_cases, spec=spec, patch_voxels=config.patch_voxels, seed=derive_seed(seed, MED_DDPM))
     torch.manual_seed(derive_seed(seed, MED_DDPM, "weights"))
     denoiser = place(build_voxel_denoiser(config, num_types=len(spec.lesions)), torch_device)
-    state = TrainState(
-        networks={"denoiser": denoiser, "average": averaged_copy(denoiser)},
-        optimizers={"denoiser": build_adam(denoiser, learning_rate=config.learning_rate, betas=config.adam_betas)},
-    )
-    run.resume(state)
-    reports = _steps(
-        state,
-        batches,
-        share,
-        config=config,
-        seed=seed,
-        device=torch_device,
-        hardware=hardware,
-    )
-    run.train(state, reports, num_steps=config.num_steps, checkpoint_every_steps=config.checkpoint_every_steps)
-    save_checkpoint(
-        run.checkpoint_folder,
-        card={
+
+    def draw(step: int) -> NoisedPatches:
+        batch = batches.draw(step, share)
+        level, noise = _draw_noise(batch.image.shape[1:], share, step, config, seed)
+        return NoisedPatches(*(send(part, torch_device) for part in (batch.image, batch.labels, level, noise)))
+
+    def card() -> dict[str, object]:
+        return {
             "stage": MED_DDPM,
             "method": MED_DDPM,
             "schedule": "cosine",
@@ -95,58 +79,21 @@ def train_med_ddpm(
             **training_facts(train_cases, spec, measure_lesions(train_cases, spec, labels)),
             "config": config.model_dump(mode="json"),
             "seed": seed,
-        },
-        parts={"denoiser": state.networks["average"].state_dict()},
+        }
+
+    stage = averaged_stage(
+        "denoiser",
+        denoiser,
+        config,
+        compiled=denoiser.network,
+        blocks=BLOCKS,
+        draw=draw,
+        loss=lambda batch: voxel_loss(denoiser, batch, config, device=torch_device),
+        card=card,
     )
+    train(run, stage, config, device=torch_device, hardware=hardware)
     run.finish()
     return run
-
-
-def _steps(
-    state: TrainState,
-    batches: LesionBatches,
-    share: range,
-    *,
-    config: MedDDPMConfig,
-    seed: int,
-    device: torch.device,
-    hardware: HardwareConfig,
-) -> Iterator[Report]:
-    """Train step by step on this process's share of every batch, yielding the loss of each."""
-    denoiser, average = state.networks["denoiser"], state.networks["average"]
-    assert isinstance(denoiser, VoxelDenoiser)
-    denoiser.train()
-
-    def draw(step: int) -> tuple[Tensor, ...]:
-        batch = batches.draw(step, share)
-        level, noise = _draw_noise(batch.image.shape[1:], share, step, config, seed)
-        return tuple(send(part, device) for part in (batch.image, batch.labels, level, noise))
-
-    def loss_of(clean: Tensor, labels: Tensor, level: Tensor, noise: Tensor) -> Float[Tensor, ""]:
-        noisy = denoiser.schedule.add_noise(clean, noise, level)
-        with autocast(device, config.precision):
-            difference = denoiser(noisy, level, labels) - denoiser.target(clean, noise, level)
-        error: Tensor = difference.abs() if config.loss == "l1" else difference.square()
-        return error.mean()
-
-    ready_to_train(
-        denoiser.network, hardware=hardware, device=device, blocks=BLOCKS, loss=lambda: loss_of(*draw(state.step))
-    )
-    steps = range(state.step, config.num_steps)
-    for batch in prefetched(draw, steps, num_batches=hardware.prefetch_batches):
-        loss = loss_of(*batch)
-        optimizer = state.optimizers["denoiser"]
-        set_learning_rate(
-            optimizer,
-            start=config.learning_rate,
-            step=state.step,
-            num_steps=config.num_steps,
-            decay=config.learning_rate_decay,
-        )
-        descend(loss, denoiser, optimizer, max_gradient_norm=config.max_gradient_norm)
-        update_average(average, denoiser, decay=config.ema_decay, step=state.step)
-        state.step += 1
-        yield {"loss": loss.detach()}
 
 
 def _draw_noise(shape: torch.Size, items: range, step: int, config: MedDDPMConfig, seed: int) -> tuple[Tensor, Tensor]:

@@ -38,6 +38,7 @@ def extent_of(
         num_types=max(1, num_types),
         num_labels=max(2, num_labels),
         prepared_voxels=tuple(prepared),
+        spacing_mm=spacing_mm,
         window_hu=window_hu,
         scan_voxels=float(np.median([math.prod(shape) for shape, _ in grids] or [0])),
         seconds_read=float(np.median([case.seconds_read for case in cases if case.seconds_read] or [0.0])),

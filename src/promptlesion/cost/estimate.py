@@ -38,6 +38,8 @@ class Extent:
     """Background included."""
     prepared_voxels: tuple[int, ...]
     """Of every case at the networks' spacing."""
+    spacing_mm: tuple[float, float, float]
+    """That spacing, on which nnU-Net's architecture depends."""
     window_hu: tuple[float, float]
     scan_voxels: float
     """Of the median scan as it is stored."""

@@ -46,8 +46,7 @@ def fitted_config(config: Config, training: str, dataset: Dataset, *, out: Path,
     if hardware.activation_checkpointing != "auto" or is_finished_run(out):
         return config
     machine = this_machine(device, Path())
-    num_types = len(dataset.spec.lesions)
-    step = _training_step(config, training, num_types, len(dataset.labels), machine.device)
+    step = _training_step(config, training, dataset, machine.device)
     if step is None:
         return config
     with torch.device("meta"):
@@ -74,9 +73,8 @@ class _Step:
     """Builds those it trains."""
 
 
-def _training_step(
-    config: Config, training: str, num_types: int, num_labels: int, device: torch.device
-) -> _Step | None:
+def _training_step(config: Config, training: str, dataset: Dataset, device: torch.device) -> _Step | None:
+    spec, num_types = dataset.spec, len(dataset.spec.lesions)
     if training == "autoencoder":
         first = _shared(config, training).autoencoder
         perceptual = build_perceptual_loss(first, device)
@@ -91,9 +89,11 @@ def _training_step(
     if training == "segmentation":
         third = _shared(config, training).segmentation
         return _Step(
-            lambda edge, bench: segmentation_step(third, patch_voxels=edge, num_labels=num_labels, bench=bench),
+            lambda edge, bench: segmentation_step(
+                third, patch_voxels=edge, num_labels=len(dataset.labels), bench=bench, spacing_mm=spec.spacing_mm
+            ),
             third.patch_voxels,
-            lambda: {"segmentation": build_segmentation_network(third, num_types + 1)},
+            lambda: {"segmentation": build_segmentation_network(third, num_types + 1, spacing_mm=spec.spacing_mm)},
         )
     method = method_named(training)
     patch_voxels = method.patch_voxels(config)

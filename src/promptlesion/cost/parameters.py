@@ -9,7 +9,7 @@ from torch import nn
 
 from promptlesion.autoencoder.autoencoder import build_autoencoder
 from promptlesion.autoencoder.config import AutoencoderConfig
-from promptlesion.autoencoder.discriminator import Discriminators
+from promptlesion.autoencoder.discriminator import build_discriminators
 from promptlesion.config import Config
 from promptlesion.diffusion.network import PromptInjection
 from promptlesion.diffusion.prompt_block import PromptGenBlock
@@ -60,33 +60,38 @@ class NetworkParameters:
         return sum(parts) / self.total
 
 
-def count_parameters(config: Config, *, num_types: int = PAPER_NUM_TYPES) -> list[NetworkParameters]:
+def count_parameters(
+    config: Config, *, num_types: int = PAPER_NUM_TYPES, spacing_mm: tuple[float, float, float] = (1.0, 1.0, 1.0)
+) -> list[NetworkParameters]:
     """Count the parameters of every network of a configuration.
 
     Args:
         config: of all stages.
         num_types: lesion types of the dataset; the segmentation network is counted with a label for each of them and
             for the background.
+        spacing_mm: of the dataset, on which nnU-Net's architecture depends.
     """
     with torch.device("meta"):
         return [
             NetworkParameters(name, tuple(_modules(network)))
-            for name, network in build_networks(config, num_types=num_types).items()
+            for name, network in build_networks(config, num_types=num_types, spacing_mm=spacing_mm).items()
         ]
 
 
-def build_networks(config: Config, *, num_types: int) -> dict[str, nn.Module]:
+def build_networks(
+    config: Config, *, num_types: int, spacing_mm: tuple[float, float, float] = (1.0, 1.0, 1.0)
+) -> dict[str, nn.Module]:
     """Build every network of a configuration, untrained: stage 1, every method, stage 3."""
     networks = autoencoder_networks(config.autoencoder)
     for name in trainable_names():
         networks |= method_named(name).build_networks(config, num_types=num_types)
-    return {**networks, "segmentation": build_segmentation_network(config.segmentation, num_types + 1)}
+    segmentation = build_segmentation_network(config.segmentation, num_types + 1, spacing_mm=spacing_mm)
+    return {**networks, "segmentation": segmentation}
 
 
 def autoencoder_networks(config: AutoencoderConfig) -> dict[str, nn.Module]:
     """Build what stage 1 trains, untrained."""
-    discriminators = Discriminators(channels=config.discriminator_channels, num_layers=config.discriminator_layers)
-    return {"autoencoder": build_autoencoder(config), "discriminators": discriminators}
+    return {"autoencoder": build_autoencoder(config), "discriminators": build_discriminators(config)}
 
 
 def _modules(network: nn.Module) -> Iterator[ModuleParameters]:

@@ -1,40 +1,35 @@
 """One pass of each stage's networks on made-up patches, built from its configuration: to be counted and timed."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TypeVar
 
 import torch
 from torch import nn
+from torch.optim import SGD, Adam, Optimizer
 
 from promptlesion.autoencoder import network as autoencoder_network
 from promptlesion.autoencoder.autoencoder import build_autoencoder
 from promptlesion.autoencoder.config import AutoencoderConfig
-from promptlesion.autoencoder.discriminator import (
-    Discriminators,
-    adaptive_weight,
-    axis_slices,
-    discriminator_loss,
-    feature_matching_loss,
-    generator_loss,
-)
-from promptlesion.autoencoder.loss import weighted_l1
+from promptlesion.autoencoder.discriminator import build_discriminators
+from promptlesion.autoencoder.loss import AutoencoderLosses
 from promptlesion.autoencoder.perceptual import PerceptualLoss
-from promptlesion.baselines.voxel_denoiser import build_voxel_denoiser
+from promptlesion.baselines.voxel_denoiser import NoisedPatches, build_voxel_denoiser, voxel_loss
 from promptlesion.config import Config
 from promptlesion.diffusion import network as diffusion_network
 from promptlesion.diffusion.conditioning import Conditioning
 from promptlesion.diffusion.denoiser import Denoiser, build_denoiser
-from promptlesion.diffusion.loss import denoising_loss
+from promptlesion.diffusion.loss import NoisedLatents, latent_loss
 from promptlesion.segmentation import network as segmentation_network
 from promptlesion.segmentation.config import SegmentationConfig
 from promptlesion.segmentation.label_classes import LabelClasses
-from promptlesion.segmentation.loss import SegmentationLoss
+from promptlesion.segmentation.loss import SegmentationLoss, score_loss
 from promptlesion.segmentation.network import build_segmentation_network
-from promptlesion.training.activation_checkpointing import checkpoint_activations
-from promptlesion.training.descent import descend
+from promptlesion.training.compiling import checkpoint_activations
+from promptlesion.training.descent import frozen
 from promptlesion.training.device import autocast, place
-from promptlesion.training.ema import update_average
+from promptlesion.training.loop import AVERAGE, MAX_GRADIENT_NORM, only_loss, take_step
+from promptlesion.training.state import TrainState
 
 Pass = Callable[[], object]
 """Runs the networks once, in training with the optimiser's step."""
@@ -60,11 +55,13 @@ class Bench:
         if self.is_checkpointed:
             checkpoint_activations(network, blocks=blocks)
 
-    def optimizer(self, network: nn.Module) -> torch.optim.Optimizer:
-        """Return Adam; where it is counted one without moments, which are 8 bytes a parameter more."""
-        if self.is_counted:
-            return torch.optim.SGD(network.parameters(), lr=0.0)
-        return torch.optim.Adam(network.parameters(), lr=1e-5)
+    def state(self, trained: Mapping[str, nn.Module], **others: nn.Module) -> TrainState:
+        """Return a training's state; where it is counted Adam has no moments, which are 8 bytes a parameter more."""
+        optimizers: dict[str, Optimizer] = {
+            name: SGD(network.parameters(), lr=0.0) if self.is_counted else Adam(network.parameters(), lr=1e-5)
+            for name, network in trained.items()
+        }
+        return TrainState({**trained, **others}, optimizers)
 
 
 def autoencoder_step(
@@ -78,43 +75,24 @@ def autoencoder_step(
     """Build a training step of stage 1; see `autoencoder.train`."""
     autoencoder = bench.place(build_autoencoder(config)).train()
     bench.spare(autoencoder, autoencoder_network.BLOCKS)
+    discriminators = bench.place(build_discriminators(config))
+    state = bench.state({"autoencoder": autoencoder, "discriminators": discriminators})
+    losses = AutoencoderLosses(autoencoder, discriminators, perceptual, config, bench.device)
     autoencoder.quantizer.eval()  # its restarts depend on the data, and cost little
-    discriminators = bench.place(
-        Discriminators(channels=config.discriminator_channels, num_layers=config.discriminator_layers)
-    )
-    optimizer, judge = bench.optimizer(autoencoder), bench.optimizer(discriminators)
     image = torch.rand(config.batch_size, 1, patch_voxels, patch_voxels, patch_voxels, device=bench.device)
-    mask = torch.zeros_like(image, dtype=torch.bool)
+    batch = image, torch.zeros_like(image, dtype=torch.bool)
     positions = [[patch_voxels // 2] * config.slices_per_axis] * 3
 
     def step() -> None:
-        with autocast(bench.device, config.precision):
-            reconstruction, quantized = autoencoder.reconstruct(image)
-            loss = weighted_l1(reconstruction, image, mask, lesion_weight=config.lesion_weight)
-            image_slices, slices = axis_slices(image, positions), axis_slices(reconstruction, positions)
-            if perceptual is not None:
-                sees_patches = config.perceptual_network == "medicalnet"
-                compared = (reconstruction, image) if sees_patches else (slices, image_slices)
-                loss = loss + config.perceptual_weight * perceptual(*compared)
-            loss = faithful = loss + config.commitment_weight * quantized.commitment
-            if is_adversarial:
-                real, generated = discriminators(image, image_slices), discriminators(reconstruction, slices)
-                fooling, matching = generator_loss(generated), feature_matching_loss(real, generated)
-                if config.adversarial_weighting == "adaptive":
-                    fooling = adaptive_weight(faithful, fooling, autoencoder.last_weight) * fooling
-                loss = loss + config.adversarial_weight * fooling + config.feature_matching_weight * matching
-        descend(loss, autoencoder, optimizer, max_gradient_norm=config.max_gradient_norm)
-        if is_adversarial:
-            with autocast(bench.device, config.precision):
-                judged = discriminator_loss(real, discriminators(reconstruction.detach(), slices.detach()))
-            descend(judged, discriminators, judge, max_gradient_norm=config.max_gradient_norm)
+        found = losses(*batch, positions=positions, generator=None, is_quantized=True, is_adversarial=is_adversarial)
+        take_step(state, found, max_gradient_norm=config.max_gradient_norm)
 
     return step
 
 
 def encoding(config: AutoencoderConfig, *, patch_voxels: int, batch_size: int, bench: Bench) -> Pass:
     """Build the encoding of patches by a trained autoencoder."""
-    autoencoder = bench.place(build_autoencoder(config).requires_grad_(requires_grad=False).eval())
+    autoencoder = bench.place(frozen(build_autoencoder(config)))
     image = torch.rand(batch_size, 1, patch_voxels, patch_voxels, patch_voxels, device=bench.device)
 
     @torch.no_grad()
@@ -127,7 +105,7 @@ def encoding(config: AutoencoderConfig, *, patch_voxels: int, batch_size: int, b
 
 def decoding(config: AutoencoderConfig, *, patch_voxels: int, batch_size: int, bench: Bench) -> Pass:
     """Build the decoding of latents by a trained autoencoder."""
-    autoencoder = bench.place(build_autoencoder(config).requires_grad_(requires_grad=False).eval())
+    autoencoder = bench.place(frozen(build_autoencoder(config)))
     edge = patch_voxels // config.downsampling
     latent = torch.rand(batch_size, config.latent_channels, edge, edge, edge, device=bench.device)
 
@@ -142,28 +120,17 @@ def decoding(config: AutoencoderConfig, *, patch_voxels: int, batch_size: int, b
 def diffusion_step(config: Config, *, patch_voxels: int, num_types: int, bench: Bench) -> Pass:
     """Build a training step of stage 2; see `diffusion.train`."""
     settings = config.diffusion
-    denoiser = bench.place(_denoiser(config, patch_voxels, num_types)).train()
+    denoiser, average = (bench.place(_denoiser(config, patch_voxels, num_types)) for _ in range(2))
+    state = bench.state({"denoiser": denoiser}, **{AVERAGE: frozen(average)})
     bench.spare(denoiser, diffusion_network.BLOCKS)
-    average = bench.place(_denoiser(config, patch_voxels, num_types).requires_grad_(requires_grad=False).eval())
-    optimizer = bench.optimizer(denoiser)
     clean, conditioning = _latents(config, patch_voxels, settings.batch_size, bench.device)
     level = torch.zeros(settings.batch_size, dtype=torch.int64, device=bench.device)
     is_dropped = torch.zeros(settings.batch_size, dtype=torch.bool, device=bench.device)
 
     def step() -> None:
-        noise = torch.randn_like(clean)
-        noisy = denoiser.schedule.add_noise(clean, noise, level)
-        with autocast(bench.device, settings.precision):
-            predicted = denoiser(noisy, level, conditioning, is_dropped)
-            loss = denoising_loss(
-                predicted,
-                denoiser.target(clean, noise, level),
-                conditioning.lesion_mask,
-                lesion_weight=settings.lesion_weight,
-                kind=settings.loss,
-            )
-        descend(loss, denoiser, optimizer, max_gradient_norm=settings.max_gradient_norm)
-        update_average(average, denoiser, decay=settings.ema_decay, step=0)
+        batch = NoisedLatents(clean, conditioning, level, torch.randn_like(clean), is_dropped)
+        losses = only_loss("denoiser", latent_loss(denoiser, batch, settings, device=bench.device))
+        take_step(state, losses, max_gradient_norm=settings.max_gradient_norm, ema_decay=settings.ema_decay)
 
     return step
 
@@ -176,7 +143,7 @@ def difftumor_step(config: Config, *, patch_voxels: int, num_types: int, bench: 
 
 def denoising(config: Config, *, patch_voxels: int, batch_size: int, num_types: int, bench: Bench) -> Pass:
     """Build one pass of a trained denoiser, as sampling takes many of."""
-    denoiser = bench.place(_denoiser(config, patch_voxels, num_types).requires_grad_(requires_grad=False).eval())
+    denoiser = bench.place(frozen(_denoiser(config, patch_voxels, num_types)))
     noisy, conditioning = _latents(config, patch_voxels, batch_size, bench.device)
     level = torch.zeros(batch_size, dtype=torch.int64, device=bench.device)
     is_dropped = torch.zeros(batch_size, dtype=torch.bool, device=bench.device)
@@ -189,31 +156,44 @@ def denoising(config: Config, *, patch_voxels: int, batch_size: int, num_types: 
     return denoise
 
 
-def segmentation_step(config: SegmentationConfig, *, patch_voxels: int, num_labels: int, bench: Bench) -> Pass:
+def segmentation_step(
+    config: SegmentationConfig,
+    *,
+    patch_voxels: int,
+    num_labels: int,
+    bench: Bench,
+    spacing_mm: tuple[float, float, float] = (1.0, 1.0, 1.0),
+) -> Pass:
     """Build a training step of stage 3; see `segmentation.train`."""
-    network = bench.place(build_segmentation_network(config, num_labels)).train()
+    network, best = (
+        bench.place(build_segmentation_network(config, num_labels, spacing_mm=spacing_mm)) for _ in range(2)
+    )
+    state = bench.state({"segmentation": network}, best=best)
     bench.spare(network, segmentation_network.BLOCKS)
-    best, optimizer = bench.place(build_segmentation_network(config, num_labels)), bench.optimizer(network)
     loss_of = SegmentationLoss(
         LabelClasses(range(num_labels)), lesion_labels=[], lesion_weight=config.lesion_weight
     ).to(bench.device)
     image = torch.rand(config.batch_size, 1, patch_voxels, patch_voxels, patch_voxels, device=bench.device)
     truth = torch.zeros_like(image, dtype=torch.int64)
 
-    def step() -> nn.Module:
-        with autocast(bench.device, config.precision):
-            scores = network(image)
-        descend(loss_of(scores, truth), network, optimizer, max_gradient_norm=1.0)
-        return best  # kept as long as the step is: the best weights so far
+    def step() -> None:
+        loss = score_loss(network, loss_of, image, truth, precision=config.precision)
+        take_step(state, only_loss("segmentation", loss), max_gradient_norm=MAX_GRADIENT_NORM)
 
     return step
 
 
 def segmenting(
-    config: SegmentationConfig, *, patch_voxels: int, num_labels: int, batch_size: int, bench: Bench
+    config: SegmentationConfig,
+    *,
+    patch_voxels: int,
+    num_labels: int,
+    batch_size: int,
+    bench: Bench,
+    spacing_mm: tuple[float, float, float] = (1.0, 1.0, 1.0),
 ) -> Pass:
     """Build one pass of a trained segmentation network over some windows."""
-    network = bench.place(build_segmentation_network(config, num_labels).requires_grad_(requires_grad=False).eval())
+    network = bench.place(frozen(build_segmentation_network(config, num_labels, spacing_mm=spacing_mm)))
     windows = torch.rand(batch_size, 1, patch_voxels, patch_voxels, patch_voxels, device=bench.device)
 
     @torch.no_grad()
@@ -227,18 +207,18 @@ def segmenting(
 def voxel_step(config: Config, *, patch_voxels: int, num_types: int, bench: Bench) -> Pass:
     """Build a training step of Med-DDPM; see `baselines.med_ddpm`."""
     settings = config.med_ddpm
-    denoiser = bench.place(build_voxel_denoiser(settings, num_types=num_types)).train()
+    denoiser, average = (bench.place(build_voxel_denoiser(settings, num_types=num_types)) for _ in range(2))
+    state = bench.state({"denoiser": denoiser}, **{AVERAGE: frozen(average)})
     bench.spare(denoiser, diffusion_network.BLOCKS)
-    optimizer = bench.optimizer(denoiser)
     shape = (settings.batch_size, 1, patch_voxels, patch_voxels, patch_voxels)
     clean = torch.rand(shape, device=bench.device)
     labels = torch.zeros(settings.batch_size, num_types, *shape[2:], device=bench.device)
     level = torch.zeros(settings.batch_size, dtype=torch.int64, device=bench.device)
 
     def step() -> None:
-        with autocast(bench.device, settings.precision):
-            difference = denoiser(clean, level, labels) - clean
-        descend(difference.abs().mean(), denoiser, optimizer, max_gradient_norm=settings.max_gradient_norm)
+        batch = NoisedPatches(clean, labels, level, torch.randn_like(clean))
+        losses = only_loss("denoiser", voxel_loss(denoiser, batch, settings, device=bench.device))
+        take_step(state, losses, max_gradient_norm=settings.max_gradient_norm, ema_decay=settings.ema_decay)
 
     return step
 

@@ -231,14 +231,21 @@ class _Estimator:
         config, extent = self.config.segmentation, self.extent
         num_parameters = self.parameters["segmentation"]
         step = self.cost(
-            lambda edge, bench: segmentation_step(config, patch_voxels=edge, num_labels=extent.num_labels, bench=bench),
+            lambda edge, bench: segmentation_step(
+                config, patch_voxels=edge, num_labels=extent.num_labels, bench=bench, spacing_mm=extent.spacing_mm
+            ),
             config.patch_voxels,
             _SMALLEST_PATCH if config.network == "unet" else 2 * _SMALLEST_PATCH,  # which nnU-Net's halves more often
             num_parameters,
         )
         window = self.count(
             lambda edge, bench: segmenting(
-                config, patch_voxels=edge, num_labels=extent.num_labels, batch_size=_WINDOWS_AT_ONCE, bench=bench
+                config,
+                patch_voxels=edge,
+                num_labels=extent.num_labels,
+                batch_size=_WINDOWS_AT_ONCE,
+                bench=bench,
+                spacing_mm=extent.spacing_mm,
             ),
             config.patch_voxels,
         )
@@ -276,7 +283,8 @@ def estimate_stages(
         ValueError: a file of weights that the configuration names is not there.
     """
     totals = {
-        network.name.split(" (")[0]: network.total for network in count_parameters(config, num_types=extent.num_types)
+        network.name.split(" (")[0]: network.total
+        for network in count_parameters(config, num_types=extent.num_types, spacing_mm=extent.spacing_mm)
     }
     parameters = {
         "autoencoder": totals["autoencoder"],

@@ -3,7 +3,9 @@
 from collections.abc import Sequence
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
+
+from promptlesion.training.optimisation import AveragedOptimisationConfig
 
 
 def check_network(*, channels: Sequence[int], attention_levels: Sequence[int], attention_head_channels: int) -> None:
@@ -24,10 +26,8 @@ def check_network(*, channels: Sequence[int], attention_levels: Sequence[int], a
             )
 
 
-class DiffusionConfig(BaseModel):
+class DiffusionConfig(AveragedOptimisationConfig):
     """The noise schedule, the denoising network, its prompt, and its training."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     patch_voxels: int = Field(96, ge=16, description="edge of the cubic patch around a lesion, voxels")
     num_levels: int = Field(400, ge=2, description="T, the number of noise levels of the training schedule")
@@ -84,21 +84,9 @@ class DiffusionConfig(BaseModel):
     patches_per_lesion: int = Field(
         8, ge=1, description="differently placed, turned and mirrored patches encoded for every training lesion"
     )
-    num_steps: int = Field(60_000, ge=1, description="length of the training, steps")
-    batch_size: int = Field(4, ge=1, description="patches in a step")
-    learning_rate: float = Field(1e-4, gt=0, description="learning rate of Adam")
-    learning_rate_decay: Literal["none", "cosine"] = Field(
-        "none", description="course of the learning rate: constant, or to zero along half a cosine"
-    )
-    max_gradient_norm: float = Field(1.0, gt=0, description="gradients of a larger norm are scaled down to it")
-    adam_betas: tuple[float, float] = Field((0.9, 0.999), description="decay rates of Adam's moments")
     ema_decay: float = Field(
         0.999, gt=0, lt=1, description="decay of the weights' exponential moving average, which sampling uses"
     )
-    precision: Literal["auto", "float32", "bfloat16"] = Field(
-        "auto", description="arithmetic of the network; auto: bfloat16 where the hardware has it"
-    )
-    checkpoint_every_steps: int = Field(500, ge=1, description="steps between two saved states")
 
     @model_validator(mode="after")
     def _network_can_be_built(self) -> "DiffusionConfig":

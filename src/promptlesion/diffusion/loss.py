@@ -1,11 +1,43 @@
 """The training loss of stage 2."""
 
+from dataclasses import dataclass
 from typing import Literal
 
-from jaxtyping import Float
+import torch
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from promptlesion.data.lesion_weight import lesion_weights, weighted_mean
+from promptlesion.diffusion.conditioning import Conditioning
+from promptlesion.diffusion.config import DiffusionConfig
+from promptlesion.diffusion.denoiser import Denoiser
+from promptlesion.training.device import autocast
+
+
+@dataclass(frozen=True)
+class NoisedLatents:
+    """A batch of latents, and what is drawn for it."""
+
+    clean: Float[Tensor, "batch channel x y z"]
+    conditioning: Conditioning
+    level: Int[Tensor, " batch"]
+    noise: Float[Tensor, "batch channel x y z"]
+    is_prompt_dropped: Bool[Tensor, " batch"]
+
+
+def latent_loss(
+    denoiser: Denoiser, batch: NoisedLatents, config: DiffusionConfig, *, device: torch.device
+) -> Float[Tensor, ""]:
+    """Return the loss of a batch that the denoiser sees under its noise."""
+    noisy = denoiser.schedule.add_noise(batch.clean, batch.noise, batch.level)
+    with autocast(device, config.precision):
+        return denoising_loss(
+            denoiser(noisy, batch.level, batch.conditioning, batch.is_prompt_dropped),
+            denoiser.target(batch.clean, batch.noise, batch.level),
+            batch.conditioning.lesion_mask,
+            lesion_weight=config.lesion_weight,
+            kind=config.loss,
+        )
 
 
 def denoising_loss(

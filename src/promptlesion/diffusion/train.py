@@ -2,38 +2,30 @@
 
 import logging
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from jaxtyping import Float
-from torch import Tensor
 
 from promptlesion.autoencoder.autoencoder import TrainedAutoencoder, check_dataset, load_autoencoder
 from promptlesion.autoencoder.lesion_bias import LesionBias
 from promptlesion.data.cache import CachedCase, data_fingerprint
 from promptlesion.data.lesion_statistics import LesionStatistics, measure_lesions, read_statistics, training_facts
 from promptlesion.data.spec import DatasetSpec
-from promptlesion.diffusion.conditioning import Conditioning
 from promptlesion.diffusion.config import DiffusionConfig
 from promptlesion.diffusion.denoiser import Denoiser, build_denoiser
 from promptlesion.diffusion.latents import LesionLatents, encode_lesions
-from promptlesion.diffusion.loss import denoising_loss
+from promptlesion.diffusion.loss import NoisedLatents, latent_loss
 from promptlesion.diffusion.network import BLOCKS
 from promptlesion.diffusion.schedule import build_schedule
-from promptlesion.training.checkpoint import differences, load_checkpoint, save_checkpoint
-from promptlesion.training.compiling import ready_to_train
-from promptlesion.training.descent import build_adam, descend
-from promptlesion.training.device import autocast, place, resolve_device, send
-from promptlesion.training.ema import averaged_copy, update_average
+from promptlesion.training.checkpoint import differences, load_checkpoint
+from promptlesion.training.device import place, resolve_device, send
 from promptlesion.training.hardware import DEFAULT_HARDWARE, HardwareConfig
 from promptlesion.training.launch import main_process_first, share_of_batch
-from promptlesion.training.learning_rate import set_learning_rate
-from promptlesion.training.prefetch import prefetched
-from promptlesion.training.run import Report, Run
+from promptlesion.training.loop import averaged_stage, train
+from promptlesion.training.run import Run
 from promptlesion.training.seeding import derive_seed, numpy_generator, torch_generator
-from promptlesion.training.state import TrainState
 
 logger = logging.getLogger(__name__)
 
@@ -114,24 +106,9 @@ def train_diffusion(
         )
     torch.manual_seed(derive_seed(seed, "diffusion", "weights"))
     denoiser = place(_build(config, autoencoder, spec), torch_device)
-    state = TrainState(
-        networks={"denoiser": denoiser, "average": averaged_copy(denoiser)},
-        optimizers={"denoiser": build_adam(denoiser, learning_rate=config.learning_rate, betas=config.adam_betas)},
-    )
-    run.resume(state)
-    reports = _steps(
-        state,
-        latents.kept_on(torch_device),
-        share,
-        config=config,
-        seed=seed,
-        device=torch_device,
-        hardware=hardware,
-    )
-    run.train(state, reports, num_steps=config.num_steps, checkpoint_every_steps=config.checkpoint_every_steps)
-    save_checkpoint(
-        run.checkpoint_folder,
-        card={
+
+    def card() -> dict[str, object]:
+        return {
             "stage": "diffusion",
             "method": method,
             "schedule": config.schedule,
@@ -142,35 +119,35 @@ def train_diffusion(
             "seed": seed,
             "autoencoder": os.path.relpath(autoencoder_run, out),
             "autoencoder_sha256": autoencoder_hash,
-        },
-        parts={"denoiser": state.networks["average"].state_dict()},
+        }
+
+    stage = averaged_stage(
+        "denoiser",
+        denoiser,
+        config,
+        compiled=denoiser.network,
+        blocks=BLOCKS,
+        draw=_drawing(latents.kept_on(torch_device), share, config=config, seed=seed, device=torch_device),
+        loss=lambda batch: latent_loss(denoiser, batch, config, device=torch_device),
+        card=card,
     )
+    train(run, stage, config, device=torch_device, hardware=hardware)
     with main_process_first():
         on_trained()
     run.finish()
     return run
 
 
-def _steps(
-    state: TrainState,
-    latents: LesionLatents,
-    share: range,
-    *,
-    config: DiffusionConfig,
-    seed: int,
-    device: torch.device,
-    hardware: HardwareConfig,
-) -> Iterator[Report]:
-    """Train step by step, yielding the loss of each; of what is drawn for a batch, this process takes its share."""
-    denoiser, average = state.networks["denoiser"], state.networks["average"]
-    assert isinstance(denoiser, Denoiser)
-    denoiser.train()
+def _drawing(
+    latents: LesionLatents, share: range, *, config: DiffusionConfig, seed: int, device: torch.device
+) -> Callable[[int], NoisedLatents]:
+    """Return what draws the batch of a step; of what is drawn, this process takes its share."""
     patches_of_type = [
         torch.nonzero(latents.lesion_type == index).flatten().tolist()
         for index in sorted(set(latents.lesion_type.tolist()))
     ]
 
-    def draw(step: int) -> tuple[Tensor, Conditioning, Tensor, Tensor, Tensor]:
+    def draw(step: int) -> NoisedLatents:
         chooser = numpy_generator(seed, "diffusion", "choice", step)
         generator = torch_generator(seed, "diffusion", "noise", step)
         kinds = chooser.integers(len(patches_of_type), size=config.batch_size)
@@ -179,40 +156,9 @@ def _steps(
         level = torch.randint(config.num_levels, (config.batch_size,), generator=generator)[share]
         noise = torch.randn(config.batch_size, *clean.shape[1:], generator=generator)[share]
         is_dropped = torch.rand(config.batch_size, generator=generator)[share] < config.prompt_dropout
-        return clean, conditioning, send(level, device), send(noise, device), send(is_dropped, device)
+        return NoisedLatents(clean, conditioning, send(level, device), send(noise, device), send(is_dropped, device))
 
-    def loss_of(
-        clean: Tensor, conditioning: Conditioning, level: Tensor, noise: Tensor, is_dropped: Tensor
-    ) -> Float[Tensor, ""]:
-        noisy = denoiser.schedule.add_noise(clean, noise, level)
-        with autocast(device, config.precision):
-            predicted = denoiser(noisy, level, conditioning, is_dropped)
-            return denoising_loss(
-                predicted,
-                denoiser.target(clean, noise, level),
-                conditioning.lesion_mask,
-                lesion_weight=config.lesion_weight,
-                kind=config.loss,
-            )
-
-    ready_to_train(
-        denoiser.network, hardware=hardware, device=device, blocks=BLOCKS, loss=lambda: loss_of(*draw(state.step))
-    )
-    steps = range(state.step, config.num_steps)
-    for batch in prefetched(draw, steps, num_batches=hardware.prefetch_batches):
-        loss = loss_of(*batch)
-        optimizer = state.optimizers["denoiser"]
-        set_learning_rate(
-            optimizer,
-            start=config.learning_rate,
-            step=state.step,
-            num_steps=config.num_steps,
-            decay=config.learning_rate_decay,
-        )
-        descend(loss, denoiser, optimizer, max_gradient_norm=config.max_gradient_norm)
-        update_average(average, denoiser, decay=config.ema_decay, step=state.step)
-        state.step += 1
-        yield {"loss": loss.detach()}
+    return draw
 
 
 @dataclass(frozen=True)

@@ -63,6 +63,7 @@ class _Estimates:
                 num_types=self._types,
                 num_labels=len(dataset.labels),
                 prepared_voxels=tuple(case.image.size for case in seen),
+                spacing_mm=dataset.spec.spacing_mm,
                 window_hu=dataset.spec.window_hu,
                 scan_voxels=float(image.array.size),
                 seconds_read=reading,

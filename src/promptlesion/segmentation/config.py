@@ -2,9 +2,10 @@
 
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from promptlesion.data.spec import HURange
+from promptlesion.training.optimisation import OptimisationConfig
 
 Positive = Annotated[float, Field(gt=0)]
 
@@ -19,10 +20,8 @@ Range = Annotated[tuple[Positive, Positive], AfterValidator(_rising)]
 """Two positive values, the smaller first."""
 
 
-class SegmentationConfig(BaseModel):
+class SegmentationConfig(OptimisationConfig):
     """The segmentation network and its training."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     network: Literal["unet", "dynunet", "nnunetv2"] = Field(
         "unet",
@@ -78,15 +77,8 @@ class SegmentationConfig(BaseModel):
     validate_every_epochs: int = Field(1, ge=1, description="epochs between two validations on whole scans")
     batch_size: int = Field(12, ge=1, description="patches in a step")
     learning_rate: float = Field(2e-4, gt=0, description="learning rate of Adam")
-    learning_rate_decay: Literal["none", "cosine"] = Field(
-        "none", description="course of the learning rate: constant, or to zero along half a cosine"
-    )
-    adam_betas: tuple[float, float] = Field((0.9, 0.999), description="decay rates of Adam's moments")
     window_overlap: float = Field(
         0.25, ge=0, lt=1, description="overlap of neighbouring prediction windows, as a share of the patch"
-    )
-    precision: Literal["auto", "float32", "bfloat16"] = Field(
-        "auto", description="arithmetic of the network; auto: bfloat16 where the hardware has it"
     )
     nnunet_environment: str | None = Field(
         None,

@@ -19,7 +19,8 @@ from promptlesion.segmentation.config import SegmentationConfig
 from promptlesion.segmentation.label_classes import LabelClasses
 from promptlesion.segmentation.network import build_segmentation_network
 from promptlesion.training.checkpoint import load_checkpoint
-from promptlesion.training.device import Precision, autocast, place
+from promptlesion.training.device import autocast, place
+from promptlesion.training.optimisation import Precision
 
 _WINDOWS_AT_ONCE = 4
 _SLAB_VOXELS = 8

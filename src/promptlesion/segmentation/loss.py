@@ -4,12 +4,14 @@ from collections.abc import Iterable
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Integer
 from torch import Tensor, nn
 
 from promptlesion.segmentation.dynunet import supervision_weights
 from promptlesion.segmentation.label_classes import IGNORED_CLASS, LabelClasses
+from promptlesion.training.device import autocast
 from promptlesion.training.launch import all_reduced_sum, global_sum
+from promptlesion.training.optimisation import Precision
 
 _SMOOTHING = 1e-5
 """Of the Dice of a label that neither the batch nor the network has."""
@@ -68,6 +70,21 @@ class SegmentationLoss(nn.Module):
         by_voxel = F.cross_entropy(scores, truth[:, 0], weight=self.weights, reduction="none")
         weight = all_reduced_sum((self.weights[truth] * is_counted).sum())
         return global_sum((by_voxel * is_counted[:, 0]).sum()) / weight.clamp(min=1.0)
+
+
+def score_loss(
+    network: nn.Module,
+    loss_of: SegmentationLoss,
+    image: Float[Tensor, "batch 1 x y z"],
+    truth: Integer[Tensor, "batch 1 x y z"],
+    *,
+    precision: Precision,
+) -> Float[Tensor, ""]:
+    """Return the loss of what a network makes of patches whose classes are `truth`."""
+    with autocast(image.device, precision):
+        scores = network(image)
+    loss: Tensor = loss_of(scores, truth.long())
+    return loss
 
 
 def _nearest(truth: Int[Tensor, "batch 1 x y z"], shape: torch.Size) -> Int[Tensor, "batch 1 _ _ _"]:

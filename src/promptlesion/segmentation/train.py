@@ -4,31 +4,24 @@ import copy
 import json
 import logging
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
 from promptlesion.data.cache import CachedCase, data_fingerprint
-from promptlesion.data.patch_batches import PatchBatches
 from promptlesion.data.spec import DatasetSpec
 from promptlesion.segmentation.config import SegmentationConfig
 from promptlesion.segmentation.label_classes import LabelClasses
-from promptlesion.segmentation.loss import SegmentationLoss
+from promptlesion.segmentation.loss import SegmentationLoss, score_loss
 from promptlesion.segmentation.mixing import check_subjects_apart, mixed_batches
 from promptlesion.segmentation.network import BLOCKS, build_segmentation_network
 from promptlesion.segmentation.validation import check_validation_lesions, mean_over_types, validation_dice
-from promptlesion.training.checkpoint import save_checkpoint
-from promptlesion.training.compiling import ready_to_train
-from promptlesion.training.descent import build_adam, descend
-from promptlesion.training.device import autocast, place, resolve_device, send
+from promptlesion.training.device import place, resolve_device, send
 from promptlesion.training.hardware import DEFAULT_HARDWARE, HardwareConfig
 from promptlesion.training.launch import share_of_batch
-from promptlesion.training.learning_rate import set_learning_rate
-from promptlesion.training.prefetch import prefetched
+from promptlesion.training.loop import Loss, Stage, build_state, only_loss, train
 from promptlesion.training.run import Report, Run
 from promptlesion.training.seeding import derive_seed
 from promptlesion.training.state import TrainState
@@ -83,6 +76,7 @@ def train_segmentation(
     )
     check_validation_lesions(validation_cases, spec)
     torch_device, share = resolve_device(device), share_of_batch(config.batch_size)
+    fingerprint = data_fingerprint([*real_cases, *synthetic_cases, *validation_cases])
     run = Run(
         out,
         stage="segmentation",
@@ -92,7 +86,7 @@ def train_segmentation(
             "training cases": _names(real_cases),
             "synthetic cases": _names(synthetic_cases),
             "validation cases": _names(validation_cases),
-            "data": data_fingerprint([*real_cases, *synthetic_cases, *validation_cases]),
+            "data": fingerprint,
             "labels": json.dumps(labels),
             "dataset": spec.model_dump_json(),
         },
@@ -106,41 +100,52 @@ def train_segmentation(
         build_segmentation_network(config, classes.num_classes, spacing_mm=spec.spacing_mm, window_hu=spec.window_hu),
         torch_device,
     )
-    state = TrainState(
-        networks={"segmentation": network, "best": copy.deepcopy(network)},
-        optimizers={"segmentation": build_adam(network, learning_rate=config.learning_rate, betas=config.adam_betas)},
-        counters=dict(NOTHING_KEPT),
-    )
-    run.resume(state)
+    state = build_state(config, {"segmentation": network}, best=copy.deepcopy(network))
+    state.counters |= NOTHING_KEPT
     steps_per_epoch = config.steps_per_epoch or math.ceil(len(real_cases) / config.batch_size)
-    reports = _steps(
-        state,
-        mixed_batches(real_cases=real_cases, synthetic_cases=synthetic_cases, spec=spec, config=config, seed=seed),
-        share,
-        validation_cases,
-        spec=spec,
-        config=config,
-        steps_per_epoch=steps_per_epoch,
-        classes=classes,
-        device=torch_device,
-        hardware=hardware,
-    )
-    run.train(state, reports, num_steps=config.num_epochs * steps_per_epoch, checkpoint_every_steps=steps_per_epoch)
-    if state.counters["best_dice"] <= 0:
-        logger.warning(
-            "%s: no lesion of the validation cases was found in %d epochs of %d steps; train longer, "
-            "with more segmentation.steps_per_epoch or segmentation.patience_epochs",
-            out,
-            state.step // steps_per_epoch,
-            steps_per_epoch,
+    batches = mixed_batches(real_cases=real_cases, synthetic_cases=synthetic_cases, spec=spec, config=config, seed=seed)
+    lesion_labels = [lesion.label for lesion in spec.lesions]
+    loss_of = SegmentationLoss(classes, lesion_labels=lesion_labels, lesion_weight=config.lesion_weight)
+    loss_of.to(torch_device)
+
+    def draw(step: int) -> tuple[Tensor, Tensor]:
+        patches = batches.draw(step, share)
+        return send(patches.image, torch_device), send(classes.to_classes(patches.labels), torch_device)
+
+    def losses(batch: tuple[Tensor, Tensor], _: int) -> list[Loss]:
+        return only_loss("segmentation", score_loss(network, loss_of, *batch, precision=config.precision))
+
+    def validate() -> Report:
+        """Return the Dice after an epoch that is to be validated."""
+        epoch, step_in_epoch = divmod(state.step, steps_per_epoch)
+        if step_in_epoch or (epoch % config.validate_every_epochs and epoch != config.num_epochs):
+            return {}
+        dice = validation_dice(
+            network,
+            validation_cases,
+            spec=spec,
+            config=config,
+            label_values=classes.values,
+            ignored=classes.ignored,
+            device=torch_device,
         )
-    save_checkpoint(
-        run.checkpoint_folder,
-        card={
+        mean_dice = keep_best(state, dice, epoch)
+        return {"validation_dice": mean_dice, **{f"validation_dice_{name}": value for name, value in dice.items()}}
+
+    def card() -> dict[str, object]:
+        if state.counters["best_dice"] <= 0:
+            logger.warning(
+                "%s: no lesion of the validation cases was found in %d epochs of %d steps; train longer, "
+                "with more segmentation.steps_per_epoch or segmentation.patience_epochs",
+                out,
+                state.step // steps_per_epoch,
+                steps_per_epoch,
+            )
+        return {
             "stage": "segmentation",
             "method": _METHODS[config.network],
             **spec.facts(),
-            "data_fingerprint": data_fingerprint([*real_cases, *synthetic_cases, *validation_cases]),
+            "data_fingerprint": fingerprint,
             "config": config.model_dump(mode="json"),
             "dataset": spec.model_dump(mode="json"),
             "labels": labels,
@@ -152,79 +157,24 @@ def train_segmentation(
             "best_dice": state.counters["best_dice"],
             "best_epoch": int(state.counters["best_epoch"]),
             "num_epochs": state.step // steps_per_epoch,
-        },
-        parts={"segmentation": state.networks["best"].state_dict()},
+        }
+
+    stage = Stage(
+        state=state,
+        num_steps=config.num_epochs * steps_per_epoch,
+        draw=draw,
+        losses=losses,
+        compiled=network,
+        blocks=BLOCKS,
+        checkpoint_every_steps=steps_per_epoch,
+        card=card,
+        parts={"segmentation": "best"},
+        after_step=validate,
+        has_ended=lambda: state.counters["epochs_since_best"] >= config.patience_epochs,
     )
+    train(run, stage, config, device=torch_device, hardware=hardware)
     run.finish()
     return run
-
-
-def _steps(
-    state: TrainState,
-    batches: PatchBatches,
-    share: range,
-    validation_cases: Sequence[CachedCase],
-    *,
-    spec: DatasetSpec,
-    config: SegmentationConfig,
-    steps_per_epoch: int,
-    classes: LabelClasses,
-    device: torch.device,
-    hardware: HardwareConfig,
-) -> Iterator[Report]:
-    """Train step by step on this process's share of each batch; end early without progress.
-
-    Yields the loss and, after an epoch, the Dice.
-    """
-    network, optimizer = state.networks["segmentation"], state.optimizers["segmentation"]
-    lesion_labels = [lesion.label for lesion in spec.lesions]
-    loss_of = SegmentationLoss(classes, lesion_labels=lesion_labels, lesion_weight=config.lesion_weight).to(device)
-    num_steps = config.num_epochs * steps_per_epoch
-
-    def draw(step: int) -> tuple[Tensor, Tensor]:
-        patches = batches.draw(step, share)
-        return send(patches.image, device), send(classes.to_classes(patches.labels), device)
-
-    def loss_on(image: Tensor, truth: Tensor) -> Float[Tensor, ""]:
-        with autocast(device, config.precision):
-            scores = network(image)
-        found: Tensor = loss_of(scores, truth.long())
-        return found
-
-    is_compiled = ready_to_train(
-        network, hardware=hardware, device=device, blocks=BLOCKS, loss=lambda: loss_on(*draw(state.step))
-    )
-    for image, truth in prefetched(draw, range(state.step, num_steps), num_batches=hardware.prefetch_batches):
-        if state.counters["epochs_since_best"] >= config.patience_epochs:
-            break
-        network.train()
-        loss = loss_on(image, truth)
-        set_learning_rate(
-            optimizer,
-            start=config.learning_rate,
-            step=state.step,
-            num_steps=num_steps,
-            decay=config.learning_rate_decay,
-        )
-        descend(loss, network, optimizer, max_gradient_norm=1.0)
-        state.step += 1
-        report: dict[str, float | Tensor] = {"loss": loss.detach()}
-        epoch, step_in_epoch = divmod(state.step, steps_per_epoch)
-        if step_in_epoch == 0 and (epoch % config.validate_every_epochs == 0 or epoch == config.num_epochs):
-            # for windows of all kinds of batches the compiler would begin anew
-            with torch.compiler.set_stance("force_eager") if is_compiled else nullcontext():
-                dice = validation_dice(
-                    network,
-                    validation_cases,
-                    spec=spec,
-                    config=config,
-                    label_values=classes.values,
-                    ignored=classes.ignored,
-                    device=device,
-                )
-            report["validation_dice"] = keep_best(state, dice, epoch)
-            report |= {f"validation_dice_{name}": value for name, value in dice.items()}
-        yield report
 
 
 def keep_best(state: TrainState, dice: Mapping[str, float], epoch: int) -> float:

@@ -1,13 +1,14 @@
 """Networks that compute as `[hardware]` asks: built by torch.compile where that can be had, with less memory held."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
 from subprocess import SubprocessError
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
-from promptlesion.training.activation_checkpointing import checkpoint_activations
 from promptlesion.training.hardware import Choice, HardwareConfig
 
 logger = logging.getLogger(__name__)
@@ -60,3 +61,29 @@ def compile_network(network: nn.Module, *, choice: Choice, device: torch.device,
         logger.warning("torch.compile cannot build the %s (%s); it runs as it is", type(network).__name__, reason)
         return False
     return True
+
+
+def checkpoint_activations(network: nn.Module, *, blocks: tuple[type[nn.Module], ...]) -> int:
+    """Let every block of these classes keep its inputs alone, and compute the rest again in the backward pass.
+
+    Of nested blocks it is the outermost; returned is how many there are.
+    The gradients stay the same bit for bit where the blocks draw nothing at random. Neither the names nor the values
+    of the weights change. Copy the network before, not after: a copy would compute with the weights of the first.
+    """
+    found = list(_outermost(network, blocks))
+    for module in found:
+        module.forward = partial(_checkpointed, module.forward)
+    return len(found)
+
+
+def _outermost(network: nn.Module, blocks: tuple[type[nn.Module], ...]) -> Iterator[nn.Module]:
+    for part in network.children():
+        if isinstance(part, blocks):
+            yield part
+        else:
+            yield from _outermost(part, blocks)
+
+
+def _checkpointed(forward: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
+    result: Tensor = checkpoint(forward, *inputs, use_reentrant=False, preserve_rng_state=False)
+    return result

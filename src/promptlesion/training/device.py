@@ -3,19 +3,19 @@
 import logging
 import os
 from functools import cache
-from typing import Literal, TypeVar
+from typing import TypeVar
 
 import torch
 from jaxtyping import Shaped
 from torch import Tensor, nn
 
 from promptlesion.training.onednn import prefer_onednn
+from promptlesion.training.optimisation import Precision
 
 logger = logging.getLogger(__name__)
 _ISAS_WITHOUT_BFLOAT16 = ("SSE41", "AVX", "AVX2", "AVX2_VNNI", "AVX2_VNNI_2", "AVX512_CORE", "AVX512_CORE_VNNI")
 """To which oneDNN's variable ONEDNN_MAX_CPU_ISA may hold a newer CPU down."""
 Network = TypeVar("Network", bound=nn.Module)
-Precision = Literal["auto", "float32", "bfloat16"]
 
 
 class DeviceError(ValueError):
