@@ -108,7 +108,15 @@ def test_experiment(
     _measure_quickly(monkeypatch)
     config = resolve_config(preset="demo", file=config_file, settings=["diffusion.prompt_encoder=none"])
     experiment = Experiment(tiny_data.root, any_hu, tmp_path, config, 0, "cuda")
-    cells = plan_cells(ask(experiment, methods="real,med-ddpm", num_seeds=1, ratios="1", real_fractions="1"))
+    asked = ask(
+        num_subjects=experiment.num_subjects,
+        first_seed=0,
+        methods="real,med-ddpm",
+        num_seeds=1,
+        ratios="1",
+        real_fractions="1",
+    )
+    cells = plan_cells(asked)
     with pretended_cuda():
         assert all(seconds > 0 for seconds in estimate_cells(cells, experiment, num_workers=1).values())
         for cell in cells:
