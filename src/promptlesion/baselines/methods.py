@@ -35,7 +35,7 @@ def load_method(
         CheckpointError: the run is not finished.
         ValueError: the run is of another method than asked for, or cannot be sampled as configured.
     """
-    method = _method_of(run_folder)
+    method = method_of(run_folder)
     if asked is not None and asked != method:
         raise ValueError(f"{run_folder}: expected a run of the method {asked!r}; found one of {method!r}")
     if method == DIFFTUMOR:
@@ -49,8 +49,12 @@ def load_method(
     return load_synthesizer(run_folder, config, device=device, hardware=hardware)
 
 
-def _method_of(run_folder: Path) -> str:
-    """Return the method that the card of a run names."""
+def method_of(run_folder: Path) -> str:
+    """Return the method that the card of a run names.
+
+    Raises:
+        CheckpointError: the run is not finished, or of one lesion type of several.
+    """
     path = run_folder / CARD
     if not path.is_file():
         raise CheckpointError(f"{run_folder}: expected a finished diffusion run ({CARD}); found none")
