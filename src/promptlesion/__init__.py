@@ -31,9 +31,12 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from promptlesion.config import resolve_config
-    from promptlesion.front.evaluating import evaluate, evaluate_fidelity, evaluate_reconstruction
+    from promptlesion.front.evaluating import evaluate, evaluate_fidelity
     from promptlesion.front.images import read_labels, read_scan
-    from promptlesion.front.painting import Lesion, Model, Painted, load_model, paint
+    from promptlesion.front.model import Model, load_model
+    from promptlesion.front.painted import Lesion, Painted
+    from promptlesion.front.painting import paint
+    from promptlesion.front.reconstruction import evaluate_reconstruction
     from promptlesion.front.training import train
     from promptlesion.front.verbs import check_dataset, experiment, open_dataset, segment, synthesize
 
@@ -61,9 +64,12 @@ __all__ = [
 
 _HOMES = {
     "config": ("resolve_config",),
-    "front.evaluating": ("evaluate", "evaluate_fidelity", "evaluate_reconstruction"),
+    "front.evaluating": ("evaluate", "evaluate_fidelity"),
     "front.images": ("read_labels", "read_scan"),
-    "front.painting": ("Lesion", "Model", "Painted", "load_model", "paint"),
+    "front.model": ("Model", "load_model"),
+    "front.painted": ("Lesion", "Painted"),
+    "front.painting": ("paint",),
+    "front.reconstruction": ("evaluate_reconstruction",),
     "front.training": ("train",),
     "front.verbs": ("check_dataset", "experiment", "open_dataset", "segment", "synthesize"),
 }

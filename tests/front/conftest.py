@@ -7,7 +7,7 @@ import pytest
 
 if TYPE_CHECKING:
     from promptlesion.config import Config
-    from promptlesion.front.painting import Model
+    from promptlesion.front.model import Model
 
 
 @pytest.fixture(scope="session")
@@ -19,6 +19,6 @@ def keep_all() -> "Config":
 
 @pytest.fixture(scope="session")
 def model(tiny_diffusion_run: Path, keep_all: "Config") -> "Model":
-    from promptlesion.front.painting import load_model
+    from promptlesion.front.model import load_model
 
     return load_model(tiny_diffusion_run, config=keep_all, device="cpu")

@@ -19,6 +19,14 @@ def test_importing_it_takes_neither_torch_nor_numpy() -> None:
     assert subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout == "set()\n"
 
 
+def test_importing_it_takes_little_of_what_torch_takes() -> None:
+    seconds = {}
+    for name in ("promptlesion", "torch"):
+        code = f"import time; before = time.process_time(); import {name}; print(time.process_time() - before)"
+        seconds[name] = float(subprocess.run([sys.executable, "-c", code], check=True, capture_output=True).stdout)
+    assert seconds["promptlesion"] < 0.3 * seconds["torch"]
+
+
 def test_everything_public_is_there_and_documented() -> None:
     for name in pl.__all__:
         assert getattr(pl, name).__doc__, name

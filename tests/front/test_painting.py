@@ -19,7 +19,7 @@ from promptlesion.front.images import as_volume
 
 if TYPE_CHECKING:
     from promptlesion.config import Config
-    from promptlesion.front.painting import Model
+    from promptlesion.front.model import Model
 
 
 @pytest.fixture(scope="module")
@@ -175,6 +175,21 @@ def test_labels_of_a_dataset_numbered_otherwise(model: "Model", case: tuple[Volu
         pl.paint(model, scan, labels.with_array(labels.array * np.uint8(2)), "bright", label_names={"organ": 2})
     with pytest.raises(ValueError, match="label_names: expected organ, where bright lies"):
         pl.paint(model, scan, labels, "bright", label_names={"liver": 1})
+
+
+def test_real_shapes_come_from_masks_that_are_named(
+    model: "Model", tiny_data: Dataset, case: tuple[Volume, Volume]
+) -> None:
+    scan, labels = case
+    trained: Any = model.synthesizer
+    types = tuple(lesion.model_copy(update={"shape": "real"}) for lesion in trained.spec.lesions)
+    spec = trained.spec.model_copy(update={"lesions": types})
+    real = replace(model, synthesizer=replace(trained, model=replace(trained.model, spec=spec)))
+    with pytest.raises(ValueError, match=r"shapes: expected masks that dark takes its shape from, as in dark=FOLDER"):
+        pl.paint(real, scan, labels, "dark", label_names=NAMES)
+    shapes = [f"dark={tiny_data.root / 'labelsTr'}:3"]
+    (lesion,) = pl.paint(real, scan, labels, "dark", shapes=shapes, label_names=NAMES).lesions
+    assert lesion.mask_origin.startswith("real")
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,7 @@ def test_from_data_to_scores(tiny_data: Dataset, tiny_config: "Config", any_hu: 
     run = pl.train("diffusion", data, tmp_path / "copy-paste", method="copy-paste", **common)
     assert run.is_finished
     painted = tmp_path / "painted"
-    assert pl.synthesize(data, tmp_path / "copy-paste", painted, {"bright": 2}, workers=1, **common).is_finished
+    assert pl.synthesize(data, tmp_path / "copy-paste", painted, {"bright": 2}, accept_all=True, **common).is_finished
     assert len(open_dataset(painted).cases) == 2
     assert (painted / "contact_sheet.png").is_file()
     assert pl.train("segmentation", data, tmp_path / "mixed", synthetic=painted, **common).is_finished

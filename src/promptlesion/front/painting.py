@@ -2,117 +2,27 @@
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
-from pathlib import Path
-from typing import Generic, TypeVar
+from dataclasses import replace
 
 import numpy as np
 from jaxtyping import Bool
 
-from promptlesion.baselines.methods import load_method, method_of
-from promptlesion.config import Config
-from promptlesion.data.case_check import checked_labels, on_the_grid_of, whole_labels
+from promptlesion.data.case_check import checked_labels, on_the_grid_of
 from promptlesion.data.dataset import Dataset
-from promptlesion.data.spec import DatasetError
-from promptlesion.data.volume import Volume, write_volume
+from promptlesion.data.volume import Volume
 from promptlesion.front.images import as_kind_of, as_volume, scan_of
-from promptlesion.front.settings import as_config
-from promptlesion.methods import method_config
-from promptlesion.synthesis.config import SynthesisConfig
+from promptlesion.front.model import Model, dataset_of
+from promptlesion.front.painted import Labels, Lesion, Painted, Scan
 from promptlesion.synthesis.drawing import build_drawing
 from promptlesion.synthesis.making import lesion_record
 from promptlesion.synthesis.painting import paint_lesions, paint_together
 from promptlesion.synthesis.placement import PlacedLesion, place_lesion, place_mask
 from promptlesion.synthesis.quality import limits_of
 from promptlesion.synthesis.shape_bank import parse_shapes
-from promptlesion.synthesis.synthesizer import Synthesizer
-from promptlesion.training.atomic import write_json
 from promptlesion.training.seeding import numpy_generator
 
 logger = logging.getLogger(__name__)
-Scan = TypeVar("Scan")
-Labels = TypeVar("Labels")
 Millimetres = tuple[float, float, float]
-
-
-@dataclass(frozen=True)
-class Model:
-    """A finished run of any method that paints."""
-
-    source: Path
-    synthesizer: Synthesizer
-    config: SynthesisConfig
-    """How it samples."""
-
-    @property
-    def method(self) -> str:
-        """Name of the method."""
-        return self.synthesizer.method
-
-    @property
-    def lesion_types(self) -> tuple[str, ...]:
-        """What it can paint, in prompt order."""
-        return tuple(lesion.name for lesion in self.synthesizer.spec.lesions)
-
-
-@dataclass(frozen=True)
-class Lesion:
-    """A lesion as it was painted, in Hounsfield units and millimetres."""
-
-    type: str
-    mask_origin: str
-    """What shape its mask came from; `given` where it was given."""
-    center_mm: list[float]
-    """In the scan's world, RAS."""
-    diameter_mm: float
-    """Of the sphere of its volume."""
-    mean_hu: float
-    std_hu: float
-    contrast_hu: float
-    """Its mean less that of the host around it."""
-    seam_hu: float
-    """How far the scan beside it was changed."""
-    attempts: int
-    rejections: list[str]
-    """Why each attempt that was refused was."""
-    is_accepted: bool
-    """Whether it is in the image and the label map."""
-
-
-@dataclass(frozen=True)
-class Painted(Generic[Scan, Labels]):
-    """A scan and its label map with new lesions, each of the kind that came in, and what the lesions are like."""
-
-    image: Scan
-    labels: Labels
-    lesions: tuple[Lesion, ...]
-
-    def save(self, folder: str | Path) -> None:
-        """Write `image.nii.gz`, `labels.nii.gz` and `lesions.json`, each whole or not at all."""
-        out = Path(folder)
-        image, labels = as_volume(self.image, "image"), as_volume(self.labels, "labels")
-        if image.array.dtype.itemsize == 8 and image.array.dtype.kind in "iu":  # which NIfTI readers do not know
-            image = image.with_array(image.array.astype(np.int32))
-        write_volume(labels.with_array(whole_labels("labels", labels.array)), out / "labels.nii.gz")
-        write_volume(image, out / "image.nii.gz")
-        write_json(out / "lesions.json", {"lesions": [asdict(lesion) for lesion in self.lesions]})
-
-
-def load_model(run: str | Path, *, config: Config | str = "default", device: str = "auto") -> Model:
-    """Read a finished run of any method that paints: `train diffusion` or `demo` wrote it.
-
-    Args:
-        run: its folder.
-        config: how lesions are sampled and judged: a preset's name, or what `resolve_config` gave.
-        device: `auto`, `cpu`, `cuda`, `cuda:1` or `mps`.
-
-    Raises:
-        CheckpointError: the run is not finished or damaged.
-        ValueError: it cannot be sampled as configured.
-    """
-    resolved = method_config(method_of(Path(run)), as_config(config))
-    synthesizer = load_method(Path(run), resolved.synthesis, device, hardware=resolved.hardware)
-    return Model(Path(run), synthesizer, resolved.synthesis)
 
 
 def paint(
@@ -152,7 +62,7 @@ def paint(
     image = scan_of(scan)
     label_map = on_the_grid_of("labels", image, as_volume(labels, "labels"), of="the scan")
     names = label_names if label_names is not None else getattr(labels, "names", {})
-    dataset = _dataset(model, names)
+    dataset = dataset_of(model, names)
     own = image.with_array(checked_labels("labels", label_map.array, dataset.labels.values()).copy())
     types = _types(model, lesions)
     if (mask is not None) + (center_mm is not None) > (len(types) == 1):
@@ -181,32 +91,6 @@ def paint(
     return Painted(as_kind_of(scan, image), as_kind_of(labels, own), told)
 
 
-def _dataset(model: Model, names: Mapping[str, int]) -> Dataset:
-    """Return the model's lesion types and a label map's names as a dataset without cases.
-
-    A type that the label map does not name has the value it had in training.
-    """
-    labels, spec = {"background": 0, **names}, model.synthesizer.spec
-    if not names:
-        hosts = ", ".join(dict.fromkeys(host for lesion in spec.lesions for host in lesion.host))
-        raise DatasetError(f"label_names: expected the values of {hosts} by name; found none beside the label map")
-    lesions = tuple(
-        lesion.model_copy(update={"label": names.get(lesion.name, lesion.label)}) for lesion in spec.lesions
-    )
-    for lesion in lesions:
-        taken = next((name for name, value in labels.items() if value == lesion.label and name != lesion.name), None)
-        if taken is not None:
-            raise DatasetError(
-                f"label_names: expected a value for {lesion.name}, as {lesion.label}, which it had in training, is "
-                f"{taken}; found {dict(names)}"
-            )
-        labels[lesion.name] = lesion.label
-        missing = [name for name in (*lesion.host, *lesion.lumen) if name not in labels]
-        if missing:
-            raise DatasetError(f"label_names: expected {missing[0]}, where {lesion.name} lies; found {dict(names)}")
-    return Dataset(model.source, spec.model_copy(update={"lesions": lesions}), labels, ())
-
-
 def _types(model: Model, lesions: Mapping[str, int] | str) -> list[int]:
     """Return the type of each lesion asked for, in prompt order."""
     counts = {lesions: 1} if isinstance(lesions, str) else lesions
@@ -230,19 +114,18 @@ def _placed(
     seed: int,
 ) -> list[PlacedLesion]:
     """Find places for all lesions, off each other."""
-    synthesizer, placed = model.synthesizer, list[PlacedLesion]()
-    asked = replace(
-        dataset,
-        spec=dataset.spec.model_copy(
-            update={"lesions": tuple(lesion for index, lesion in enumerate(dataset.spec.lesions) if index in types)}
-        ),
-    )
+    synthesizer, placed, sources = model.synthesizer, list[PlacedLesion](), parse_shapes(shapes)
+    asked = tuple(lesion for index, lesion in enumerate(dataset.spec.lesions) if index in types)
+    for lesion in asked:
+        if lesion.shape == "real" and lesion.name not in {*sources, *synthesizer.own_lesions}:
+            expected = f"expected masks that {lesion.name} takes its shape from, as in {lesion.name}=FOLDER, or a mask"
+            raise ValueError(f"shapes: {expected}; found neither")
     drawing = build_drawing(
-        asked,
+        replace(dataset, spec=dataset.spec.model_copy(update={"lesions": asked})),
         synthesizer.statistics,
         model.config,
         max_extent_mm=synthesizer.max_extent_mm,
-        shapes=parse_shapes(shapes),
+        shapes=sources,
         own_lesions=synthesizer.own_lesions,
     )
     for number, kind in enumerate(types):

@@ -88,6 +88,7 @@ def synthesize(
     method: str | None = None,
     shapes: Sequence[str] = (),
     workers: int | None = None,
+    accept_all: bool = False,
     dicom: bool = False,
     lesions: str | Path | None = None,
     seed: int = 0,
@@ -104,6 +105,7 @@ def synthesize(
         method: refuse a run of another one.
         shapes: masks to draw a type's shapes from, `TYPE=PATH` or `TYPE=PATH:LABEL`.
         workers: processes on this machine; by default one a core, or one on a GPU.
+        accept_all: no quality filter; what it measures is recorded all the same.
         dicom: also a DICOM series and segmentation of every case, in `out/dicom`.
         lesions: a `lesions.toml` elsewhere.
         seed: of every case.
@@ -114,17 +116,19 @@ def synthesize(
         The run; not finished where other processes still work on their share.
     """
     resolved, folder = as_config(config), Path(out)
+    is_all = accept_all or resolved.synthesis.accept_all
+    settings = resolved.synthesis.model_copy(update={"accept_all": is_all})
     sources, share = parse_shapes(shapes), own_share()
     if dicom:
         check_dicom_extra()
-    load = partial(load_method, Path(model), resolved.synthesis, asked=method, hardware=resolved.hardware)
+    load = partial(load_method, Path(model), settings, asked=method, hardware=resolved.hardware)
     synthesizer = load(process_device(device))
     dataset = open_dataset(data, lesions=lesions)
     return synthesize_cohort(
         source_scans(dataset, synthesizer, **resolved.data.split_options()),
         synthesizer,
         counts=counts,
-        config=resolved.synthesis,
+        config=settings,
         out=folder,
         seed=seed,
         shapes=sources,
