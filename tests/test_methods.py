@@ -33,7 +33,7 @@ from promptlesion.masks.placement import PlacedLesion
 from promptlesion.methods import (
     METHODS,
     Method,
-    check_autoencoder,
+    check_asked,
     compared_names,
     load_method,
     method_named,
@@ -146,7 +146,7 @@ def test_a_new_method_is_one_file_and_one_line(experiment: Experiment, tmp_path:
     assert fitted.hardware.activation_checkpointing == "off"
     assert {network.name: network.total for network in count_parameters(config, num_types=2)}["toy"] == 2 * 27 + 1
     with pytest.raises(ValueError, match="expected none, as toy works on voxels"):
-        check_autoencoder("toy", tmp_path)
+        check_asked("toy", tmp_path)
     train_method("toy", prepared, autoencoder_run=None, config=config, out=tmp_path / "run", seed=0, device="cpu")
 
     synthesizer = load_method(tmp_path / "run", config.synthesis, "cpu", asked="toy")

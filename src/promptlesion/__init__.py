@@ -13,10 +13,96 @@ The data flow, one folder of the package a step:
     evaluation      is it right? Dice, lesion FID and KID, HU, copies, report
     experiment      does it help? all methods, seeds and ratios on held-out subjects: the paper's tables
 
-`promptlesion demo` runs all of it; `promptlesion.demo.run_demo` is that command as a function.
+`promptlesion demo` runs all of it. From Python:
+
+    import promptlesion as pl
+    model = pl.load_model("runs/demo/diffusion")
+    scan, labels = pl.read_scan("imagesTr/case_0000.nii.gz"), pl.read_labels("labelsTr/case.nii.gz")
+    painted = pl.paint(model, scan, labels, {"calcified_plaque": 2}, seed=0)
+    painted.save("out/")
+
+What is public stands in `__all__`, and is imported when it is first asked for: importing the package takes no torch.
 """
 
+import sys
+from importlib import import_module
 from importlib.metadata import version
+from types import ModuleType
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from promptlesion.config import resolve_config
+    from promptlesion.front.images import read_labels, read_scan
+    from promptlesion.front.model import Model, load_model
+    from promptlesion.front.painted import Lesion, Painted
+    from promptlesion.front.painting import paint
+    from promptlesion.front.verbs import (
+        check_dataset,
+        evaluate,
+        evaluate_fidelity,
+        evaluate_reconstruction,
+        experiment,
+        open_dataset,
+        segment,
+        synthesize,
+        train,
+    )
 
 __version__ = version("promptlesion")
-__all__ = ["__version__"]
+__all__ = [
+    "Lesion",
+    "Model",
+    "Painted",
+    "__version__",
+    "check_dataset",
+    "evaluate",
+    "evaluate_fidelity",
+    "evaluate_reconstruction",
+    "experiment",
+    "load_model",
+    "open_dataset",
+    "paint",
+    "read_labels",
+    "read_scan",
+    "resolve_config",
+    "segment",
+    "synthesize",
+    "train",
+]
+
+_HOMES = {
+    "config": ("resolve_config",),
+    "front.images": ("read_labels", "read_scan"),
+    "front.model": ("Model", "load_model"),
+    "front.painted": ("Lesion", "Painted"),
+    "front.painting": ("paint",),
+    "front.verbs": (
+        *("check_dataset", "evaluate", "evaluate_fidelity", "evaluate_reconstruction", "experiment"),
+        *("open_dataset", "segment", "synthesize", "train"),
+    ),
+}
+
+
+def __getattr__(name: str) -> object:
+    """Import what is asked for from where it lives (PEP 562)."""
+    for home, names in _HOMES.items():
+        if name in names:
+            value = getattr(import_module(f"promptlesion.{home}"), name)
+            globals()[name] = value
+            return value
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__
+
+
+class _FrontDoor(ModuleType):
+    """Importing the folder `experiment` would put it in the place of the function of that name."""
+
+    def __setattr__(self, name: str, value: object) -> None:
+        if not (isinstance(value, ModuleType) and name in __all__):
+            super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _FrontDoor

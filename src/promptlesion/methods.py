@@ -214,12 +214,21 @@ def parse_methods(text: str) -> tuple[str, ...]:
     return tuple(sorted(names, key=known.index))
 
 
-def check_autoencoder(method: str, run_folder: Path | None) -> None:
-    """Make sure that a method has the autoencoder it needs.
+def check_asked(method: str, run_folder: Path | None, types: Sequence[str] = ()) -> None:
+    """Make sure that a method can be trained, has the autoencoder it needs, and types only where it has one model each.
 
     Raises:
-        ValueError: it is missing, or there is one for a method that works on voxels.
+        ValueError: an unknown method, or an autoencoder or types that are missing or of no use to it.
     """
+    if method not in trainable_names():
+        raise ValueError(f"--method: expected one of {', '.join(trainable_names())}; found {method!r}")
+    if types and not method_named(method).is_one_model_a_type:
+        takers = ", ".join(each.name for each in METHODS if each.is_one_model_a_type)
+        raise ValueError(f"--type: expected with --method {takers} alone; found {method}")
+    _check_autoencoder(method, run_folder)
+
+
+def _check_autoencoder(method: str, run_folder: Path | None) -> None:
     is_latent = method_named(method).needs_autoencoder
     if is_latent and run_folder is None:
         raise ValueError(f"--autoencoder: expected a finished run of stage 1 for the method {method}; found none")
@@ -255,7 +264,7 @@ def train_method(
             subjects that validate or test now.
     """
     method = method_named(name)
-    check_autoencoder(name, autoencoder_run)
+    _check_autoencoder(name, autoencoder_run)
     options: dict[str, Any] = {"config": method.own_settings(config), "out": out, "seed": seed, "device": device}
     if autoencoder_run is not None:
         _check_unseen(autoencoder_run, prepared)
@@ -309,7 +318,7 @@ def load_method(
         CheckpointError: the run is not finished.
         ValueError: the run is of another method than asked for, or cannot be sampled as configured.
     """
-    method = _method_of(run_folder)
+    method = method_of(run_folder)
     if asked is not None and asked != method.name:
         raise ValueError(f"{run_folder}: expected a run of the method {asked!r}; found one of {method.name!r}")
     load = resolve_name(method.load)
@@ -321,7 +330,7 @@ def load_method(
     return loaded
 
 
-def _method_of(run_folder: Path) -> Method:
+def method_of(run_folder: Path) -> Method:
     """Return the method that the card of a run names."""
     from promptlesion.training.atomic import read_json
     from promptlesion.training.checkpoint import CheckpointError

@@ -15,7 +15,7 @@ from promptlesion.data.dicom_export.writer import check_dicom_extra
 from promptlesion.data.prepared import PreparedDataset, prepare_dataset
 from promptlesion.evaluation.contact_sheet import contact_sheet
 from promptlesion.masks.shape_bank import parse_shapes
-from promptlesion.methods import check_autoencoder, load_method, train_method
+from promptlesion.methods import check_asked, load_method, train_method
 from promptlesion.segmentation.stage import train_stage
 from promptlesion.synthesis.cohort import synthesize_cohort
 from promptlesion.synthesis.plan import source_scans
@@ -78,7 +78,7 @@ def train_first(job: Job) -> Run:
 
 def train_second(job: Job, method: str, *, autoencoder: Path | None, types: Sequence[str] = ()) -> Run:
     """Train a method, or go on with an interrupted run; see `train_method`."""
-    check_autoencoder(method, autoencoder)
+    check_asked(method, autoencoder, types)
     with job.begun(method) as (prepared, config, device):
         return train_method(
             method,

@@ -5,13 +5,13 @@ import io
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import asdict
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 from matplotlib.figure import Figure
 
-from promptlesion import __version__
 from promptlesion.check.charts import hu_figure, size_figure
 from promptlesion.check.dataset_check import DatasetCheck
 from promptlesion.check.facts import CaseFacts
@@ -36,7 +36,7 @@ def write_check(check: DatasetCheck) -> Path:
 def check_as_json(check: DatasetCheck) -> dict[str, object]:
     """Return everything found and measured, in JSON types."""
     return {
-        "promptlesion": __version__,
+        "promptlesion": version("promptlesion"),
         "dataset": str(check.root),
         "lesions_toml": str(check.spec_path),
         "lesions_toml_is_draft": check.is_spec_drafted,
@@ -119,7 +119,7 @@ def _html(check: DatasetCheck) -> str:
     worst_first = sorted(check.cases, key=lambda case: (_rank(by_case[case.name]), -len(by_case[case.name])))
     return environment.get_template("check.html.j2").render(
         check=check,
-        version=__version__,
+        version=version("promptlesion"),
         counts={severity: sum(one.severity == severity for one in check.findings) for severity in SEVERITIES},
         groups=_groups(check),
         cases=worst_first,

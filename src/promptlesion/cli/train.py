@@ -7,7 +7,7 @@ from typer import Option, Typer
 
 from promptlesion.cli.console import is_main_process, say, say_finished
 from promptlesion.cli.options import Cache, Data, Device, Lesions, Out, Seed, configured, folder
-from promptlesion.methods import METHODS, PROMPTLESION, check_autoencoder, method_named, trainable_names
+from promptlesion.methods import METHODS, PROMPTLESION, check_asked, method_named, trainable_names
 
 if TYPE_CHECKING:
     from promptlesion.config import Config
@@ -80,11 +80,7 @@ def train_diffusion_verb(
 
     promptlesion train diffusion --method copy-paste --data data/ccta --preset demo --out runs/mine/copy-paste
     """
-    if method not in trainable_names():
-        raise ValueError(f"--method: expected one of {', '.join(trainable_names())}; found {method!r}")
-    if types and not method_named(method).is_one_model_a_type:
-        raise ValueError(f"--type: expected with --method {_ONE_A_TYPE} alone; found {method}")
-    check_autoencoder(method, autoencoder)
+    check_asked(method, autoencoder, types or ())
     from promptlesion.stages import Job, train_second
 
     job = Job(data, out, config, lesions, cache, seed, device)

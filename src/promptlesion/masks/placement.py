@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from itertools import islice, repeat
 
 import numpy as np
 from jaxtyping import Bool, Float32, UInt8
@@ -54,6 +54,7 @@ def place_lesion(
     max_extent_mm: float,
     image: Volume,
     others: Sequence[PlacedLesion] = (),
+    at: tuple[int, int, int] | None = None,
 ) -> PlacedLesion:
     """Draw a lesion of a type and a place for it; what that costs follows the lesion, not the scan.
 
@@ -71,6 +72,7 @@ def place_lesion(
         max_extent_mm: the largest extent of the mask along an axis.
         image: the scan in HU, which shows the fat that a type may bulge into.
         others: lesions placed in this scan already.
+        at: the voxel of the host in the middle of what is drawn; by default any.
 
     Raises:
         PlacementError: no place was found; the message counts the reasons, each with the figure that came nearest.
@@ -81,7 +83,9 @@ def place_lesion(
     there = [GrownMask(other.box, other.mask) for other in others]
     room = Room(labels, by_label(dataset.lesion_labels), there, edge_mm, max_extent_mm, dataset.ignored_label)
     refusals: list[Refusal] = []
-    voxels = _host_voxels(labels.array, is_host, generator)
+    if at is not None and not is_host[labels.array[at]]:
+        raise PlacementError(f"{lesion_type.name}: expected a voxel of its host ({where}) at {at}; found another label")
+    voxels = _host_voxels(labels.array, is_host, generator) if at is None else repeat(at)
     for _ in range(_NUM_SIZES):
         diameter_mm = draw_diameter_mm(drawing, lesion_type, max_extent_mm=max_extent_mm, generator=generator)
         num_tries = 0
@@ -114,6 +118,38 @@ def place_lesion(
     raise PlacementError(
         f"{lesion_type.name}: found no place in {where}, looked at {len(refusals)}: {in_words(refusals)}"
     )
+
+
+def place_mask(
+    mask: Bool[np.ndarray, "x y z"],
+    labels: Volume,
+    dataset: Dataset,
+    type_index: int,
+    *,
+    edge_mm: float,
+    max_extent_mm: float,
+) -> PlacedLesion:
+    """Take a mask on the scan's grid as it is, wherever it lies.
+
+    Raises:
+        PlacementError: it is empty, too large for the method, or covers a lesion or voxels that nobody labelled.
+    """
+    name = dataset.spec.lesions[type_index].name
+    if not mask.any():
+        raise PlacementError(f"{name}: expected a mask of at least one voxel; found an empty one")
+    whole = (slice(0, mask.shape[0]), slice(0, mask.shape[1]), slice(0, mask.shape[2]))
+    tight = tight_box(mask, whole, labels, 0.0)
+    extent_mm = max((side.stop - side.start) * mm for side, mm in zip(tight, labels.spacing_mm, strict=True))
+    if extent_mm > max_extent_mm:
+        raise PlacementError(
+            f"{name}: expected a mask of at most {max_extent_mm:.1f} mm along an axis, which the model's patch takes; "
+            f"found {extent_mm:.1f} mm"
+        )
+    kept = (*dataset.lesion_labels, *([] if dataset.ignored_label is None else [dataset.ignored_label]))
+    num_covered = int(by_label(kept)[labels.array[mask]].sum())
+    if num_covered:
+        raise PlacementError(f"{name}: expected a mask off the lesions there are; found {num_covered} voxels of theirs")
+    return _placed(type_index, GrownMask(whole, mask, "given"), labels, edge_mm)
 
 
 def paint_labels(labels: UInt8[np.ndarray, "x y z"], lesion: PlacedLesion, label: int) -> None:

@@ -234,25 +234,7 @@ class CaseMaker:
             "seed": seed,
             "edge_mm": synthesizer.card.edge_mm,
             "source_sha256": self._hashes_of(source),
-            "lesions": [self._entry(lesion, image) for lesion in painted],
-        }
-
-    def _entry(self, painted: PaintedLesion, image: Volume) -> dict[str, Any]:
-        """Return a lesion's part of the provenance; the centre is in world millimetres, RAS+."""
-        lesion, measure = painted.lesion, painted.measure
-        center_mm = image.affine[:3, :3] @ np.array(lesion.center_voxel) + image.affine[:3, 3]
-        return {
-            "type": self._recipe.dataset.spec.lesions[lesion.type_index].name,
-            "mask_origin": lesion.mask_origin,
-            "center_mm": [round(float(value), 2) for value in center_mm],
-            "diameter_mm": round(lesion.diameter_mm, 2),
-            "mean_hu": round(measure.mean_hu, 1),
-            "std_hu": round(measure.std_hu, 1),
-            "contrast_hu": round(measure.contrast_hu, 1),
-            "seam_hu": round(painted.seam_hu, 1),
-            "attempts": painted.attempts,
-            "rejections": painted.rejections,
-            "is_accepted": painted.is_accepted,
+            "lesions": [lesion_record(lesion, image, recipe.dataset) for lesion in painted],
         }
 
     def _remarks(self, source: Case, image: Volume) -> list[str]:
@@ -293,6 +275,25 @@ class CaseMaker:
             folder=dicom_folder(self._recipe, line),
             lesion_types=[lesion_type.name for lesion_type in dataset.spec.lesions],
         )
+
+
+def lesion_record(painted: PaintedLesion, image: Volume, dataset: Dataset) -> dict[str, Any]:
+    """Return a lesion's part of the provenance; the centre is in world millimetres, RAS+."""
+    lesion, measure = painted.lesion, painted.measure
+    center_mm = image.affine[:3, :3] @ np.array(lesion.center_voxel) + image.affine[:3, 3]
+    return {
+        "type": dataset.spec.lesions[lesion.type_index].name,
+        "mask_origin": lesion.mask_origin,
+        "center_mm": [round(float(value), 2) for value in center_mm],
+        "diameter_mm": round(lesion.diameter_mm, 2),
+        "mean_hu": round(measure.mean_hu, 1),
+        "std_hu": round(measure.std_hu, 1),
+        "contrast_hu": round(measure.contrast_hu, 1),
+        "seam_hu": round(painted.seam_hu, 1),
+        "attempts": painted.attempts,
+        "rejections": painted.rejections,
+        "is_accepted": painted.is_accepted,
+    }
 
 
 def missing_dicom(recipe: Recipe, planned: PlannedCase) -> list[dict[str, Any]]:

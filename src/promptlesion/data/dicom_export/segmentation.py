@@ -1,12 +1,12 @@
 """The DICOM-SEG of a synthetic case: a segment for every label that is present."""
 
 from collections.abc import Collection
+from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import UInt8
 
-from promptlesion import __version__
 from promptlesion.data.dicom_export.series import DATE, TIME, Uids, say_what_it_is
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ def build_segmentation(
         instance_number=1,
         manufacturer="promptlesion",
         manufacturer_model_name="promptlesion",
-        software_versions=__version__,
+        software_versions=version("promptlesion"),
         device_serial_number="none",
         content_label="LESIONS",
         content_description="Labels of a synthetic CT",
@@ -103,7 +103,7 @@ def _segment(number: int, label: str, uids: Uids, *, is_lesion: bool) -> "Segmen
         segmented_property_type=getattr(codes.SCT, code or ("Lesion" if is_lesion else "Tissue")),
         algorithm_type=SegmentAlgorithmTypeValues.AUTOMATIC,
         algorithm_identification=AlgorithmIdentificationSequence(
-            name="promptlesion", family=codes.cid7162.ArtificialIntelligence, version=__version__
+            name="promptlesion", family=codes.cid7162.ArtificialIntelligence, version=version("promptlesion")
         ),
         tracking_uid=uids("segment", label),
         tracking_id=label[:_LONGEST_LABEL],

@@ -2,13 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import Float64, Shaped, UInt16
 
-from promptlesion import __version__
 from promptlesion.data.volume import LPS_TO_RAS, Volume, file_slice_axis
 
 if TYPE_CHECKING:
@@ -128,7 +128,8 @@ def _slice_header(
     header.StudyDescription = name
     header.Modality, header.SeriesNumber, header.InstanceNumber = "CT", 1, index + 1
     header.SeriesDescription = "Synthetic CT, promptlesion"
-    header.Manufacturer, header.ManufacturerModelName, header.SoftwareVersions = "", "promptlesion", __version__
+    header.Manufacturer, header.ManufacturerModelName = "", "promptlesion"
+    header.SoftwareVersions = version("promptlesion")
     header.AcquisitionNumber, header.KVP, header.PatientPosition = None, None, ""
     header.BurnedInAnnotation = "NO"
     _place(header, index, slices.affine)

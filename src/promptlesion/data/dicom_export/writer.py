@@ -4,12 +4,12 @@ import hashlib
 import shutil
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Shaped
 
-from promptlesion import __version__
 from promptlesion.data.case_check import check_same_grid
 from promptlesion.data.dicom_export.segmentation import build_segmentation
 from promptlesion.data.dicom_export.series import DicomExportError, DicomSlices, Uids, cut_slices, write_series
@@ -70,7 +70,8 @@ def export_dicom(
         _check_text(text, f"{name}: expected a {what}")
     slices = cut_slices(image, name)
     hu, label_pixels = _whole_hu(image.array, name), slices.pixels(labels.array)
-    told = (__version__, name, subject, description, repr(sorted(label_names.items())), repr(sorted(lesion_types)))
+    named = (repr(sorted(label_names.items())), repr(sorted(lesion_types)))
+    told = (version("promptlesion"), name, subject, description, *named)
     uids = Uids(_content_hash(told, slices, hu, labels.array))
     with _folder_whole(folder) as partial:
         headers = write_series(slices.pixels(hu), slices, partial / CT_FOLDER, uids, name, subject, description)
