@@ -4,11 +4,11 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from promptlesion.diffusion.config import DiffusionConfig, check_network
+from promptlesion.diffusion.config import DiffusionConfig, LatentDiffusionConfig, check_network
 from promptlesion.training.optimisation import AveragedOptimisationConfig
 
 
-class DiffTumorConfig(AveragedOptimisationConfig):
+class DiffTumorConfig(LatentDiffusionConfig):
     """DiffTumor (Chen et al., CVPR 2024): its diffusion model, of which every lesion type gets its own.
 
     *(reading)* The released models have T = 4; this paper compares both methods at 400 steps, so T and the schedule
@@ -16,45 +16,22 @@ class DiffTumorConfig(AveragedOptimisationConfig):
     channels, its multipliers are 1, 2, 4, 8.
     """
 
-    patch_voxels: int = Field(96, ge=16, description="edge of the cubic patch around a lesion, voxels")
-    num_levels: int = Field(400, ge=2, description="T, the number of noise levels of the training schedule")
-    schedule: Literal["linear", "cosine"] = Field(
-        "linear",
-        description="course of the noise: betas that grow linearly, or Nichol and Dhariwal's cosine (2021)",
-    )
     rescale_betas: bool = Field(
         False, description="scale the linear schedule's betas by 1000 / num_levels, to nearly pure noise at the last"
-    )
-    prediction: Literal["noise", "v"] = Field(
-        "noise", description="what the network predicts: the noise, or v (Salimans and Ho 2022)"
     )
     channels: tuple[int, ...] = Field(
         (24, 48, 96, 192),
         min_length=2,
         description="channels at each resolution of the U-Net, the bottleneck last",
     )
-    blocks_per_level: int = Field(2, ge=1, description="residual blocks at each resolution")
-    attention_levels: tuple[int, ...] = Field((1, 2, 3), description="resolutions with self-attention, 0 is the finest")
-    attention_head_channels: int = Field(32, ge=8, description="channels of one attention head")
     blank_margin_voxels: int = Field(
         0, ge=0, description="voxels around the lesion blanked with it in the surroundings"
     )
     loss: Literal["mse", "l1"] = Field("l1", description="of the prediction: mean squared or mean absolute error")
-    lesion_weight: float = Field(
-        1.0, ge=1, description="weight of a latent voxel of the lesion in the loss; 1 is the plain mean"
-    )
-    patches_per_lesion: int = Field(
-        8, ge=1, description="differently placed, turned and mirrored patches encoded for every training lesion"
-    )
     num_steps: int = Field(60_000, ge=1, description="length of the training of each type's model, steps")
 
     @model_validator(mode="after")
-    def _network_can_be_built(self) -> "DiffTumorConfig":
-        check_network(
-            channels=self.channels,
-            attention_levels=self.attention_levels,
-            attention_head_channels=self.attention_head_channels,
-        )
+    def _betas_are_used(self) -> "DiffTumorConfig":
         if self.schedule == "cosine" and self.rescale_betas:
             raise ValueError("rescale_betas: expected false with the cosine schedule, which has no betas; found true")
         return self

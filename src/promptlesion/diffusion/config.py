@@ -26,20 +26,14 @@ def check_network(*, channels: Sequence[int], attention_levels: Sequence[int], a
             )
 
 
-class DiffusionConfig(AveragedOptimisationConfig):
-    """The noise schedule, the denoising network, its prompt, and its training."""
+class LatentDiffusionConfig(AveragedOptimisationConfig):
+    """What any diffusion of latents is told: its levels, its U-Net, what it learns from."""
 
     patch_voxels: int = Field(96, ge=16, description="edge of the cubic patch around a lesion, voxels")
     num_levels: int = Field(400, ge=2, description="T, the number of noise levels of the training schedule")
     schedule: Literal["linear", "cosine"] = Field(
         "linear",
         description="course of the noise: betas that grow linearly, or Nichol and Dhariwal's cosine (2021)",
-    )
-    beta_start: float = Field(1e-4, gt=0, lt=1, description="variance added at the first level of the linear schedule")
-    beta_end: float = Field(2e-2, gt=0, lt=1, description="variance added at the last level of the linear schedule")
-    rescale_betas: bool = Field(
-        False,
-        description="scale both betas by 1000 / num_levels, so that the last level is nearly pure noise; linear only",
     )
     prediction: Literal["noise", "v"] = Field(
         "noise", description="what the network predicts: the noise, or v (Salimans and Ho 2022)"
@@ -52,6 +46,32 @@ class DiffusionConfig(AveragedOptimisationConfig):
     blocks_per_level: int = Field(2, ge=1, description="residual blocks at each resolution")
     attention_levels: tuple[int, ...] = Field((1, 2, 3), description="resolutions with self-attention, 0 is the finest")
     attention_head_channels: int = Field(32, ge=8, description="channels of one attention head")
+    lesion_weight: float = Field(
+        1.0, ge=1, description="weight of a latent voxel of the lesion in the loss; 1 is the plain mean"
+    )
+    patches_per_lesion: int = Field(
+        8, ge=1, description="differently placed, turned and mirrored patches encoded for every training lesion"
+    )
+
+    @model_validator(mode="after")
+    def _network_can_be_built(self) -> "LatentDiffusionConfig":
+        check_network(
+            channels=self.channels,
+            attention_levels=self.attention_levels,
+            attention_head_channels=self.attention_head_channels,
+        )
+        return self
+
+
+class DiffusionConfig(LatentDiffusionConfig):
+    """The noise schedule, the denoising network, its prompt, and its training."""
+
+    beta_start: float = Field(1e-4, gt=0, lt=1, description="variance added at the first level of the linear schedule")
+    beta_end: float = Field(2e-2, gt=0, lt=1, description="variance added at the last level of the linear schedule")
+    rescale_betas: bool = Field(
+        False,
+        description="scale both betas by 1000 / num_levels, so that the last level is nearly pure noise; linear only",
+    )
     prompt_encoder: Literal["mask-transformer", "one-hot", "none"] = Field(
         "mask-transformer",
         description="what turns the lesion type into a prompt; none: a U-Net without prompt, which cannot be guided",
@@ -78,24 +98,9 @@ class DiffusionConfig(AveragedOptimisationConfig):
         "synthesis.keep_noise adds the scan's own",
     )
     loss: Literal["mse", "l1"] = Field("mse", description="of the prediction: mean squared or mean absolute error")
-    lesion_weight: float = Field(
-        1.0, ge=1, description="weight of a latent voxel of the lesion in the loss; 1 is the plain mean"
-    )
-    patches_per_lesion: int = Field(
-        8, ge=1, description="differently placed, turned and mirrored patches encoded for every training lesion"
-    )
     ema_decay: float = Field(
         0.999, gt=0, lt=1, description="decay of the weights' exponential moving average, which sampling uses"
     )
-
-    @model_validator(mode="after")
-    def _network_can_be_built(self) -> "DiffusionConfig":
-        check_network(
-            channels=self.channels,
-            attention_levels=self.attention_levels,
-            attention_head_channels=self.attention_head_channels,
-        )
-        return self
 
     @model_validator(mode="after")
     def _betas_are_used(self) -> "DiffusionConfig":
