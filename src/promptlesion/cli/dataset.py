@@ -54,17 +54,31 @@ def prepare(
 
     promptlesion prepare phantom --kind abdomen --cases 20 --seed 1 --out data/abdomen
     """
+    from promptlesion.training.progress import progress_reports
+
     of_phantoms: dict[str, object] = {"--kind": kind, "--cases": cases, "--seed": seed, "--noise": noise}
     of_folders: dict[str, object] = {"--layout": layout, "--labels": labels, "--label": label, "--key": key}
     of_folders |= {"--subjects": subjects, "--skip-refused": skip_refused or None}
     if source == "phantom":
         _refuse(of_folders, "a folder of scans", f"{source}; a folder of that name is ./phantom")
-        _prepare_phantom(out, kind or "ccta", cases or 36, seed or 0, workers, is_noisy=noise is not False)
+        from promptlesion.data.phantom import write_phantom_dataset
+
+        kind, cases = kind or "ccta", cases or 36
+        with progress_reports("phantom") as report:
+            write_phantom_dataset(
+                kind,
+                num_cases=cases,
+                seed=seed or 0,
+                out=out,
+                num_workers=workers,
+                is_noisy=noise is not False,
+                on_progress=report,
+            )
+        say(f"{cases} {kind} cases in {out}")
         return
     _refuse(of_phantoms, "the source phantom", source)
     from promptlesion.data.sources import Layout as Known
     from promptlesion.data.sources import check_apart, open_source, parse_label_names, report_path, write_source
-    from promptlesion.training.progress import progress_reports
 
     scans = Path(source)
     check_apart(scans, out)
@@ -98,23 +112,6 @@ def _refuse(options: dict[str, object], expected: str, source: str) -> None:
             raise ValueError(f"{option}: expected with {expected} alone; found it with the source {source}")
 
 
-def _prepare_phantom(out: Path, kind: Kind, num_cases: int, seed: int, workers: int, *, is_noisy: bool) -> None:
-    from promptlesion.data.phantom import write_phantom_dataset
-    from promptlesion.training.progress import progress_bar
-
-    with progress_bar("phantom", num_cases) as bar:
-        write_phantom_dataset(
-            kind,
-            num_cases=num_cases,
-            seed=seed,
-            out=out,
-            num_workers=workers,
-            is_noisy=is_noisy,
-            on_progress=lambda done, _: bar.update(done),
-        )
-    say(f"{num_cases} {kind} cases in {out}")
-
-
 @app.command()
 @configured()
 def check(
@@ -140,15 +137,9 @@ def check(
     from promptlesion.check.terminal import check_parts
     from promptlesion.training.progress import progress_reports
 
-    with progress_reports("checking") as on_progress:
+    with progress_reports("checking") as report:
         checked = check_dataset(
-            dataset,
-            out=out,
-            lesions=lesions,
-            config=config,
-            device=device,
-            num_workers=workers,
-            on_progress=on_progress,
+            dataset, out=out, lesions=lesions, config=config, device=device, num_workers=workers, on_progress=report
         )
     show(*check_parts(checked, write_check(checked)))
     if checked.would_spoil_a_run:

@@ -17,7 +17,7 @@ from promptlesion.data.volume import Volume, read_volume
 highdicom = pytest.importorskip("highdicom")
 pydicom = pytest.importorskip("pydicom")
 
-SHARED = Path(__file__).parents[2].parent / "shared" / "data"
+SHARED = Path(__file__).parents[4] / "shared" / "data"
 SHAPE = (9, 7, 5)
 SPACING_MM = (0.7, 0.9, 2.3)
 LABELS = {"background": 0, "wall": 2, "calcified_plaque": 7, "cyst": 9}
