@@ -100,6 +100,30 @@ def read_segment(folder: Path, label: str) -> nib.Nifti1Image:
     return to_ras(mask.array.transpose(2, 1, 0).astype(np.uint8), mask.affine[:, [2, 1, 0, 3]])
 
 
+def test_names_of_any_script_and_length_stay_apart(tmp_path: Path) -> None:
+    """A label of DICOM has at most 64 characters."""
+    long = "opacity_of_the_left_lower_lobe_that_was_seen_in_the_first_examination_"
+    for number, names in enumerate(({"стенка": 2, "опухоль": 7}, {f"{long}a": 2, f"{long}b": 7})):
+        image, labels = source(tmp_path)
+        folder = tmp_path / str(number)
+        export_dicom(
+            image,
+            labels,
+            name="case_1",
+            subject="subject_3",
+            label_names={"background": 0, **names},
+            description="synthetic: promptlesion 0, test",
+            folder=folder,
+            lesion_types=(),
+        )
+        told = [segment.SegmentLabel for segment in pydicom.dcmread(folder / "seg.dcm").SegmentSequence]
+        assert len(set(told)) == 2
+        assert told == list(names) or {name[:62] for name in told} == {long[:62]}
+        for label, value in zip(told, names.values(), strict=True):
+            found = read_segment(folder, label)
+            np.testing.assert_array_equal(np.asarray(found.dataobj) > 0, labels.array == value)
+
+
 @pytest.mark.parametrize("tilt_degrees", [0.0, 11.0])
 def test_independent_readers_find_the_same_scan_and_masks(tmp_path: Path, tilt_degrees: float) -> None:
     for number, (order, flips) in enumerate(SOURCES[:: 7 if tilt_degrees else 5]):

@@ -1,7 +1,8 @@
 """The DICOM-SEG of a synthetic case: a segment for every label that is present."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from importlib.metadata import version
+from itertools import chain, count
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -59,8 +60,8 @@ def build_segmentation(
         pixel_array=number_of[pixels],
         segmentation_type=SegmentationTypeValues.BINARY,
         segment_descriptions=[
-            _segment(number, label, uids, is_lesion=label in lesion_types)
-            for number, label in enumerate(present, start=1)
+            _segment(number, label, short, uids, is_lesion=label in lesion_types)
+            for number, (label, short) in enumerate(_short(present).items(), start=1)
         ],
         series_instance_uid=uids("segmentation series"),
         series_number=2,
@@ -88,7 +89,17 @@ def build_segmentation(
     return segmentation
 
 
-def _segment(number: int, label: str, uids: Uids, *, is_lesion: bool) -> "SegmentDescription":
+def _short(labels: Iterable[str]) -> dict[str, str]:
+    """Return each label as DICOM takes it; those that begin alike for too long are told apart by a number."""
+    short: dict[str, str] = {}
+    for label in labels:
+        endings = chain([""], (f"_{number}" for number in count(2)))
+        candidates = (label[: _LONGEST_LABEL - len(ending)] + ending for ending in endings)
+        short[label] = next(candidate for candidate in candidates if candidate not in short.values())
+    return short
+
+
+def _segment(number: int, label: str, short: str, uids: Uids, *, is_lesion: bool) -> "SegmentDescription":
     from highdicom import AlgorithmIdentificationSequence
     from highdicom.seg import SegmentAlgorithmTypeValues, SegmentDescription
     from pydicom.sr.codedict import codes
@@ -98,7 +109,7 @@ def _segment(number: int, label: str, uids: Uids, *, is_lesion: bool) -> "Segmen
     category = "MorphologicallyAbnormalStructure" if is_lesion else "AnatomicalStructure" if code else "Tissue"
     return SegmentDescription(
         segment_number=number,
-        segment_label=label[:_LONGEST_LABEL],
+        segment_label=short,
         segmented_property_category=getattr(codes.SCT, category),
         segmented_property_type=getattr(codes.SCT, code or ("Lesion" if is_lesion else "Tissue")),
         algorithm_type=SegmentAlgorithmTypeValues.AUTOMATIC,
@@ -106,5 +117,5 @@ def _segment(number: int, label: str, uids: Uids, *, is_lesion: bool) -> "Segmen
             name="promptlesion", family=codes.cid7162.ArtificialIntelligence, version=version("promptlesion")
         ),
         tracking_uid=uids("segment", label),
-        tracking_id=label[:_LONGEST_LABEL],
+        tracking_id=short,
     )
