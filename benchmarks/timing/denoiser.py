@@ -19,7 +19,7 @@ from promptlesion.diffusion.denoiser import Denoiser, build_denoiser
 from promptlesion.training.device import place
 from promptlesion.training.optimisation import Precision
 from timing.clock import Work
-from timing.suite import PRECISIONS, SHARE_OF_OTHER_PRECISION, Suite, best_convolution
+from timing.suite import SHARE_OF_OTHER_PRECISION, Suite, best_convolution
 
 PART = "denoiser"
 BATCHES = (1, 4, 16)
@@ -121,7 +121,7 @@ def _latent_steps(suite: Suite, name: str, settings: DiffusionConfig) -> None:
     parameters = {"ours": {"parameters": num_parameters(plain)}}
     if reference is not None:
         parameters["MONAI DiffusionModelUNet"] = {"parameters": num_parameters(reference)}
-    for precision in PRECISIONS:
+    for precision in suite.precisions:
         ours, one = place(latent_denoiser(suite, settings, precision), suite.device), 0.0
         for batch in BATCHES:
             what = f"{name}, batch {batch}"
@@ -147,7 +147,7 @@ def _is_too_long(
 def _voxel_steps(suite: Suite) -> None:
     settings = suite.config.med_ddpm
     edge = settings.patch_voxels
-    for precision in PRECISIONS:
+    for precision in suite.precisions:
         torch.manual_seed(0)
         denoiser = build_voxel_denoiser(settings, num_types=NUM_TYPES).requires_grad_(requires_grad=False).eval()
         cast_weights(denoiser.network, DTYPES[precision])
@@ -231,7 +231,7 @@ def _reference_step(
 def _shown_step(suite: Suite) -> None:
     """Hold the step at batch 1 against the convolution in the same minute, and look for the slow one in its profile."""
     settings = suite.config.diffusion
-    for precision in PRECISIONS:
+    for precision in suite.precisions:
         denoiser = place(latent_denoiser(suite, settings, precision), suite.device)
         step = bound_step(suite, denoiser, settings, 1, precision)
         width, edge = settings.channels[0], settings.patch_voxels // suite.config.autoencoder.downsampling

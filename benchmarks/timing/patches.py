@@ -25,7 +25,7 @@ from promptlesion.training.seeding import numpy_generator, torch_generator
 from timing.clock import Work, wait
 from timing.lesion import small_data
 from timing.made_up import LABELS
-from timing.suite import PRECISIONS, Suite
+from timing.suite import Suite
 from timing.training import made_up_lesions
 
 PART, WAITING, PREDICTION = "patches", "waiting", "prediction"
@@ -156,7 +156,7 @@ def measure_prediction(suite: Suite) -> None:
     ]
     placed, plain = place(networks[0], suite.device), networks[1].to(suite.device)
     width = config.channels[0] if config.channels else 32
-    for precision in PRECISIONS:
+    for precision in suite.precisions:
         forms = {
             "ours": partial(
                 predict_scores,

@@ -160,6 +160,11 @@ class Suite:
         """Return the context of a precision."""
         return autocast(self.device, "bfloat16" if precision == "bfloat16" else "float32")
 
+    @property
+    def precisions(self) -> list[Precision]:
+        """The precisions that this machine computes in: bfloat16 without arithmetic for it would be float32."""
+        return [precision for precision in PRECISIONS if self.chosen(precision) == precision]
+
     def chosen(self, precision: Precision) -> Precision:
         """Return what a configured precision comes to on this machine."""
         return "bfloat16" if resolve_precision(self.device, precision) is torch.bfloat16 else "float32"

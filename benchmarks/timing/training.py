@@ -14,7 +14,7 @@ from promptlesion.diffusion.latents import LesionLatents
 from promptlesion.training.seeding import numpy_generator
 from timing.lesion import plain_run, promptlesion_run, small_data
 from timing.made_up import LABELS
-from timing.suite import PRECISIONS, Suite, ratio
+from timing.suite import Suite, ratio
 
 PART, SEGMENTATION = "diffusion", "segmentation"
 _LEAST_SPEED_UP = 5.0
@@ -28,7 +28,7 @@ def measure_diffusion(suite: Suite) -> None:
     promptlesion_run(suite)
     plain_run(suite)
     latents = made_up_lesions(suite, _NUM_LATENTS)
-    for precision in PRECISIONS:
+    for precision in suite.precisions:
         settings = config.diffusion.model_copy(update={"precision": precision})
         what = f"training step, batch {settings.batch_size}"
         if suite.is_spare(PART, what, precision, config.diffusion.precision):
@@ -96,7 +96,7 @@ def _encode(suite: Suite, cases: list[CachedCase], spec: DatasetSpec, autoencode
 
 def measure_segmentation(suite: Suite) -> None:
     """Time a training step of stage 3."""
-    for precision in PRECISIONS:
+    for precision in suite.precisions:
         config = suite.config.segmentation.model_copy(update={"precision": precision})
         what = f"training step, {config.network}, batch {config.batch_size}"
         if suite.is_spare(SEGMENTATION, what, precision, suite.config.segmentation.precision):

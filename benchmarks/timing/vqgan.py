@@ -15,7 +15,7 @@ from promptlesion.cost.passes import Bench, autoencoder_step
 from promptlesion.training.device import place
 from promptlesion.training.optimisation import Precision
 from timing.clock import Work, free_bytes
-from timing.suite import PRECISIONS, SHARE_OF_OTHER_PRECISION, Suite, ratio
+from timing.suite import SHARE_OF_OTHER_PRECISION, Suite, ratio
 
 PART, QUANTIZER = "vqgan", "quantizer"
 BATCHES = (1, 4)
@@ -28,10 +28,10 @@ MONAI, LUCIDRAINS = "MONAI EMAQuantizer", "vector-quantize-pytorch"
 
 def measure_vqgan(suite: Suite) -> None:
     """Time encoding, decoding and training steps of the autoencoder."""
-    for precision in PRECISIONS:
+    for precision in suite.precisions:
         _passes(suite, precision)
     perceptual = build_perceptual_loss(suite.config.autoencoder, suite.device)
-    for precision in PRECISIONS:
+    for precision in suite.precisions:
         _training_steps(suite, precision, perceptual)
 
 
