@@ -48,17 +48,18 @@ def evaluate_reconstruction(
     from promptlesion.evaluation.figures import save_figure
     from promptlesion.evaluation.reconstruction_figure import reconstruction_figure
     from promptlesion.evaluation.terminal import reconstruction_parts
-    from promptlesion.experiment.reconstruction import measure_reconstruction
+    from promptlesion.front import verbs
     from promptlesion.training.atomic import write_json
 
-    rows = measure_reconstruction(
+    rows = verbs.evaluate_reconstruction(
         data,
         model,
+        part=part,
         lesions=lesions or (),
-        split=config.data.split_options() if part == "test" else None,
-        cache=cache or model[0].parent / "cache",
+        cache=cache,
         tile_voxels=tile_voxels,
         device=device,
+        config=config,
     )
     if out:
         write_json(out, {"part": part, "reconstruction": [row.as_json() for row in rows]})
@@ -93,18 +94,14 @@ def evaluate_segmentation(
     promptlesion evaluate segmentation --data data/ccta --part test --predictions real=runs/real/predictions
     --predictions mixed=runs/mixed/predictions --predictions mixed=runs/mixed-seed-1/predictions
     """
-    from promptlesion.data.dataset import open_dataset
-    from promptlesion.data.splits import dataset_split
-    from promptlesion.evaluation.prediction_folders import compare_predictions, parse_predictions
+    from promptlesion.evaluation.prediction_folders import parse_predictions
     from promptlesion.evaluation.terminal import method_parts, score_parts
-    from promptlesion.training.atomic import write_json
+    from promptlesion.front import verbs
 
-    folders, dataset = parse_predictions(predictions), open_dataset(data, lesions)
-    if part == "test":
-        dataset = dataset.select(dataset_split(dataset, **config.data.split_options()).test)
-    compared = compare_predictions(dataset, folders, reference=reference, seed=seed, config=config.evaluation)
-    if out:
-        write_json(out, compared.as_json())
+    folders = parse_predictions(predictions)
+    compared = verbs.evaluate(
+        data, folders, reference=reference, out=out, part=part, lesions=lesions, seed=seed, config=config
+    )
     (first, *others), tolerance_mm = compared.scores[compared.reference], compared.tolerance_mm
     if len(folders) == 1 and not others:
         show(*score_parts(first, tolerance_mm))
@@ -137,23 +134,20 @@ def evaluate_fidelity(
     promptlesion evaluate fidelity --real data/ccta --synthetic data/ccta-synthetic --figure distributions.png
     --set 'evaluation.extractors=["imagenet", "medicalnet"]' --set evaluation.medicalnet_weights=resnet_50.pth
     """
-    from promptlesion.data.dataset import open_dataset
-    from promptlesion.evaluation.folder_fidelity import evaluate_folders
     from promptlesion.evaluation.terminal import distribution_parts, fidelity_parts, memorisation_parts
-    from promptlesion.training.atomic import write_json
+    from promptlesion.front import verbs
 
-    measured = evaluate_folders(
-        open_dataset(real, lesions),
-        open_dataset(synthetic),
-        training=open_dataset(training, lesions) if training else None,
-        split=config.data.split_options(),
-        config=config.evaluation,
+    measured = verbs.evaluate_fidelity(
+        real,
+        synthetic,
+        out=out,
+        figure=figure,
+        training=training,
+        lesions=lesions,
         seed=seed,
         device=device,
-        figure=figure,
+        config=config,
     )
-    if out:
-        write_json(out, measured.model_dump(mode="json"))
     show(*fidelity_parts(measured.fidelity), *distribution_parts(measured.distributions))
     if measured.memorisation is not None:
         show(*memorisation_parts(measured.memorisation))

@@ -31,13 +31,7 @@ def segment(
 
     promptlesion segment --model runs/mine/mixed --data data/ccta --part test --out runs/mine/predictions
     """
-    from promptlesion.data.dataset import open_dataset
-    from promptlesion.segmentation.predict import chosen_cases, segment_dataset
-    from promptlesion.training.progress import progress_bar
+    from promptlesion.front import verbs
 
-    dataset = chosen_cases(model, open_dataset(data, lesions), is_unseen_only=part == "test")
-    with progress_bar("segmenting", len(dataset.cases)) as bar:
-        segment_dataset(
-            model, dataset, out, device=device, is_mirrored=mirror, on_progress=lambda done, _: bar.update(done)
-        )
-    say(f"{len(dataset.cases)} label maps in {out}")
+    cases = verbs.segment(model, data, out, part=part, mirror=mirror, lesions=lesions, device=device)
+    say(f"{len(cases)} label maps in {out}")

@@ -21,7 +21,7 @@ from promptlesion.experiment.reconstruction import measure_reconstruction
 from promptlesion.experiment.results import ExperimentResults
 from promptlesion.experiment.run import run_experiment
 from promptlesion.front.settings import as_config
-from promptlesion.methods import PROMPTLESION
+from promptlesion.methods import PROMPTLESION, compared_names
 from promptlesion.segmentation.predict import chosen_cases, segment_dataset
 from promptlesion.stages import Job, train_first, train_second, train_third
 from promptlesion.stages import synthesize as paint_cohort
@@ -30,7 +30,7 @@ from promptlesion.training.progress import progress_bar, progress_reports
 from promptlesion.training.run import Run
 
 Folder = str | Path
-ALL_METHODS = "real,copy-paste,intensity,difftumor,med-ddpm,promptlesion-onehot,promptlesion-transformer"
+ALL_METHODS = ",".join(compared_names())
 _OF_STAGES = {"autoencoder": (), "diffusion": ("method", "autoencoder", "types"), "segmentation": ("synthetic",)}
 
 
