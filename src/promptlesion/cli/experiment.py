@@ -50,8 +50,9 @@ def demo(
     from promptlesion.demo import run_demo
     from promptlesion.evaluation.terminal import demo_parts
 
+    command = " ".join(["promptlesion", *sys.argv[1:]])
     results, was_work = run_demo(
-        out=out, config=config, seed=seed, device=device, command=_command(), data=data, lesions=lesions
+        out=out, config=config, seed=seed, device=device, command=command, data=data, lesions=lesions
     )
     if not was_work:
         say(f"{out} is finished; there is nothing to do.")
@@ -91,32 +92,29 @@ def experiment(
     sbatch --array=0-7 --gres=gpu:1 --wrap "promptlesion experiment --data data/liver --out runs/liver-experiment
     --preset paper"
     """
-    from promptlesion.experiment.cells import ask
-    from promptlesion.experiment.experiment import Experiment
-    from promptlesion.experiment.run import run_experiment
     from promptlesion.experiment.terminal import experiment_parts
+    from promptlesion.front import verbs
 
-    planned = Experiment(data, lesions, out, config, seed, device, lesions_per_type)
-    asked = ask(
-        num_subjects=planned.num_subjects,
-        first_seed=seed,
+    results = verbs.experiment(
+        data,
+        out,
         methods=methods,
-        num_seeds=seeds,
+        seeds=seeds,
         ratios=ratios,
         real_fractions=real_fractions,
-    )
-    results, failures = run_experiment(
-        planned, asked, command=_command(), num_workers=workers, is_report_only=report_only
+        lesions_per_type=lesions_per_type,
+        workers=workers,
+        report_only=report_only,
+        lesions=lesions,
+        seed=seed,
+        device=device,
+        config=config,
     )
     show(*experiment_parts(results))
     if report_only and results.unfinished:
         say(f"{len(results.unfinished)} pieces of work are not done yet.")
     say(f"Report: {out / 'report.html'}")
-    if failures:
-        for name, reason in failures.items():
+    if results.failures:
+        for name, reason in results.failures.items():
             sys.stderr.write(f"{name}: {reason}\n")
         raise Exit(1)
-
-
-def _command() -> str:
-    return " ".join(["promptlesion", *sys.argv[1:]])
