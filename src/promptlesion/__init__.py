@@ -32,20 +32,21 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from promptlesion.config import resolve_config
+    from promptlesion.front.cohort import synthesize
     from promptlesion.front.images import read_labels, read_scan
     from promptlesion.front.model import Model, load_model
     from promptlesion.front.painted import Lesion, Painted
     from promptlesion.front.painting import paint
+    from promptlesion.front.preparation import prepare, prepare_phantom
+    from promptlesion.front.reconstruction import evaluate_reconstruction
+    from promptlesion.front.training import train
     from promptlesion.front.verbs import (
         check_dataset,
         evaluate,
         evaluate_fidelity,
-        evaluate_reconstruction,
         experiment,
         open_dataset,
         segment,
-        synthesize,
-        train,
     )
 
 __version__ = version("promptlesion")
@@ -62,6 +63,8 @@ __all__ = [
     "load_model",
     "open_dataset",
     "paint",
+    "prepare",
+    "prepare_phantom",
     "read_labels",
     "read_scan",
     "resolve_config",
@@ -72,14 +75,15 @@ __all__ = [
 
 _HOMES = {
     "config": ("resolve_config",),
+    "front.cohort": ("synthesize",),
     "front.images": ("read_labels", "read_scan"),
     "front.model": ("Model", "load_model"),
     "front.painted": ("Lesion", "Painted"),
     "front.painting": ("paint",),
-    "front.verbs": (
-        *("check_dataset", "evaluate", "evaluate_fidelity", "evaluate_reconstruction", "experiment"),
-        *("open_dataset", "segment", "synthesize", "train"),
-    ),
+    "front.preparation": ("prepare", "prepare_phantom"),
+    "front.reconstruction": ("evaluate_reconstruction",),
+    "front.training": ("train",),
+    "front.verbs": ("check_dataset", "evaluate", "evaluate_fidelity", "experiment", "open_dataset", "segment"),
 }
 
 
