@@ -3,7 +3,6 @@
 There is no autoencoder and no prompt, and the surroundings are not given: what lies around a lesion is made up.
 """
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,73 +11,43 @@ from torch import Tensor
 
 from promptlesion.baselines.config import MedDDPMConfig
 from promptlesion.baselines.lesion_batches import LesionBatches
-from promptlesion.baselines.run import open_run
 from promptlesion.baselines.voxel_denoiser import NoisedPatches, VoxelDenoiser, build_voxel_denoiser, voxel_loss
-from promptlesion.data.cache import CachedCase
-from promptlesion.data.lesion_statistics import LesionStatistics, measure_lesions, read_statistics, training_facts
+from promptlesion.data.lesion_statistics import LesionStatistics, read_statistics
 from promptlesion.data.spec import DatasetSpec
+from promptlesion.data.training_data import TrainingData
 from promptlesion.diffusion.network import BLOCKS
 from promptlesion.training.checkpoint import load_checkpoint
-from promptlesion.training.device import place, resolve_device, send
-from promptlesion.training.hardware import DEFAULT_HARDWARE, HardwareConfig
+from promptlesion.training.device import place, send
 from promptlesion.training.launch import share_of_batch
 from promptlesion.training.loop import averaged_stage, train
-from promptlesion.training.run import Run
+from promptlesion.training.run import Run, RunOptions
 from promptlesion.training.seeding import derive_seed, torch_generator
 
 MED_DDPM = "med-ddpm"
 
 
-def train_med_ddpm(
-    *,
-    train_cases: Sequence[CachedCase],
-    spec: DatasetSpec,
-    labels: Mapping[str, int],
-    config: MedDDPMConfig,
-    out: Path,
-    seed: int,
-    device: str = "auto",
-    hardware: HardwareConfig = DEFAULT_HARDWARE,
-) -> Run:
-    """Train on patches around the lesions of the training cases, or go on with an interrupted run.
-
-    Args:
-        train_cases: cases whose voxels the network sees.
-        spec: window, spacing and lesion types of the dataset.
-        labels: its labels, names to values, which tell a lesion's host.
-        config: network and training.
-        out: the run's folder.
-        seed: of the weights and of every draw.
-        device: `auto` or a device's name.
-        hardware: how the machine is used; it changes results by rounding at most.
-
-    Returns:
-        The finished run.
-    """
-    torch_device, share = resolve_device(device), share_of_batch(config.batch_size)
-    run = open_run(
-        out, stage=MED_DDPM, train_cases=train_cases, spec=spec, config=config, seed=seed, device=torch_device
-    )
+def train_med_ddpm(data: TrainingData, *, config: MedDDPMConfig, options: RunOptions) -> Run:
+    """Train on patches around the lesions of the training cases, or go on with an interrupted run."""
+    share, seed, spec = share_of_batch(config.batch_size), options.seed, data.spec
+    run = data.open_run(options, stage=MED_DDPM, config=config, inputs={"lesions": spec.model_dump_json()})
     if run.is_finished:
         return run
-    batches = LesionBatches(train_cases, spec=spec, patch_voxels=config.patch_voxels, seed=derive_seed(seed, MED_DDPM))
+    device = run.device
+    batches = LesionBatches(data.cases, spec=spec, patch_voxels=config.patch_voxels, seed=derive_seed(seed, MED_DDPM))
     torch.manual_seed(derive_seed(seed, MED_DDPM, "weights"))
-    denoiser = place(build_voxel_denoiser(config, num_types=len(spec.lesions)), torch_device)
+    denoiser = place(build_voxel_denoiser(config, num_types=len(spec.lesions)), device)
 
     def draw(step: int) -> NoisedPatches:
         batch = batches.draw(step, share)
         level, noise = _draw_noise(batch.image.shape[1:], share, step, config, seed)
-        return NoisedPatches(*(send(part, torch_device) for part in (batch.image, batch.labels, level, noise)))
+        return NoisedPatches(*(send(part, device) for part in (batch.image, batch.labels, level, noise)))
 
     def card() -> dict[str, object]:
         return {
-            "stage": MED_DDPM,
-            "method": MED_DDPM,
+            **run.facts(MED_DDPM),
+            **data.facts(data.measure()),
             "schedule": "cosine",
             **denoiser.schedule.facts(),
-            **training_facts(train_cases, spec, measure_lesions(train_cases, spec, labels)),
-            "config": config.model_dump(mode="json"),
-            "seed": seed,
         }
 
     stage = averaged_stage(
@@ -88,10 +57,10 @@ def train_med_ddpm(
         compiled=denoiser.network,
         blocks=BLOCKS,
         draw=draw,
-        loss=lambda batch: voxel_loss(denoiser, batch, config, device=torch_device),
+        loss=lambda batch: voxel_loss(denoiser, batch, config, device=device),
         card=card,
     )
-    train(run, stage, config, device=torch_device, hardware=hardware)
+    train(run, stage, config, hardware=options.hardware)
     run.finish()
     return run
 

@@ -13,7 +13,7 @@ from promptlesion.front.settings import Folder, as_config, as_path
 from promptlesion.methods import PROMPTLESION, check_asked, train_method
 from promptlesion.segmentation.stage import train_stage
 from promptlesion.training.launch import is_main_process, processes
-from promptlesion.training.run import Run
+from promptlesion.training.run import Run, RunOptions
 
 _OPTIONS_OF = {"autoencoder": (), "diffusion": ("method", "autoencoder", "types"), "segmentation": ("synthetic",)}
 
@@ -69,16 +69,13 @@ def train(
         prepared = prepare_dataset(Path(data), cache=cache_folder, lesions=as_path(lesions), **split)
         kind = chosen if stage == "diffusion" else stage
         fitted = fitted_config(resolved, kind, prepared.dataset, out=folder, device=own_device)
+        options = RunOptions(folder, seed, own_device, fitted.hardware)
         if stage == "autoencoder":
             return train_autoencoder(
-                train_cases=prepared.train,
+                prepared.training,
                 validation_cases=prepared.validation,
-                spec=prepared.dataset.spec,
                 config=fitted.autoencoder,
-                out=folder,
-                seed=seed,
-                device=own_device,
-                hardware=fitted.hardware,
+                options=options,
             )
         if stage == "diffusion":
             return train_method(
@@ -86,9 +83,7 @@ def train(
                 prepared,
                 autoencoder_run=as_path(autoencoder),
                 config=fitted,
-                out=folder,
-                seed=seed,
-                device=own_device,
+                options=options,
                 types=types,
             )
         return train_stage(
@@ -96,8 +91,5 @@ def train(
             synthetic=None if synthetic is None else open_dataset(Path(synthetic)),
             cache=cache_folder,
             config=fitted.segmentation,
-            out=folder,
-            seed=seed,
-            device=own_device,
-            hardware=fitted.hardware,
+            options=options,
         )
