@@ -19,16 +19,14 @@ from promptlesion.autoencoder.config import AutoencoderConfig
 from promptlesion.baselines.config import DiffTumorConfig
 from promptlesion.data.cache import CachedCase
 from promptlesion.data.lesion_instances import LesionInstance
-from promptlesion.data.lesion_statistics import read_statistics
 from promptlesion.data.spec import DatasetSpec
-from promptlesion.data.trained_on import TrainedOn
 from promptlesion.data.training_data import TrainingData
 from promptlesion.data.volume import Volume
 from promptlesion.diffusion import denoiser
 from promptlesion.diffusion.train import train_diffusion
 from promptlesion.masks.placement import PlacedLesion
 from promptlesion.synthesis.config import SynthesisConfig
-from promptlesion.synthesis.synthesizer import PromptLesionSynthesizer, SynthesizerCard, load_synthesizer
+from promptlesion.synthesis.synthesizer import PromptLesionSynthesizer, SynthesizerCard, facts_of_run, load_synthesizer
 from promptlesion.training.atomic import read_json, write_json
 from promptlesion.training.checkpoint import CheckpointError
 from promptlesion.training.device import resolve_device
@@ -186,7 +184,7 @@ def load_difftumor(
         CheckpointError: no model is trained, or one is not the card's.
     """
     card = read_json(run_folder / CARD)
-    spec, statistics = DatasetSpec.model_validate(card["dataset"]), read_statistics(card, source=run_folder)
+    spec = DatasetSpec.model_validate(card["dataset"])
     models: dict[int, PromptLesionSynthesizer] = {}
     for index, lesion in enumerate(spec.lesions):
         if lesion.name not in card["models"]:
@@ -200,17 +198,13 @@ def load_difftumor(
             shared = next(iter(models.values())).model.autoencoder
             model = replace(model, model=replace(model.model, autoencoder=shared))
         models[index] = model
-    cards = [model.card for model in models.values()]
+    cards, beneath = zip(*((model.card, model.model.autoencoder.card) for model in models.values()), strict=True)
     own = SynthesizerCard(
-        method=DIFFTUMOR,
-        model_hash=str(card["weights_sha256"]),
-        spec=spec,
-        statistics=statistics,
+        **facts_of_run(card, *beneath, method=DIFFTUMOR, source=run_folder),
         device=cards[0].device,
         edge_mm=max(each.edge_mm for each in cards),
         max_extent_mm=min(each.max_extent_mm for each in cards),
         finest_mm=max(each.finest_mm for each in cards),
-        learned_from=TrainedOn.of_cards(card, *(model.model.autoencoder.card for model in models.values())),
         batch_size=min(each.batch_size for each in cards),
     )
     return DiffTumorSynthesizer(own, models)

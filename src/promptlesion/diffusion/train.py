@@ -10,7 +10,6 @@ import torch
 
 from promptlesion.autoencoder.autoencoder import TrainedAutoencoder, check_dataset, load_autoencoder
 from promptlesion.autoencoder.lesion_bias import LesionBias
-from promptlesion.data.lesion_statistics import LesionStatistics, read_statistics
 from promptlesion.data.spec import DatasetSpec
 from promptlesion.data.training_data import TrainingData
 from promptlesion.diffusion.config import DiffusionConfig
@@ -137,7 +136,6 @@ class TrainedDiffusion:
     config: DiffusionConfig
     autoencoder: TrainedAutoencoder
     spec: DatasetSpec
-    statistics: LesionStatistics
     card: dict[str, object]
 
 
@@ -150,7 +148,6 @@ def load_diffusion(run_folder: Path, device: torch.device) -> TrainedDiffusion:
     """
     checkpoint = load_checkpoint(run_folder / "checkpoint", stage="diffusion")
     card = checkpoint.card
-    statistics = read_statistics(card, source=run_folder)
     autoencoder_run = (run_folder / str(card["autoencoder"])).resolve()
     autoencoder = load_autoencoder(autoencoder_run, device)
     others = differences(autoencoder.card, {"weights_sha256": card["autoencoder_sha256"]})
@@ -164,7 +161,7 @@ def load_diffusion(run_folder: Path, device: torch.device) -> TrainedDiffusion:
     denoiser = _build(config, autoencoder, spec)
     checkpoint.restore(denoiser, part="denoiser")
     place(denoiser.requires_grad_(requires_grad=False).eval(), device)
-    return TrainedDiffusion(denoiser, config, autoencoder, spec, statistics, card)
+    return TrainedDiffusion(denoiser, config, autoencoder, spec, card)
 
 
 def _build(config: DiffusionConfig, autoencoder: TrainedAutoencoder, spec: DatasetSpec) -> Denoiser:
