@@ -10,24 +10,18 @@ from promptlesion.data.boxes import by_label
 from promptlesion.data.volume import Volume
 from promptlesion.masks.clearance import Refusal
 from promptlesion.masks.crescent import Crescent, draw_crescent, grow_crescent
-from promptlesion.masks.growth import GrownMask
+from promptlesion.masks.growth import GrownMask, Site
 
 SHAPE = (72, 60, 90)
+TABLES = (by_label((WALL,)), by_label((LUMEN,)))
+"""Of the host and the lumen."""
 PLAIN = Crescent(8.0, 4.0, 1.5, wave_vectors=np.zeros((5, 2)), wave_phases=np.full(5, np.pi / 2))
 """Eight times four millimetres, and no ragged rim."""
 
 
 def grow(labels: Volume, voxel: tuple[int, int, int], crescent: Crescent, diameter_mm: float) -> np.ndarray:
     """The mask on the scan, after checking what holds for all."""
-    grown = grow_crescent(
-        crescent,
-        labels,
-        voxel,
-        is_host=by_label((WALL,)),
-        is_lumen=by_label((LUMEN,)),
-        diameter_mm=diameter_mm,
-        max_extent_mm=30.0,
-    )
+    grown = grow_crescent(crescent, Site(labels, *TABLES, voxel, diameter_mm, 30.0))
     assert isinstance(grown, GrownMask)
     assert grown.origin == "crescent"
     mask = np.zeros(labels.shape, dtype=bool)
@@ -129,15 +123,7 @@ def test_proportions_are_those_of_coronary_plaque() -> None:
 
 def test_without_a_vessel_it_says_so() -> None:
     labels = volume(np.full((30, 30, 30), WALL, dtype=np.uint8))
-    refused = grow_crescent(
-        PLAIN,
-        labels,
-        (15, 15, 15),
-        is_host=by_label((WALL,)),
-        is_lumen=by_label((LUMEN,)),
-        diameter_mm=4.0,
-        max_extent_mm=20.0,
-    )
+    refused = grow_crescent(PLAIN, Site(labels, *TABLES, (15, 15, 15), 4.0, 20.0))
     assert isinstance(refused, Refusal)
     assert refused.reason == "no vessel to follow beside it"
 
@@ -149,10 +135,9 @@ def test_beside_fat_a_thin_wall_is_thickened_outward() -> None:
     hu[grid_mm(SHAPE)[..., 0] < -3.5] = 60  # muscle on the other side
     scan = Volume(hu.astype(np.int16), labels.affine)
     voxel = wall_voxel_near(labels.array, np.array([2.4, 0.0, 0.0]), grid_mm(SHAPE))
-    options = {"is_host": by_label((WALL,)), "is_lumen": by_label((LUMEN,)), "max_extent_mm": 30.0}
     masks = []
     for image in (None, scan):
-        grown = grow_crescent(PLAIN, labels, voxel, diameter_mm=4.0, image=image, **options)
+        grown = grow_crescent(PLAIN, Site(labels, *TABLES, voxel, 4.0, 30.0, image))
         assert isinstance(grown, GrownMask)
         mask = np.zeros(labels.shape, dtype=bool)
         mask[grown.box] = grown.mask

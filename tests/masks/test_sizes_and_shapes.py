@@ -12,6 +12,7 @@ from promptlesion.data.boxes import by_label
 from promptlesion.data.dataset import Dataset, read_case
 from promptlesion.data.lesion_statistics import LesionStatistics, TypeStatistics
 from promptlesion.data.spec import LesionType
+from promptlesion.masks.growth import Site
 from promptlesion.masks.shape_bank import ShapeSource
 from promptlesion.masks.sizes_and_shapes import LesionDrawing, build_drawing, draw_diameter_mm, draw_mask
 from promptlesion.synthesis.config import SynthesisConfig
@@ -109,13 +110,12 @@ def test_shapes_come_from_where_the_type_says(scans: Dataset, tmp_path: Path) ->
     np.savez(tmp_path / "cubes.npz", cube=np.ones((6, 6, 6)))
     dataset = real(scans)
     image, labels = read_case(scans, scans.case("ras"))
-    options = {"image": image, "is_host": by_label((1,)), "is_lumen": by_label(()), "diameter_mm": 5.0}
-    options["max_extent_mm"] = 20.0
+    site = Site(labels, by_label((1,)), by_label(()), (32, 24, 20), 5.0, 20.0, image)
     origins = []
     for shapes in ({}, {"bright": ShapeSource(tmp_path / "cubes.npz")}):
         drawing = build_drawing(dataset, with_sizes(), SynthesisConfig(), max_extent_mm=18.0, shapes=shapes)
         for lesion_type in dataset.spec.lesions:
-            drawn = draw_mask(drawing, lesion_type, labels, (32, 24, 20), generator=np.random.default_rng(0), **options)
+            drawn = draw_mask(drawing, lesion_type, site, np.random.default_rng(0))
             origins.append(drawn.origin)
     assert origins[0] == "ellipsoid"
     assert origins[2] == "real: cube"
@@ -127,10 +127,9 @@ def test_real_shapes_without_any_are_an_error(scans: Dataset, tmp_path: Path) ->
     dataset = real(scans)
     drawing = LesionDrawing(with_sizes(), deformation=0.2)
     image, labels = read_case(scans, scans.case("ras"))
-    options = {"image": image, "is_host": by_label((1,)), "is_lumen": by_label(()), "diameter_mm": 5.0}
-    options["max_extent_mm"] = 20.0
+    site = Site(labels, by_label((1,)), by_label(()), (32, 24, 20), 5.0, 20.0, image)
     with pytest.raises(ValueError, match="dark: expected a bank of real shapes in the drawing; found none"):
-        draw_mask(drawing, dataset.spec.lesions[1], labels, (32, 24, 20), generator=np.random.default_rng(0), **options)
+        draw_mask(drawing, dataset.spec.lesions[1], site, np.random.default_rng(0))
     with pytest.raises(ValueError, match="--shapes calcium=x: expected one of the lesion types bright, dark"):
         build_drawing(
             scans, with_sizes(), SynthesisConfig(), max_extent_mm=9.0, shapes={"calcium": ShapeSource(Path("x"))}

@@ -9,13 +9,14 @@ from tests.masks.tubes import LUMEN, SPACING, WALL, bent, forked, grid_mm, tube_
 
 from promptlesion.data.boxes import by_label
 from promptlesion.data.volume import Volume
+from promptlesion.masks.growth import Site
 from promptlesion.masks.vessel import VesselWall, vessel_wall
 
 TILT = Rotation.from_euler("xyz", [20, -35, 50], degrees=True).as_matrix()
 
 
 def follow(labels: Volume, voxel: tuple[int, int, int], *, reach_mm: float = 12.0) -> VesselWall | None:
-    return vessel_wall(labels, voxel, is_wall=by_label((WALL,)), is_lumen=by_label((LUMEN,)), reach_mm=reach_mm)
+    return vessel_wall(Site(labels, by_label((WALL,)), by_label((LUMEN,)), voxel, 4.0, 2 * reach_mm))
 
 
 @pytest.mark.parametrize(("lumen_mm", "wall_mm"), [(1.5, 1.4), (4.0, 1.2)])

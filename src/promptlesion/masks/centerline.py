@@ -13,6 +13,7 @@ from jaxtyping import Bool, Float
 from scipy import ndimage
 from skimage.graph import MCP_Geometric
 
+from promptlesion.data.curve import evenly_along, transported_normals
 from promptlesion.data.lesion_instances import ALL_26_NEIGHBOURS
 from promptlesion.data.volume import Volume
 
@@ -131,32 +132,13 @@ def _smoothed(
 ) -> Centerline:
     """Return a path of voxels as a smooth line; its ends stay where they are."""
     step_mm = voxel_mm / 2
-    points, radii = _resampled(track_mm, track_radius_mm, step_mm)
+    track, _ = evenly_along(np.column_stack([track_mm, track_radius_mm]), step_mm)
     sigma = max(1.5 * voxel_mm, _SMOOTHING_RADII * radius_mm) / step_mm
-    pad = min(int(4 * sigma), len(points) - 1)
-    padded = np.pad(points, ((pad, pad), (0, 0)), mode="reflect", reflect_type="odd")
+    pad = min(int(4 * sigma), len(track) - 1)
+    padded = np.pad(track[:, :3], ((pad, pad), (0, 0)), mode="reflect", reflect_type="odd")
     smooth = ndimage.gaussian_filter1d(padded, sigma, axis=0)[pad : len(padded) - pad]
-    smooth, radii = _resampled(smooth, ndimage.gaussian_filter1d(radii, sigma, mode="nearest"), step_mm)
-    tangents = np.gradient(smooth, axis=0)
+    radii = ndimage.gaussian_filter1d(track[:, 3], sigma, mode="nearest")
+    track, arc_mm = evenly_along(np.column_stack([smooth, radii]), step_mm)
+    tangents = np.gradient(track[:, :3], axis=0)
     tangents /= np.maximum(np.linalg.norm(tangents, axis=1, keepdims=True), 1e-9)
-    return Centerline(smooth, tangents, _transported(tangents), step_mm * np.arange(len(smooth)), radii)
-
-
-def _resampled(
-    track_mm: Float[np.ndarray, "n 3"], values: Float[np.ndarray, " n"], step_mm: float
-) -> tuple[Float[np.ndarray, "m 3"], Float[np.ndarray, " m"]]:
-    arc = np.concatenate([[0.0], np.cumsum(np.linalg.norm(np.diff(track_mm, axis=0), axis=1))])
-    at = np.arange(0.0, arc[-1], step_mm)
-    points = np.stack([np.interp(at, arc, axis) for axis in track_mm.T], axis=1)
-    return points, np.interp(at, arc, values)
-
-
-def _transported(tangents: Float[np.ndarray, "n 3"]) -> Float[np.ndarray, "n 3"]:
-    """Carry a normal along the line without turning it about the tangent."""
-    normal = np.eye(3)[int(np.abs(tangents[0]).argmin())]
-    normals = np.empty_like(tangents)
-    for index, tangent in enumerate(tangents):
-        normal = normal - (normal @ tangent) * tangent
-        normal = normal / np.linalg.norm(normal)
-        normals[index] = normal
-    return normals
+    return Centerline(track[:, :3], tangents, transported_normals(tangents), arc_mm, track[:, 3])

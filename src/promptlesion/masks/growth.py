@@ -18,6 +18,30 @@ _BORDER_MM = 1.0
 """Between a host and its fat: partial volume, and outlines drawn a little too tight."""
 
 
+@dataclass(frozen=True, eq=False)
+class Site:
+    """Where in a scan a mask is drawn, and how large."""
+
+    labels: Volume
+    is_host: Bool[np.ndarray, "256"]
+    """By label value."""
+    is_lumen: Bool[np.ndarray, "256"]
+    """By label value, what a crescent lies against."""
+    voxel: tuple[int, int, int]
+    """Of the host, in the middle of what is drawn."""
+    diameter_mm: float
+    """Of the sphere of the asked-for volume."""
+    max_extent_mm: float
+    """Nothing farther from the voxel than that is looked at; a vessel is followed half as far each way."""
+    image: Volume | None = None
+    """The scan in HU, where a mask may reach into the fat beside its host; without one it may not."""
+
+    @property
+    def target_voxels(self) -> float:
+        """The asked-for volume, in voxels of the scan."""
+        return float(np.pi / 6 * self.diameter_mm**3 / voxel_mm3(self.labels))
+
+
 @dataclass(frozen=True)
 class GrownMask:
     """A mask in a box of the scan, what kind of shape it came from, and the HU that came with a lesion cut whole."""
@@ -29,47 +53,27 @@ class GrownMask:
     """Inside the mask; 0 outside."""
 
 
-def grow_shape(
-    shape: Shape,
-    labels: Volume,
-    is_host: Bool[np.ndarray, "256"],
-    voxel: tuple[int, int, int],
-    *,
-    diameter_mm: float,
-    max_extent_mm: float,
-    origin: str,
-    highest: float = MAX_GROWTH,
-    image: Volume | None = None,
-) -> GrownMask:
+def grow_shape(shape: Shape, site: Site, origin: str, highest: float = MAX_GROWTH) -> GrownMask:
     """Clip a shape to where it may be, at the least size at which the clipped mask has the asked-for volume.
 
-    The deformation may have made it larger than its sphere, the host may have cut much of it off.
-
-    Args:
-        shape: around its origin.
-        labels: label map of the scan.
-        is_host: by label value.
-        voxel: where the origin comes to lie.
-        diameter_mm: of the sphere of the asked-for volume.
-        max_extent_mm: nothing farther from the voxel than that is looked at.
-        origin: where the shape came from.
-        highest: level up to which it grows; where that is not enough the mask stays smaller than asked for.
-        image: the scan in HU, where the shape may reach into the fat beside the host; without one it may not.
+    The deformation may have made it larger than its sphere, the host may have cut much of it off. It grows up to the
+    level `highest`; where that is not enough the mask stays smaller than asked for.
     """
+    labels, voxel, diameter_mm = site.labels, site.voxel, site.diameter_mm
 
     def field_in(part: Box) -> Float[np.ndarray, "x y z"]:
         """Return the shape's scalar field, infinite where there is no room for it."""
-        room = room_in(part, labels, is_host, image)
+        room = room_in(part, site)
         field = np.full(room.shape, np.inf)
         field[room] = shape.radius_ratio(offsets_mm(part, voxel, labels.affine)[room], radius_mm=diameter_mm / 2)
         return field
 
-    box = box_around(voxel, labels, min(MAX_GROWTH * diameter_mm, max_extent_mm))
+    box = box_around(voxel, labels, min(MAX_GROWTH * diameter_mm, site.max_extent_mm))
     # a large lesion's size is found on a coarser grid through its origin, then its mask is drawn on the scan's own
     strides = [max(1, int(diameter_mm / (_SEARCH_VOXELS * side))) for side in labels.spacing_mm]
     x, y, z = (slice(s.start + (c - s.start) % n, s.stop, n) for s, c, n in zip(box, voxel, strides, strict=True))
     coarse: Box = (x, y, z)
-    target_voxels = np.pi / 6 * diameter_mm**3 / voxel_mm3(labels) / np.prod(strides)
+    target_voxels = site.target_voxels / np.prod(strides)
     level, mask = grow_field(field_in(coarse), _within(voxel, coarse), target_voxels=target_voxels, highest=highest)
     if max(strides) == 1:
         return GrownMask(box, mask, origin)
@@ -106,14 +110,13 @@ def grow_field(
     return high, mask
 
 
-def room_in(
-    box: Box, labels: Volume, is_host: Bool[np.ndarray, "256"], image: Volume | None
-) -> Bool[np.ndarray, "x y z"]:
+def room_in(box: Box, site: Site) -> Bool[np.ndarray, "x y z"]:
     """Return where a lesion may be in a box: in its host; with an image in unlabelled fat and the border too.
 
     Fat is told from noise and from the thin shells of its HU around gas by a mean over 3³ voxels and an opening.
     """
-    inside: np.ndarray = is_host[labels.array[box]]
+    labels, image = site.labels, site.image
+    inside: np.ndarray = site.is_host[labels.array[box]]
     if image is None:
         return inside
     x, y, z = (slice(side.start, side.stop) for side in box)

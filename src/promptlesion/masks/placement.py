@@ -12,7 +12,7 @@ from promptlesion.data.dataset import Dataset
 from promptlesion.data.lesion_instances import sphere_diameter_mm
 from promptlesion.data.volume import Volume
 from promptlesion.masks.clearance import Refusal, Room, in_words
-from promptlesion.masks.growth import GrownMask
+from promptlesion.masks.growth import GrownMask, Site
 from promptlesion.masks.sizes_and_shapes import LesionDrawing, draw_diameter_mm, draw_mask
 
 _NUM_SIZES, _TRIES_PER_SIZE, _LOOKS_PER_SIZE = 5, 12, 200
@@ -93,18 +93,8 @@ def place_lesion(
             found: GrownMask | Refusal | None = room.why_not_at(voxel, diameter_mm=diameter_mm)
             if found is None:
                 num_tries += 1
-                found = draw_mask(
-                    drawing,
-                    lesion_type,
-                    labels,
-                    voxel,
-                    is_host=is_host,
-                    is_lumen=is_lumen,
-                    diameter_mm=diameter_mm,
-                    max_extent_mm=max_extent_mm,
-                    generator=generator,
-                    image=image,
-                )
+                site = Site(labels, is_host, is_lumen, voxel, diameter_mm, max_extent_mm, image)
+                found = draw_mask(drawing, lesion_type, site, generator)
             if isinstance(found, GrownMask):
                 refusal = room.why_not(found, diameter_mm=diameter_mm, allowed_mm=lesion_type.diameter_mm)
                 if refusal is None:

@@ -47,10 +47,6 @@ class RealShape:
     def hu_at(self, offset_mm: Float[np.ndarray, "n 3"], *, radius_mm: float) -> Float32[np.ndarray, " n"]:
         """Return the lesion's own HU where its deformed shape has been brought; cubic splines keep its noise.
 
-        Args:
-            offset_mm: from the shape's origin.
-            radius_mm: of the sphere of the shape's volume.
-
         Raises:
             ValueError: the shape was not cut with its voxels.
         """

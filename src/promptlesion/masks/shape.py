@@ -57,11 +57,7 @@ def draw_deformation(
 ) -> Deformation:
     """Draw orientation, axis ratios of product 1, and surface waves.
 
-    Args:
-        generator: of every draw.
-        amplitude: root mean square of the surface's deviation, as a share of its distance from the origin.
-        axis_ratio: least and most an axis is stretched, before all are scaled to keep the volume.
-        is_mirrored: turn left into right as well.
+    `axis_ratio` is the least and the most an axis is stretched, before all are scaled to keep the volume.
     """
     low, high = np.log(axis_ratio)
     ratios = np.exp(generator.uniform(low, high, size=3))
@@ -90,10 +86,5 @@ class DeformedEllipsoid:
 
 
 def draw_ellipsoid(generator: np.random.Generator, *, deformation: float) -> DeformedEllipsoid:
-    """Draw orientation, axis ratios and surface waves of an ellipsoid.
-
-    Args:
-        generator: of every draw.
-        deformation: root mean square of the surface's deviation, as a share of the radius.
-    """
+    """Draw orientation, axis ratios and surface waves of an ellipsoid; see `Deformation.amplitude`."""
     return DeformedEllipsoid(draw_deformation(generator, amplitude=deformation, axis_ratio=_AXIS_RATIO))

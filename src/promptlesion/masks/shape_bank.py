@@ -105,9 +105,8 @@ def read_bank(source: ShapeSource) -> ShapeBank:
     Raises:
         ValueError: nothing there can be read as a mask, or no mask is large enough to have a shape.
     """
-    if source.path.suffix == ".npz":
-        return _bank(_archive_masks(source), f"--shapes {source.path}")
-    return _bank(_folder_masks(source), f"--shapes {source.path}")
+    masks = _archive_masks if source.path.suffix == ".npz" else _folder_masks
+    return _bank(masks(source), f"--shapes {source.path}")
 
 
 def cut_bank(dataset: Dataset, lesion_type: LesionType) -> ShapeBank:
@@ -132,12 +131,7 @@ def cut_with_voxels(
 ) -> BankShape:
     """Keep a lesion as it is: its mask and the scan's voxels in the mask's box, to be pasted elsewhere."""
     found = ndimage.find_objects(mask.astype(np.uint8))[0]
-    inside = mask[found]
-    i, j, k = inside.shape
-    diameter_mm = sphere_diameter_mm(float(inside.sum()) * math.prod(spacing_mm))
-    return BankShape(
-        case, spacing_mm, (i, j, k), np.packbits(inside).tobytes(), diameter_mm, hu[found].astype("<i2").tobytes()
-    )
+    return _packed(case, mask[found], spacing_mm, hu[found].astype("<i2").tobytes())
 
 
 _Masks = Iterator[tuple[str, Bool[np.ndarray, "x y z"], tuple[float, float, float]]]
@@ -202,7 +196,7 @@ def _bank(masks: _Masks, where: str) -> ShapeBank:
             part = components[box] == number
             largest = max(largest, int(part.sum()))
             if part.sum() >= _FEWEST_VOXELS:
-                shapes.append(_packed(case, part, spacing_mm))
+                shapes.append(_packed(case, *_coarser(part, spacing_mm)))
         if len(shapes) >= _MOST_SHAPES:
             break
     if not shapes:
@@ -213,13 +207,21 @@ def _bank(masks: _Masks, where: str) -> ShapeBank:
     return bank_of(shapes[:_MOST_SHAPES])
 
 
-def _packed(case: str, mask: Bool[np.ndarray, "x y z"], spacing_mm: tuple[float, float, float]) -> BankShape:
-    """Pack a cropped mask, a large one on a coarser grid: a shape needs no more than 64 voxels along an axis."""
-    if max(mask.shape) > _MOST_VOXELS:
-        factors = [min(1.0, _MOST_VOXELS / length) for length in mask.shape]
-        coarse = ndimage.zoom(mask.astype(np.float32), factors, order=1, grid_mode=True, mode="nearest") >= 0.5
-        x, y, z = (mm * n / m for mm, n, m in zip(spacing_mm, mask.shape, coarse.shape, strict=True))
-        mask, spacing_mm = coarse, (x, y, z)
+def _coarser(
+    mask: Bool[np.ndarray, "x y z"], spacing_mm: tuple[float, float, float]
+) -> tuple[Bool[np.ndarray, "i j k"], tuple[float, float, float]]:
+    """Return a large mask on a coarser grid, and its spacing: a shape needs no more than 64 voxels along an axis."""
+    if max(mask.shape) <= _MOST_VOXELS:
+        return mask, spacing_mm
+    factors = [min(1.0, _MOST_VOXELS / length) for length in mask.shape]
+    coarse = ndimage.zoom(mask.astype(np.float32), factors, order=1, grid_mode=True, mode="nearest") >= 0.5
+    x, y, z = (mm * n / m for mm, n, m in zip(spacing_mm, mask.shape, coarse.shape, strict=True))
+    return coarse, (x, y, z)
+
+
+def _packed(
+    case: str, mask: Bool[np.ndarray, "x y z"], spacing_mm: tuple[float, float, float], hu_bytes: bytes = b""
+) -> BankShape:
     i, j, k = mask.shape
-    volume_mm3 = float(mask.sum()) * math.prod(spacing_mm)
-    return BankShape(case, spacing_mm, (i, j, k), np.packbits(mask).tobytes(), sphere_diameter_mm(volume_mm3))
+    diameter_mm = sphere_diameter_mm(float(mask.sum()) * math.prod(spacing_mm))
+    return BankShape(case, spacing_mm, (i, j, k), np.packbits(mask).tobytes(), diameter_mm, hu_bytes)

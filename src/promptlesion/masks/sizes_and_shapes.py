@@ -4,22 +4,21 @@ import hashlib
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TypeVar
 
 import numpy as np
-from jaxtyping import Bool
 
 from promptlesion.data.boxes import offsets_mm, voxel_mm3
 from promptlesion.data.dataset import Dataset
 from promptlesion.data.lesion_statistics import LesionStatistics
 from promptlesion.data.spec import LesionType
-from promptlesion.data.volume import Volume
 from promptlesion.masks.clearance import Refusal
 from promptlesion.masks.config import MaskConfig
 from promptlesion.masks.crescent import draw_crescent, grow_crescent
-from promptlesion.masks.growth import MAX_GROWTH, GrownMask, grow_shape
-from promptlesion.masks.real_shape import draw_real_shape
-from promptlesion.masks.shape import Shape, draw_ellipsoid
+from promptlesion.masks.growth import GrownMask, Site, grow_shape
+from promptlesion.masks.real_shape import RealShape, draw_real_shape
+from promptlesion.masks.shape import draw_ellipsoid
 from promptlesion.masks.shape_bank import ShapeBank, ShapeSource, cut_bank, read_bank
 
 logger = logging.getLogger(__name__)
@@ -126,139 +125,69 @@ def draw_diameter_mm(
 
 
 def draw_mask(
-    drawing: LesionDrawing,
-    lesion_type: LesionType,
-    labels: Volume,
-    voxel: tuple[int, int, int],
-    *,
-    is_host: Bool[np.ndarray, "256"],
-    is_lumen: Bool[np.ndarray, "256"],
-    diameter_mm: float,
-    max_extent_mm: float,
-    generator: np.random.Generator,
-    image: Volume,
+    drawing: LesionDrawing, lesion_type: LesionType, site: Site, generator: np.random.Generator
 ) -> GrownMask | Refusal:
     """Draw a mask of a type around a voxel of its host, or say why there is none.
 
-    A mask that would have more of its volume beyond the host than its type may is clipped to the host.
-
-    Args:
-        drawing: where shapes come from.
-        lesion_type: says which kind of shape.
-        labels: label map of the scan.
-        voxel: of the host, in the middle of what is drawn.
-        is_host: by label value.
-        is_lumen: by label value, what a crescent lies against.
-        diameter_mm: of the sphere of the asked-for volume.
-        max_extent_mm: the largest extent of the mask along an axis.
-        generator: of every draw.
-        image: the scan in HU, which shows the fat beside the host.
+    The site's image shows the fat beside the host. A mask that would have more of its volume beyond the host than its
+    type may is clipped to the host.
 
     Raises:
         ValueError: the type's masks are real and the drawing holds none; `build_drawing` gathers them.
     """
-
-    def grow(shape: Shape, origin: str, highest: float = MAX_GROWTH) -> GrownMask:
-        return _within_share(
-            lambda room: grow_shape(
-                shape,
-                labels,
-                is_host,
-                voxel,
-                diameter_mm=diameter_mm,
-                max_extent_mm=max_extent_mm,
-                origin=origin,
-                highest=highest,
-                image=room,
-            ),
-            lesion_type,
-            labels,
-            is_host=is_host,
-            image=image,
-        )
-
-    shape: Shape
-    if lesion_type.name in drawing.banks and drawing.banks[lesion_type.name].has_voxels:
-        orientations = _WALL_ORIENTATIONS if lesion_type.shape == "crescent" else 1
-        drawn = [
-            _draw_whole(drawing, lesion_type, labels, voxel, diameter_mm=diameter_mm, generator=generator, grow=grow)
-            for _ in range(orientations)
-        ]
-        best = max(drawn, key=lambda grown: int(grown.mask.sum()))
-        kept = float(best.mask.sum()) * voxel_mm3(labels) / (np.pi / 6 * diameter_mm**3)
-        if lesion_type.shape != "crescent" and kept < _LEAST_KEPT:
-            figure = f"{100 * kept:.0f} % of a lesion where {100 * _LEAST_KEPT:.0f} % are needed"
-            return Refusal("too little room for a lesion pasted whole", _LEAST_KEPT - kept, figure)
-        return best
-    if lesion_type.name in drawing.banks:
-        shape, origin = draw_real_shape(
-            drawing.banks[lesion_type.name],
-            diameter_mm=diameter_mm,
-            deformation=drawing.deformation,
-            generator=generator,
-        )
-    elif lesion_type.shape == "crescent":
-        crescent = draw_crescent(generator)
-        return _within_share(
-            lambda room: grow_crescent(
-                crescent,
-                labels,
-                voxel,
-                is_host=is_host,
-                is_lumen=is_lumen,
-                diameter_mm=diameter_mm,
-                max_extent_mm=max_extent_mm,
-                image=room,
-            ),
-            lesion_type,
-            labels,
-            is_host=is_host,
-            image=image,
-        )
-    elif lesion_type.shape == "real":
+    bank, share = drawing.banks.get(lesion_type.name), lesion_type.exophytic_share
+    if bank is not None and bank.has_voxels:
+        return _draw_whole(drawing, bank, lesion_type, site, generator)
+    if bank is not None:
+        shape, origin = _real_shape(drawing, bank, site, generator)
+        return _within_share(partial(grow_shape, shape, origin=origin), site, share)
+    if lesion_type.shape == "crescent":
+        return _within_share(partial(grow_crescent, draw_crescent(generator)), site, share)
+    if lesion_type.shape == "real":
         raise ValueError(f"{lesion_type.name}: expected a bank of real shapes in the drawing; found none")
-    else:
-        shape, origin = draw_ellipsoid(generator, deformation=drawing.deformation), "ellipsoid"
-    return grow(shape, origin)
-
-
-def _within_share(
-    grow: Callable[[Volume | None], Mask],
-    lesion_type: LesionType,
-    labels: Volume,
-    *,
-    is_host: Bool[np.ndarray, "256"],
-    image: Volume,
-) -> Mask:
-    """Grow a mask that bulges out of its host no farther than its type may, and where it would, one that does not."""
-    if lesion_type.exophytic_share:
-        bulging = grow(image)
-        if isinstance(bulging, GrownMask):
-            inside = float(is_host[labels.array[bulging.box]][bulging.mask].mean())
-            if 1 - inside <= lesion_type.exophytic_share:
-                return bulging
-    return grow(None)
+    ellipsoid = draw_ellipsoid(generator, deformation=drawing.deformation)
+    return _within_share(partial(grow_shape, ellipsoid, origin="ellipsoid"), site, share)
 
 
 def _draw_whole(
-    drawing: LesionDrawing,
-    lesion_type: LesionType,
-    labels: Volume,
-    voxel: tuple[int, int, int],
-    *,
-    diameter_mm: float,
-    generator: np.random.Generator,
-    grow: Callable[[Shape, str, float], GrownMask],
-) -> GrownMask:
-    """Draw a real lesion with its voxels, deformed with them, and clip it to where it may be; see `draw_mask`."""
-    shape, origin = draw_real_shape(
-        drawing.banks[lesion_type.name], diameter_mm=diameter_mm, deformation=drawing.deformation, generator=generator
-    )
-    grown = grow(shape, f"pasted {origin}", _PASTED_LEVEL)
+    drawing: LesionDrawing, bank: ShapeBank, lesion_type: LesionType, site: Site, generator: np.random.Generator
+) -> GrownMask | Refusal:
+    """Draw a real lesion with its voxels, deformed with them, and clip it to where it may be.
+
+    A plaque is turned until most of it is in the wall; elsewhere there must be room for nearly all of it.
+    """
+    is_crescent = lesion_type.shape == "crescent"
+    drawn = []
+    for _ in range(_WALL_ORIENTATIONS if is_crescent else 1):
+        shape, origin = _real_shape(drawing, bank, site, generator)
+        grow = partial(grow_shape, shape, origin=f"pasted {origin}", highest=_PASTED_LEVEL)
+        drawn.append((_within_share(grow, site, lesion_type.exophytic_share), shape))
+    grown, shape = max(drawn, key=lambda pair: int(pair[0].mask.sum()))
+    kept = float(grown.mask.sum()) * voxel_mm3(site.labels) / (np.pi / 6 * site.diameter_mm**3)
+    if not is_crescent and kept < _LEAST_KEPT:
+        figure = f"{100 * kept:.0f} % of a lesion where {100 * _LEAST_KEPT:.0f} % are needed"
+        return Refusal("too little room for a lesion pasted whole", _LEAST_KEPT - kept, figure)
     hu = np.zeros(grown.mask.shape, dtype=np.float32)
-    offsets = offsets_mm(grown.box, voxel, labels.affine)[grown.mask]
-    hu[grown.mask] = shape.hu_at(offsets, radius_mm=diameter_mm / 2)
+    offsets = offsets_mm(grown.box, site.voxel, site.labels.affine)[grown.mask]
+    hu[grown.mask] = shape.hu_at(offsets, radius_mm=site.diameter_mm / 2)
     return replace(grown, hu=hu)
+
+
+def _real_shape(
+    drawing: LesionDrawing, bank: ShapeBank, site: Site, generator: np.random.Generator
+) -> tuple[RealShape, str]:
+    return draw_real_shape(bank, diameter_mm=site.diameter_mm, deformation=drawing.deformation, generator=generator)
+
+
+def _within_share(grow: Callable[[Site], Mask], site: Site, exophytic_share: float) -> Mask:
+    """Grow a mask that bulges out of its host no farther than its type may, and where it would, one that does not."""
+    if exophytic_share:
+        bulging = grow(site)
+        if isinstance(bulging, GrownMask):
+            inside = float(site.is_host[site.labels.array[bulging.box]][bulging.mask].mean())
+            if 1 - inside <= exophytic_share:
+                return bulging
+    return grow(replace(site, image=None))
 
 
 def _drawable_mm(lesion_type: LesionType, max_extent_mm: float) -> tuple[float, float]:

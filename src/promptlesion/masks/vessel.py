@@ -14,7 +14,7 @@ from promptlesion.data.boxes import Box, box_around
 from promptlesion.data.lesion_instances import ALL_26_NEIGHBOURS
 from promptlesion.data.volume import Volume
 from promptlesion.masks.centerline import Centerline, climb_to_middle, follow_lumen
-from promptlesion.masks.growth import room_in
+from promptlesion.masks.growth import Site, room_in
 
 _NEAR_MM = 10.0
 _ROUNDS = 4
@@ -36,33 +36,19 @@ class VesselWall:
     """From the lumen's surface."""
     lumen_radius_mm: float
     """At the asked-for voxel."""
-    centerline: Centerline
 
 
-def vessel_wall(
-    labels: Volume,
-    voxel: tuple[int, int, int],
-    *,
-    is_wall: Bool[np.ndarray, "256"],
-    is_lumen: Bool[np.ndarray, "256"],
-    reach_mm: float,
-    image: Volume | None = None,
-) -> VesselWall | None:
-    """Follow the vessel whose wall holds a voxel, or return nothing where there is no vessel beside it.
+def vessel_wall(site: Site) -> VesselWall | None:
+    """Follow the vessel whose wall, the host, holds a site's voxel; return nothing where no vessel is beside it.
 
-    Args:
-        labels: label map of the scan.
-        voxel: of the wall.
-        is_wall: by label value.
-        is_lumen: by label value.
-        reach_mm: how far to follow it, each way.
-        image: the scan in HU, where the fat around the vessel counts as wall.
+    With an image the fat around the vessel counts as wall.
     """
+    labels, voxel, reach_mm = site.labels, site.voxel, site.max_extent_mm / 2
     margin_mm = _NEAR_MM
     for _ in range(_ROUNDS):
         box = box_around(voxel, labels, reach_mm + margin_mm)
         x, y, z = (at - side.start for at, side in zip(voxel, box, strict=True))
-        lumen = is_lumen[labels.array[box]]
+        lumen = site.is_lumen[labels.array[box]]
         if not lumen.any():
             return None
         depth_mm, nearest = ndimage.distance_transform_edt(~lumen, sampling=labels.spacing_mm, return_indices=True)
@@ -79,7 +65,7 @@ def vessel_wall(
     line = follow_lumen(own, inner_mm, middle, labels, reach_mm=reach_mm)
     if line is None:
         return None
-    wall = np.argwhere(room_in(box, labels, is_wall, image))
+    wall = np.argwhere(room_in(box, site))
     towards = nearest[:, wall[:, 0], wall[:, 1], wall[:, 2]].T
     arc_mm, angle, is_own = _along_and_around(line, wall, towards, own, labels)
     at_voxel = int(np.flatnonzero((wall == (x, y, z)).all(axis=1))[0])
@@ -94,7 +80,6 @@ def vessel_wall(
         turned[is_own],
         (depth_mm[tuple(wall.T)][is_own] - half_voxel_mm).clip(0),
         float(np.interp(arc_mm[at_voxel], line.arc_mm, line.radius_mm)),
-        line,
     )
 
 

@@ -7,6 +7,7 @@ import numpy as np
 from jaxtyping import Float
 from scipy import ndimage
 
+from promptlesion.data.curve import evenly_along, transported_normals
 from promptlesion.data.phantom.heart import Heart
 
 _STEP_MM = 1.0
@@ -101,20 +102,8 @@ def walk(
 def _centerline(track: Float[np.ndarray, "n 3"]) -> Centerline:
     smooth = ndimage.gaussian_filter1d(track, 2.0, axis=0, mode="nearest")
     smooth[0] = track[0]
-    arc = np.concatenate([[0.0], np.cumsum(np.linalg.norm(np.diff(smooth, axis=0), axis=1))])
-    samples = np.arange(0, arc[-1], _SAMPLE_MM)
-    positions = np.stack([np.interp(samples, arc, axis) for axis in smooth.T], axis=1)
+    positions, arc_mm = evenly_along(smooth, _SAMPLE_MM)
     positions = ndimage.gaussian_filter1d(positions, 5.0, axis=0, mode="nearest")
     tangents = np.gradient(positions, axis=0)
     tangents /= np.linalg.norm(tangents, axis=1, keepdims=True) + 1e-12
-    return Centerline(positions, tangents, _transported_normals(tangents), samples)
-
-
-def _transported_normals(tangents: Float[np.ndarray, "n 3"]) -> Float[np.ndarray, "n 3"]:
-    helper = np.eye(3)[int(np.abs(tangents[0]).argmin())]
-    normals = np.empty_like(tangents)
-    for index, tangent in enumerate(tangents):
-        helper = helper - (helper @ tangent) * tangent
-        helper = helper / np.linalg.norm(helper)
-        normals[index] = helper
-    return normals
+    return Centerline(positions, tangents, transported_normals(tangents), arc_mm)
