@@ -11,7 +11,7 @@ from promptlesion.data.cache import CachedCase, build_cache
 from promptlesion.data.crops import crop
 from promptlesion.data.dataset import Dataset
 from promptlesion.data.intensity import HUWindow
-from promptlesion.data.patch_batches import cut_patch
+from promptlesion.data.patch_batches import PatchCut
 from promptlesion.data.patch_sampling import AIR_HU, PatchSampler
 
 PATCH = (8, 6, 4)
@@ -30,17 +30,8 @@ def test_a_patch_is_the_piece_of_its_case_padded_with_air(cases: list[CachedCase
     num_padded = 0
     for turn in range(200):
         case, start = sampler.draw_place(generator)
-        image, labels = cut_patch(
-            case.image,
-            case.labels,
-            start=start,
-            size=PATCH,
-            window=window,
-            spacing_mm=(1.0, 1.0, 2.0),
-            augmentation=Augmentation(float(turn % 2), 0.0, 0.0, 0.0, (1.0, 1.0), ()),
-            generator=generator,
-            varying=generator,
-        )
+        cut = PatchCut(PATCH, window, (1.0, 1.0, 2.0), Augmentation(float(turn % 2), 0.0, 0.0, 0.0, (1.0, 1.0), ()))
+        image, labels = cut.cut(case.image, case.labels, start=start, generator=generator, varying=generator)
         assert image.dtype == np.float32
         assert labels.dtype == np.uint8
         axes = (0, 1, 2) if turn % 2 else ()

@@ -6,6 +6,7 @@ There is no autoencoder and no prompt, and the surroundings are not given: what 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -15,13 +16,14 @@ from torch import Tensor
 
 from promptlesion.baselines.config import MedDDPMConfig
 from promptlesion.baselines.lesion_batches import LesionBatches
-from promptlesion.baselines.voxel_denoiser import NoisedPatches, VoxelDenoiser, build_voxel_denoiser, voxel_loss
+from promptlesion.baselines.voxel_denoiser import VoxelDenoiser, build_voxel_denoiser
 from promptlesion.data.intensity import HUWindow
 from promptlesion.data.lesion_instances import sphere_diameter_mm
 from promptlesion.data.training_data import TrainingData
 from promptlesion.data.volume import Volume
 from promptlesion.diffusion.bound_network import cast_weights
 from promptlesion.diffusion.cuda_graph import StepRecorder
+from promptlesion.diffusion.loss import NoisedBatch, noise_loss
 from promptlesion.diffusion.network import BLOCKS
 from promptlesion.diffusion.sampler import NoiseSource, sample
 from promptlesion.masks.placement import PlacedLesion
@@ -55,10 +57,11 @@ def train_med_ddpm(data: TrainingData, *, config: MedDDPMConfig, options: RunOpt
     torch.manual_seed(derive_seed(seed, MED_DDPM, "weights"))
     denoiser = place(build_voxel_denoiser(config, num_types=len(spec.lesions)), device)
 
-    def draw(step: int) -> NoisedPatches:
+    def draw(step: int) -> NoisedBatch:
         batch = batches.draw(step, share)
         level, noise = _draw_noise(batch.image.shape[1:], share, step, config, seed)
-        return NoisedPatches(*(send(part, device) for part in (batch.image, batch.labels, level, noise)))
+        image, seen, level, noise = (send(part, device) for part in (batch.image, batch.labels, level, noise))
+        return NoisedBatch(image, level, noise, conditions=(seen,))
 
     def card() -> dict[str, object]:
         return {
@@ -75,7 +78,7 @@ def train_med_ddpm(data: TrainingData, *, config: MedDDPMConfig, options: RunOpt
         compiled=denoiser.network,
         blocks=BLOCKS,
         draw=draw,
-        loss=lambda batch: voxel_loss(denoiser, batch, config, device=device),
+        loss=partial(noise_loss, denoiser, kind=config.loss, precision=config.precision, device=device),
         card=card,
     )
     train(run, stage, config, hardware=options.hardware)

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float, Int
@@ -14,7 +13,6 @@ from promptlesion.diffusion.bound_network import bind_network
 from promptlesion.diffusion.cuda_graph import StepRecorder
 from promptlesion.diffusion.network import PromptUNet
 from promptlesion.diffusion.schedule import Denoise, Estimate, NoiseSchedule, Prediction, cosine_schedule
-from promptlesion.training.device import autocast
 
 
 class VoxelDenoiser(nn.Module):
@@ -60,28 +58,6 @@ class VoxelDenoiser(nn.Module):
             return Estimate(clean=clean, noise=(noisy - math.sqrt(alpha_bar) * clean) / math.sqrt(1 - alpha_bar))
 
         return denoise
-
-
-@dataclass(frozen=True)
-class NoisedPatches:
-    """A batch of patches, and what is drawn for it."""
-
-    clean: Float[Tensor, "batch 1 x y z"]
-    labels: Float[Tensor, "batch type x y z"]
-    level: Int[Tensor, " batch"]
-    noise: Float[Tensor, "batch 1 x y z"]
-
-
-def voxel_loss(
-    denoiser: VoxelDenoiser, batch: NoisedPatches, config: MedDDPMConfig, *, device: torch.device
-) -> Float[Tensor, ""]:
-    """Return the loss of a batch that the denoiser sees under its noise."""
-    noisy = denoiser.schedule.add_noise(batch.clean, batch.noise, batch.level)
-    with autocast(device, config.precision):
-        predicted = denoiser(noisy, batch.level, batch.labels)
-        difference = predicted - denoiser.schedule.target(batch.clean, batch.noise, batch.level, denoiser.prediction)
-    error: Tensor = difference.abs() if config.loss == "l1" else difference.square()
-    return error.mean()
 
 
 def build_networks(config: MedDDPMConfig, *, autoencoder: AutoencoderConfig, num_types: int) -> dict[str, nn.Module]:

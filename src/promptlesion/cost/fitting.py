@@ -1,28 +1,27 @@
-"""Whether a training fits into memory as it is, or has to compute its activations again; counted before it starts."""
+"""Training steps to count and time, and whether one fits into memory or has to compute its activations again."""
 
 import logging
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import nn
 
 from promptlesion.autoencoder.perceptual import build_perceptual_loss
 from promptlesion.config import Config
 from promptlesion.cost.machine import Machine, this_machine
 from promptlesion.cost.measure import PassOf, count_pass
-from promptlesion.cost.parameters import autoencoder_networks
+from promptlesion.cost.parameters import autoencoder_networks, num_parameters
 from promptlesion.cost.passes import autoencoder_step, segmentation_step
 from promptlesion.data.dataset import Dataset
 from promptlesion.methods import method_named
 from promptlesion.segmentation.network import build_segmentation_network
 from promptlesion.training.hardware import Choice
 from promptlesion.training.launch import num_processes
+from promptlesion.training.optimisation import OptimisationConfig
 from promptlesion.training.run import is_finished_run
 
 logger = logging.getLogger(__name__)
-MOMENTS_BYTES = 8
+_MOMENTS_BYTES = 8
 """That Adam keeps for each parameter."""
 
 
@@ -43,16 +42,22 @@ def fitted_config(config: Config, training: str, dataset: Dataset, *, out: Path,
         device: `auto` or the name of the device that is to train.
     """
     hardware = config.hardware
-    if hardware.activation_checkpointing != "auto" or is_finished_run(out):
+    section = training if training in ("autoencoder", "segmentation") else method_named(training).section
+    settings = getattr(config, section)
+    is_decided = hardware.activation_checkpointing != "auto" or is_finished_run(out)
+    if is_decided or not isinstance(settings, OptimisationConfig):
         return config
     machine = this_machine(device, Path())
-    step = _training_step(config, training, dataset, machine.device)
-    if step is None:
-        return config
-    with torch.device("meta"):
-        networks = step.networks()
-    num_parameters = sum(weight.numel() for network in networks.values() for weight in network.parameters())
-    held = count_pass(step.pass_of, step.patch_voxels, machine.device).peak_bytes + MOMENTS_BYTES * num_parameters
+    part = settings.model_copy(update={"batch_size": max(1, settings.batch_size // num_processes())})
+    step = training_step(
+        config.model_copy(update={section: part}),
+        training,
+        num_types=len(dataset.spec.lesions),
+        num_labels=len(dataset.labels),
+        spacing_mm=dataset.spec.spacing_mm,
+        device=machine.device,
+    )
+    held = step.held_bytes(count_pass(step.pass_of, step.patch_voxels, machine.device).peak_bytes)
     is_on = is_checkpointed("auto", held, machine)
     if is_on:
         logger.warning(
@@ -66,48 +71,59 @@ def fitted_config(config: Config, training: str, dataset: Dataset, *, out: Path,
 
 
 @dataclass(frozen=True)
-class _Step:
+class TrainingStep:
+    """A step of a training, to be counted and timed."""
+
     pass_of: PassOf
     patch_voxels: int
-    networks: Callable[[], Mapping[str, nn.Module]]
-    """Builds those it trains."""
+    num_parameters: int
+    """That it trains."""
+
+    def held_bytes(self, peak_bytes: int) -> int:
+        """Return what the training holds where a step without Adam's moments holds so much."""
+        return peak_bytes + _MOMENTS_BYTES * self.num_parameters
 
 
-def _training_step(config: Config, training: str, dataset: Dataset, device: torch.device) -> _Step | None:
-    spec, num_types = dataset.spec, len(dataset.spec.lesions)
+def training_step(
+    config: Config,
+    training: str,
+    *,
+    num_types: int,
+    num_labels: int,
+    spacing_mm: tuple[float, float, float],
+    device: torch.device,
+    is_adversarial: bool | None = None,
+) -> TrainingStep:
+    """Return a step of the autoencoder, of the segmentation, or of a method that trains a network.
+
+    `num_labels` counts the background; nnU-Net's architecture depends on `spacing_mm`. The autoencoder's
+    discriminators take part where `is_adversarial`, by default where they ever do.
+    """
     if training == "autoencoder":
-        first = _shared(config, training).autoencoder
-        perceptual = build_perceptual_loss(first, device)
-        is_adversarial = first.adversarial_weight > 0 and first.adversarial_start_epoch < first.num_epochs
-        return _Step(
+        first, perceptual = config.autoencoder, build_perceptual_loss(config.autoencoder, device)
+        is_ever = first.adversarial_weight > 0 and first.adversarial_start_epoch < first.num_epochs
+        with_them = is_ever if is_adversarial is None else is_adversarial
+        return TrainingStep(
             lambda edge, bench: autoencoder_step(
-                first, perceptual, patch_voxels=edge, is_adversarial=is_adversarial, bench=bench
+                first, perceptual, patch_voxels=edge, is_adversarial=with_them, bench=bench
             ),
             first.patch_voxels,
-            lambda: autoencoder_networks(first),
+            num_parameters(lambda: autoencoder_networks(first)),
         )
     if training == "segmentation":
-        third = _shared(config, training).segmentation
-        return _Step(
+        third = config.segmentation
+        return TrainingStep(
             lambda edge, bench: segmentation_step(
-                third, patch_voxels=edge, num_labels=len(dataset.labels), bench=bench, spacing_mm=spec.spacing_mm
+                third, patch_voxels=edge, num_labels=num_labels, bench=bench, spacing_mm=spacing_mm
             ),
             third.patch_voxels,
-            lambda: {"segmentation": build_segmentation_network(third, num_types + 1, spacing_mm=spec.spacing_mm)},
+            num_parameters(lambda: {training: build_segmentation_network(third, num_types + 1, spacing_mm=spacing_mm)}),
         )
     method = method_named(training)
     patch_voxels = method.patch_voxels(config)
-    if method.training_pass is None or patch_voxels is None:
-        return None
-    return _Step(
-        method.pass_of(_shared(config, method.section), num_types=num_types),
+    assert patch_voxels is not None
+    return TrainingStep(
+        method.pass_of(config, num_types=num_types),
         patch_voxels,
-        lambda: method.build_networks(config, num_types=num_types),
+        num_parameters(lambda: method.build_networks(config, num_types=num_types)),
     )
-
-
-def _shared(config: Config, section: str) -> Config:
-    """Return the configuration with the part of a section's batch that each of several processes takes."""
-    settings = getattr(config, section)
-    batch_size = max(1, settings.batch_size // num_processes())
-    return config.model_copy(update={section: settings.model_copy(update={"batch_size": batch_size})})

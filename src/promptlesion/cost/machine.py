@@ -12,7 +12,7 @@ import torch
 
 from promptlesion.data.augmentation import Augmentation
 from promptlesion.data.intensity import HUWindow
-from promptlesion.data.patch_batches import cut_patch
+from promptlesion.data.patch_batches import PatchCut
 from promptlesion.training.device import resolve_device
 from promptlesion.training.memory import main_memory_bytes, resident_bytes
 
@@ -64,21 +64,12 @@ def drawing_seconds(
 ) -> float:
     """Measure what it takes to make a training patch of a scan's voxels, on average over some."""
     size = (patch_voxels, patch_voxels, patch_voxels)
+    cut = PatchCut(size, HUWindow(*window_hu), (1.0, 1.0, 1.0), augmentation)
     image, labels = np.zeros(size, dtype=np.int16), np.zeros(size, dtype=np.uint8)
     is_lesion, generator = np.arange(256) == 1, np.random.default_rng(0)
     started = time.perf_counter()
     for _ in range(_PATCHES_DRAWN):
-        patch, cut_labels = cut_patch(
-            image,
-            labels,
-            start=(0, 0, 0),
-            size=size,
-            window=HUWindow(*window_hu),
-            spacing_mm=(1.0, 1.0, 1.0),
-            augmentation=augmentation,
-            generator=generator,
-            varying=generator,
-        )
+        patch, cut_labels = cut.cut(image, labels, start=(0, 0, 0), generator=generator, varying=generator)
         np.ascontiguousarray(patch)
         is_lesion[np.ascontiguousarray(cut_labels)]
     return (time.perf_counter() - started) / _PATCHES_DRAWN

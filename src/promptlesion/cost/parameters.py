@@ -1,6 +1,6 @@
 """How many parameters every network of a configuration has, module by module, without data and without memory."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 import torch
@@ -92,6 +92,12 @@ def build_networks(
 def autoencoder_networks(config: AutoencoderConfig) -> dict[str, nn.Module]:
     """Build what stage 1 trains, untrained."""
     return {"autoencoder": build_autoencoder(config), "discriminators": build_discriminators(config)}
+
+
+def num_parameters(build: Callable[[], Mapping[str, nn.Module]]) -> int:
+    """Count the trained parameters of networks, which are built without memory."""
+    with torch.device("meta"):
+        return sum(weight.numel() for network in build().values() for weight in network.parameters())
 
 
 def _modules(network: nn.Module) -> Iterator[ModuleParameters]:

@@ -1,11 +1,12 @@
 """One pass of each stage's networks on made-up patches, built from its configuration: to be counted and timed."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import TypeVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import SGD, Adam, Optimizer
 
 from promptlesion.autoencoder import network as autoencoder_network
@@ -14,12 +15,14 @@ from promptlesion.autoencoder.config import AutoencoderConfig
 from promptlesion.autoencoder.discriminator import build_discriminators
 from promptlesion.autoencoder.loss import AutoencoderLosses
 from promptlesion.autoencoder.perceptual import PerceptualLoss
-from promptlesion.baselines.voxel_denoiser import NoisedPatches, build_voxel_denoiser, voxel_loss
+from promptlesion.baselines.config import MedDDPMConfig
+from promptlesion.baselines.voxel_denoiser import VoxelDenoiser, build_voxel_denoiser
 from promptlesion.config import Config
 from promptlesion.diffusion import network as diffusion_network
 from promptlesion.diffusion.conditioning import Conditioning
+from promptlesion.diffusion.config import DiffusionConfig
 from promptlesion.diffusion.denoiser import Denoiser, build_denoiser
-from promptlesion.diffusion.loss import NoisedLatents, latent_loss
+from promptlesion.diffusion.loss import NoisedBatch, noise_loss
 from promptlesion.segmentation import network as segmentation_network
 from promptlesion.segmentation.config import SegmentationConfig
 from promptlesion.segmentation.label_classes import LabelClasses
@@ -29,11 +32,13 @@ from promptlesion.training.compiling import checkpoint_activations
 from promptlesion.training.descent import frozen
 from promptlesion.training.device import autocast, place
 from promptlesion.training.loop import AVERAGE, MAX_GRADIENT_NORM, only_loss, take_step
+from promptlesion.training.optimisation import Precision
 from promptlesion.training.state import TrainState
 
 Pass = Callable[[], object]
 """Runs the networks once, in training with the optimiser's step."""
 Network = TypeVar("Network", bound=nn.Module)
+_MILLIMETRE = (1.0, 1.0, 1.0)
 
 
 @dataclass(frozen=True)
@@ -50,6 +55,10 @@ class Bench:
         """Move a network as training does."""
         return network if self.is_counted else place(network, self.device)
 
+    def patches(self, batch_size: int, edge: int, channels: int = 1) -> Tensor:
+        """Return cubes of numbers."""
+        return torch.rand(batch_size, channels, edge, edge, edge, device=self.device)
+
     def spare(self, network: nn.Module, blocks: tuple[type[nn.Module], ...]) -> None:
         """Checkpoint the activations of these blocks as training does, where asked for."""
         if self.is_checkpointed:
@@ -62,6 +71,16 @@ class Bench:
             for name, network in trained.items()
         }
         return TrainState({**trained, **others}, optimizers)
+
+    def inference(self, run: Pass, precision: Precision) -> Pass:
+        """Return a pass of a trained network."""
+
+        @torch.no_grad()
+        def infer() -> None:
+            with autocast(self.device, precision):
+                run()
+
+        return infer
 
 
 def autoencoder_step(
@@ -79,7 +98,7 @@ def autoencoder_step(
     state = bench.state({"autoencoder": autoencoder, "discriminators": discriminators})
     losses = AutoencoderLosses(autoencoder, discriminators, perceptual, config, bench.device)
     autoencoder.quantizer.eval()  # its restarts depend on the data, and cost little
-    image = torch.rand(config.batch_size, 1, patch_voxels, patch_voxels, patch_voxels, device=bench.device)
+    image = bench.patches(config.batch_size, patch_voxels)
     batch = image, torch.zeros_like(image, dtype=torch.bool)
     positions = [[patch_voxels // 2] * config.slices_per_axis] * 3
 
@@ -93,46 +112,23 @@ def autoencoder_step(
 def encoding(config: AutoencoderConfig, *, patch_voxels: int, batch_size: int, bench: Bench) -> Pass:
     """Build the encoding of patches by a trained autoencoder."""
     autoencoder = bench.place(frozen(build_autoencoder(config)))
-    image = torch.rand(batch_size, 1, patch_voxels, patch_voxels, patch_voxels, device=bench.device)
-
-    @torch.no_grad()
-    def encode() -> None:
-        with autocast(bench.device, config.precision):
-            autoencoder.encode(image)
-
-    return encode
+    image = bench.patches(batch_size, patch_voxels)
+    return bench.inference(lambda: autoencoder.encode(image), config.precision)
 
 
 def decoding(config: AutoencoderConfig, *, patch_voxels: int, batch_size: int, bench: Bench) -> Pass:
     """Build the decoding of latents by a trained autoencoder."""
     autoencoder = bench.place(frozen(build_autoencoder(config)))
-    edge = patch_voxels // config.downsampling
-    latent = torch.rand(batch_size, config.latent_channels, edge, edge, edge, device=bench.device)
-
-    @torch.no_grad()
-    def decode() -> None:
-        with autocast(bench.device, config.precision):
-            autoencoder.decode(latent)
-
-    return decode
+    latent = bench.patches(batch_size, patch_voxels // config.downsampling, config.latent_channels)
+    return bench.inference(lambda: autoencoder.decode(latent), config.precision)
 
 
 def diffusion_step(config: Config, *, patch_voxels: int, num_types: int, bench: Bench) -> Pass:
     """Build a training step of stage 2; see `diffusion.train`."""
     settings = config.diffusion
-    denoiser, average = (bench.place(_denoiser(config, patch_voxels, num_types)) for _ in range(2))
-    state = bench.state({"denoiser": denoiser}, **{AVERAGE: frozen(average)})
-    bench.spare(denoiser, diffusion_network.BLOCKS)
-    clean, conditioning = _latents(config, patch_voxels, settings.batch_size, bench.device)
-    level = torch.zeros(settings.batch_size, dtype=torch.int64, device=bench.device)
-    is_dropped = torch.zeros(settings.batch_size, dtype=torch.bool, device=bench.device)
-
-    def step() -> None:
-        batch = NoisedLatents(clean, conditioning, level, torch.randn_like(clean), is_dropped)
-        losses = only_loss("denoiser", latent_loss(denoiser, batch, settings, device=bench.device))
-        take_step(state, losses, max_gradient_norm=settings.max_gradient_norm, ema_decay=settings.ema_decay)
-
-    return step
+    clean, level, *conditions = _latents(config, patch_voxels, settings.batch_size, bench)
+    batch = NoisedBatch(clean, level, clean, tuple(conditions), lesion_mask=torch.zeros_like(clean[:, :1]))
+    return _denoising_step(lambda: _denoiser(config, patch_voxels, num_types), batch, settings, bench)
 
 
 def difftumor_step(config: Config, *, patch_voxels: int, num_types: int, bench: Bench) -> Pass:
@@ -141,19 +137,20 @@ def difftumor_step(config: Config, *, patch_voxels: int, num_types: int, bench: 
     return diffusion_step(latent, patch_voxels=patch_voxels, num_types=num_types, bench=bench)
 
 
+def voxel_step(config: Config, *, patch_voxels: int, num_types: int, bench: Bench) -> Pass:
+    """Build a training step of Med-DDPM; see `baselines.med_ddpm`."""
+    settings = config.med_ddpm
+    clean, labels = (bench.patches(settings.batch_size, patch_voxels, channels) for channels in (1, num_types))
+    level = torch.zeros(settings.batch_size, dtype=torch.int64, device=bench.device)
+    batch = NoisedBatch(clean, level, noise=clean, conditions=(labels,))
+    return _denoising_step(lambda: build_voxel_denoiser(settings, num_types=num_types), batch, settings, bench)
+
+
 def denoising(config: Config, *, patch_voxels: int, batch_size: int, num_types: int, bench: Bench) -> Pass:
     """Build one pass of a trained denoiser, as sampling takes many of."""
     denoiser = bench.place(frozen(_denoiser(config, patch_voxels, num_types)))
-    noisy, conditioning = _latents(config, patch_voxels, batch_size, bench.device)
-    level = torch.zeros(batch_size, dtype=torch.int64, device=bench.device)
-    is_dropped = torch.zeros(batch_size, dtype=torch.bool, device=bench.device)
-
-    @torch.no_grad()
-    def denoise() -> None:
-        with autocast(bench.device, config.diffusion.precision):
-            denoiser(noisy, level, conditioning, is_dropped)
-
-    return denoise
+    inputs = _latents(config, patch_voxels, batch_size, bench)
+    return bench.inference(lambda: denoiser(*inputs), config.diffusion.precision)
 
 
 def segmentation_step(
@@ -162,7 +159,7 @@ def segmentation_step(
     patch_voxels: int,
     num_labels: int,
     bench: Bench,
-    spacing_mm: tuple[float, float, float] = (1.0, 1.0, 1.0),
+    spacing_mm: tuple[float, float, float] = _MILLIMETRE,
 ) -> Pass:
     """Build a training step of stage 3; see `segmentation.train`."""
     network, best = (
@@ -173,7 +170,7 @@ def segmentation_step(
     loss_of = SegmentationLoss(
         LabelClasses(range(num_labels)), lesion_labels=[], lesion_weight=config.lesion_weight
     ).to(bench.device)
-    image = torch.rand(config.batch_size, 1, patch_voxels, patch_voxels, patch_voxels, device=bench.device)
+    image = bench.patches(config.batch_size, patch_voxels)
     truth = torch.zeros_like(image, dtype=torch.int64)
 
     def step() -> None:
@@ -190,34 +187,30 @@ def segmenting(
     num_labels: int,
     batch_size: int,
     bench: Bench,
-    spacing_mm: tuple[float, float, float] = (1.0, 1.0, 1.0),
+    spacing_mm: tuple[float, float, float] = _MILLIMETRE,
 ) -> Pass:
     """Build one pass of a trained segmentation network over some windows."""
     network = bench.place(frozen(build_segmentation_network(config, num_labels, spacing_mm=spacing_mm)))
-    windows = torch.rand(batch_size, 1, patch_voxels, patch_voxels, patch_voxels, device=bench.device)
-
-    @torch.no_grad()
-    def segment() -> None:
-        with autocast(bench.device, config.precision):
-            network(windows).float()
-
-    return segment
+    windows = bench.patches(batch_size, patch_voxels)
+    return bench.inference(lambda: network(windows).float(), config.precision)
 
 
-def voxel_step(config: Config, *, patch_voxels: int, num_types: int, bench: Bench) -> Pass:
-    """Build a training step of Med-DDPM; see `baselines.med_ddpm`."""
-    settings = config.med_ddpm
-    denoiser, average = (bench.place(build_voxel_denoiser(settings, num_types=num_types)) for _ in range(2))
+def _denoising_step(
+    build: Callable[[], Denoiser | VoxelDenoiser],
+    batch: NoisedBatch,
+    settings: DiffusionConfig | MedDDPMConfig,
+    bench: Bench,
+) -> Pass:
+    """Build a training step of a denoiser, of which the moving average is kept."""
+    denoiser, average = (bench.place(build()) for _ in range(2))
     state = bench.state({"denoiser": denoiser}, **{AVERAGE: frozen(average)})
     bench.spare(denoiser, diffusion_network.BLOCKS)
-    shape = (settings.batch_size, 1, patch_voxels, patch_voxels, patch_voxels)
-    clean = torch.rand(shape, device=bench.device)
-    labels = torch.zeros(settings.batch_size, num_types, *shape[2:], device=bench.device)
-    level = torch.zeros(settings.batch_size, dtype=torch.int64, device=bench.device)
+    loss_of = partial(noise_loss, denoiser, kind=settings.loss, precision=settings.precision, device=bench.device)
+    weight = settings.lesion_weight if isinstance(settings, DiffusionConfig) else 1.0
 
     def step() -> None:
-        batch = NoisedPatches(clean, labels, level, torch.randn_like(clean))
-        losses = only_loss("denoiser", voxel_loss(denoiser, batch, settings, device=bench.device))
+        loss = loss_of(replace(batch, noise=torch.randn_like(batch.clean)), lesion_weight=weight)
+        losses = only_loss("denoiser", loss)
         take_step(state, losses, max_gradient_norm=settings.max_gradient_norm, ema_decay=settings.ema_decay)
 
     return step
@@ -233,13 +226,11 @@ def _denoiser(config: Config, patch_voxels: int, num_types: int) -> Denoiser:
 
 
 def _latents(
-    config: Config, patch_voxels: int, batch_size: int, device: torch.device
-) -> tuple[torch.Tensor, Conditioning]:
-    edge = patch_voxels // config.autoencoder.downsampling
-    shape = (batch_size, config.autoencoder.latent_channels, edge, edge, edge)
-    conditioning = Conditioning(
-        surroundings=torch.rand(shape, device=device),
-        lesion_mask=torch.zeros(batch_size, 1, edge, edge, edge, device=device),
-        lesion_type=torch.zeros(batch_size, dtype=torch.int64, device=device),
-    )
-    return torch.rand(shape, device=device), conditioning
+    config: Config, patch_voxels: int, batch_size: int, bench: Bench
+) -> tuple[Tensor, Tensor, Conditioning, Tensor]:
+    """Return what a denoiser is called with: latents, their levels, conditioning, and that no prompt is dropped."""
+    edge, channels = patch_voxels // config.autoencoder.downsampling, config.autoencoder.latent_channels
+    mask = torch.zeros(batch_size, 1, edge, edge, edge, device=bench.device)
+    level = torch.zeros(batch_size, dtype=torch.int64, device=bench.device)
+    clean, surroundings = (bench.patches(batch_size, edge, channels) for _ in range(2))
+    return clean, level, Conditioning(surroundings, mask, lesion_type=level), torch.zeros_like(level, dtype=torch.bool)

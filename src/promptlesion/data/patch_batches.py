@@ -33,6 +33,44 @@ class PatchBatch:
     """Voxels of any lesion type."""
 
 
+@dataclass(frozen=True)
+class PatchCut:
+    """How patches are cut out of scans, normalised and varied."""
+
+    size: tuple[int, int, int]
+    """Voxels."""
+    window: HUWindow
+    spacing_mm: tuple[float, float, float]
+    augmentation: Augmentation | None = None
+    """How they are varied; none: each axis mirrored every other time."""
+
+    def cut(
+        self,
+        image: Int16[np.ndarray, "x y z"],
+        labels: UInt8[np.ndarray, "x y z"],
+        *,
+        start: tuple[int, int, int],
+        generator: np.random.Generator,
+        varying: np.random.Generator,
+    ) -> tuple[Float32[np.ndarray, "i j k"], UInt8[np.ndarray, "i j k"]]:
+        """Cut a patch of HU and its labels; mirroring is drawn from `generator`, the rest from `varying`.
+
+        `start` is its first voxel, which may lie outside of the scan.
+        """
+        changes, size = self.augmentation, self.size
+        warp = changes.draw_warp(self.spacing_mm, varying) if changes else None
+        if warp is None:
+            patch, cut_labels = crop(image, start, size, AIR_HU), crop(labels, start, size, 0)
+        else:
+            patch, cut_labels = warped_patch(image, labels, start=start, size=size, warp=warp, fill_hu=AIR_HU)
+        normalized = self.window.normalize(patch)
+        if changes:
+            normalized = changes.change_intensity(normalized, varying)
+        mirror_probability = changes.mirror_probability if changes else 0.5
+        mirrored_axes = tuple(int(axis) for axis in np.flatnonzero(generator.random(3) < mirror_probability))
+        return np.flip(normalized, mirrored_axes), np.flip(cut_labels, mirrored_axes)
+
+
 class PatchBatches:
     """Class-balanced, randomly varied patches; batch `step` is the same whenever and wherever it is drawn."""
 
@@ -62,24 +100,22 @@ class PatchBatches:
             augmentation: how patches are varied; none: each axis mirrored every other time.
         """
         lesion_labels = [lesion.label for lesion in spec.lesions]
-        self._size = (patch_voxels, patch_voxels, patch_voxels)
+        size = (patch_voxels, patch_voxels, patch_voxels)
+        self._cut = PatchCut(size, HUWindow(*spec.window_hu), spec.spacing_mm, augmentation)
         self._samplers = [
-            PatchSampler(group, patch_voxels=self._size, class_labels=[0, *lesion_labels])
+            PatchSampler(group, patch_voxels=size, class_labels=[0, *lesion_labels])
             for group in (cases, extra_cases)
             if group
         ]
         self._extra_share = extra_share if extra_cases else _NONE
-        self._window = HUWindow(*spec.window_hu)
         self._is_lesion = np.isin(np.arange(256), lesion_labels)
         self._batch_size = batch_size
         self._seed = seed
-        self._augmentation = augmentation
-        self._spacing_mm = spec.spacing_mm
 
     def draw(self, step: int, items: range | None = None) -> PatchBatch:
         """Return batch number `step`, or only some items of it."""
         drawn = range(self._batch_size) if items is None else items
-        image = np.empty((len(drawn), 1, *self._size), dtype=np.float32)
+        image = np.empty((len(drawn), 1, *self._cut.size), dtype=np.float32)
         labels = np.empty(image.shape, dtype=np.uint8)
         for index, item in enumerate(drawn):
             image[index, 0], labels[index, 0] = self._draw_item(step, item)
@@ -96,52 +132,5 @@ class PatchBatches:
         is_extra = floor((number + 1) * self._extra_share) > floor(number * self._extra_share)
         sampler = self._samplers[-1] if is_extra else self._samplers[0]
         case, start = sampler.draw_place(generator)
-        return cut_patch(
-            case.image,
-            case.labels,
-            start=start,
-            size=self._size,
-            window=self._window,
-            spacing_mm=self._spacing_mm,
-            augmentation=self._augmentation,
-            generator=generator,
-            varying=numpy_generator(self._seed, "augmentation", step, item),
-        )
-
-
-def cut_patch(
-    image: Int16[np.ndarray, "x y z"],
-    labels: UInt8[np.ndarray, "x y z"],
-    *,
-    start: tuple[int, int, int],
-    size: tuple[int, int, int],
-    window: HUWindow,
-    spacing_mm: tuple[float, float, float],
-    augmentation: Augmentation | None,
-    generator: np.random.Generator,
-    varying: np.random.Generator,
-) -> tuple[Float32[np.ndarray, "i j k"], UInt8[np.ndarray, "i j k"]]:
-    """Cut a patch out of a scan, normalised and varied, with its labels.
-
-    Args:
-        image: the scan, HU.
-        labels: its label map.
-        start: the patch's first voxel, which may lie outside of the scan.
-        size: of the patch, voxels.
-        window: of the intensities.
-        spacing_mm: of the scan.
-        augmentation: how the patch is varied; none: each axis mirrored every other time.
-        generator: of the mirroring.
-        varying: of the rest.
-    """
-    warp = augmentation.draw_warp(spacing_mm, varying) if augmentation else None
-    if warp is None:
-        patch, cut_labels = crop(image, start, size, AIR_HU), crop(labels, start, size, 0)
-    else:
-        patch, cut_labels = warped_patch(image, labels, start=start, size=size, warp=warp, fill_hu=AIR_HU)
-    normalized = window.normalize(patch)
-    if augmentation:
-        normalized = augmentation.change_intensity(normalized, varying)
-    mirror_probability = augmentation.mirror_probability if augmentation else 0.5
-    mirrored_axes = tuple(int(axis) for axis in np.flatnonzero(generator.random(3) < mirror_probability))
-    return np.flip(normalized, mirrored_axes), np.flip(cut_labels, mirrored_axes)
+        varying = numpy_generator(self._seed, "augmentation", step, item)
+        return self._cut.cut(case.image, case.labels, start=start, generator=generator, varying=varying)

@@ -4,6 +4,7 @@ import logging
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -15,7 +16,7 @@ from promptlesion.data.training_data import TrainingData
 from promptlesion.diffusion.config import DiffusionConfig
 from promptlesion.diffusion.denoiser import Denoiser, build_denoiser
 from promptlesion.diffusion.latents import LesionLatents, encode_lesions
-from promptlesion.diffusion.loss import NoisedLatents, latent_loss
+from promptlesion.diffusion.loss import NoisedBatch, noise_loss
 from promptlesion.diffusion.network import BLOCKS
 from promptlesion.diffusion.schedule import build_schedule
 from promptlesion.training.checkpoint import differences, load_checkpoint
@@ -95,7 +96,14 @@ def train_diffusion(
         compiled=denoiser.network,
         blocks=BLOCKS,
         draw=_drawing(latents.kept_on(device), share, config=config, seed=seed, device=device),
-        loss=lambda batch: latent_loss(denoiser, batch, config, device=device),
+        loss=partial(
+            noise_loss,
+            denoiser,
+            kind=config.loss,
+            lesion_weight=config.lesion_weight,
+            precision=config.precision,
+            device=device,
+        ),
         card=card,
     )
     train(run, stage, config, hardware=options.hardware)
@@ -107,14 +115,14 @@ def train_diffusion(
 
 def _drawing(
     latents: LesionLatents, share: range, *, config: DiffusionConfig, seed: int, device: torch.device
-) -> Callable[[int], NoisedLatents]:
+) -> Callable[[int], NoisedBatch]:
     """Return what draws the batch of a step; of what is drawn, this process takes its share."""
     patches_of_type = [
         torch.nonzero(latents.lesion_type == index).flatten().tolist()
         for index in sorted(set(latents.lesion_type.tolist()))
     ]
 
-    def draw(step: int) -> NoisedLatents:
+    def draw(step: int) -> NoisedBatch:
         chooser = numpy_generator(seed, "diffusion", "choice", step)
         generator = torch_generator(seed, "diffusion", "noise", step)
         kinds = chooser.integers(len(patches_of_type), size=config.batch_size)
@@ -123,7 +131,8 @@ def _drawing(
         level = torch.randint(config.num_levels, (config.batch_size,), generator=generator)[share]
         noise = torch.randn(config.batch_size, *clean.shape[1:], generator=generator)[share]
         is_dropped = torch.rand(config.batch_size, generator=generator)[share] < config.prompt_dropout
-        return NoisedLatents(clean, conditioning, send(level, device), send(noise, device), send(is_dropped, device))
+        level, noise, is_dropped = (send(part, device) for part in (level, noise, is_dropped))
+        return NoisedBatch(clean, level, noise, (conditioning, is_dropped), conditioning.lesion_mask)
 
     return draw
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 
 from promptlesion.cost.estimate import Extent
+from promptlesion.cost.fitting import training_step
 from promptlesion.cost.machine import this_machine
 from promptlesion.cost.measure import cost_of, updating_seconds_a_parameter
 from promptlesion.cost.stages import estimate_stages
@@ -113,17 +114,21 @@ class _Estimates:
         """Time a training step of a method's network, once."""
         if method.name not in self._step_seconds:
             config, device = self._experiment.config, self._machine.device
-            with torch.device("meta"):
-                networks = method.build_networks(config, num_types=self._types).values()
-            num_parameters = sum(weight.numel() for network in networks for weight in network.parameters())
-            patch_voxels = method.patch_voxels(config)
-            assert patch_voxels is not None
+            dataset = self._experiment.prepared.dataset
+            step = training_step(
+                config,
+                method.name,
+                num_types=self._types,
+                num_labels=len(dataset.labels),
+                spacing_mm=dataset.spec.spacing_mm,
+                device=device,
+            )
             downsampling = config.autoencoder.downsampling if method.needs_autoencoder else 1
             self._step_seconds[method.name] = cost_of(
-                method.pass_of(config, num_types=self._types),
-                patch_voxels=patch_voxels,
+                step.pass_of,
+                patch_voxels=step.patch_voxels,
                 smallest_patch=_SMALLEST_PATCH * downsampling,
-                updating_seconds=num_parameters * updating_seconds_a_parameter(device),
+                updating_seconds=step.num_parameters * updating_seconds_a_parameter(device),
                 device=device,
                 free_bytes=self._machine.device_bytes - self._machine.resident_bytes,
             ).seconds
