@@ -14,17 +14,17 @@ from promptlesion.cost.estimate import Extent, StageEstimate
 from promptlesion.cost.machine import Machine
 from promptlesion.cost.stages import NUM_STAGES, estimate_stages
 from promptlesion.data.resampling import resample_to_spacing
+from promptlesion.data.splits import Split
 
 GIB = 2**30
 MACHINE = Machine(torch.device("cpu"), "CPU", 8 * GIB, 8 * GIB, 50 * GIB, 0.1, GIB)
 
 
 def extent(cases: list[CaseFacts], spacing_mm: tuple[float, float, float] = (2.0, 2.5, 3.0)) -> Extent:
-    names = [case.name for case in cases]
+    names = tuple(case.name for case in cases)
     return extent_of(
         cases,
-        train=names[:4],
-        validation=names[4:5],
+        Split(names[:4], names[4:5], ()),
         spacing_mm=spacing_mm,
         num_types=1,
         num_labels=4,

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import torch
 from scipy.ndimage import affine_transform
+from scipy.spatial.transform import Rotation
 from scipy.stats import binomtest
 
 from promptlesion.data.augmentation import (
@@ -13,7 +14,6 @@ from promptlesion.data.augmentation import (
     add_noise,
     bend_gamma,
     blur,
-    rotation,
     shift_brightness,
     stretch_contrast,
     warped_patch,
@@ -70,7 +70,7 @@ def test_warped_patch_is_what_scipy_makes_of_the_whole_scan(start: tuple[int, in
 
 def test_quarter_turn_is_a_transposition_and_a_flip() -> None:
     cube = np.random.default_rng(0).integers(-900, 900, (9, 9, 9)).astype(np.int16)
-    turn = rotation(np.array([0.0, 0.0, np.pi / 2]))
+    turn = Rotation.from_euler("z", np.pi / 2).as_matrix()
     hu, labels = warped_patch(
         cube, (cube > 0).astype(np.uint8), start=(0, 0, 0), size=(9, 9, 9), warp=turn, fill_hu=AIR_HU
     )

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from promptlesion.check.facts import CaseFacts
-from promptlesion.check.finding import Finding, Severity, listed
+from promptlesion.check.finding import Finding, Severity, in_mm, listed
 from promptlesion.check.mirror import AXIS_SETS, named_axes
 
 _FEWEST_TO_COMPARE = 5
@@ -153,15 +153,15 @@ def _spacings(cases: Sequence[CaseFacts], grid_spacing_mm: tuple[float, float, f
         ratio = spacing / usual
         if len(shown) >= 3 and (ratio.max() > _SPACING_FACTOR or ratio.min() < 1 / _SPACING_FACTOR):
             message = (
-                f"{case.name}: expected voxels of about {_mm(usual)} mm, the median of {len(shown)} cases, found "
-                f"{_mm(spacing)} mm"
+                f"{case.name}: expected voxels of about {in_mm(usual)} mm, the median of {len(shown)} cases, found "
+                f"{in_mm(spacing)} mm"
             )
             remedy = "is the spacing right? All scans are brought to spacing_mm, so a right one does no harm"
             found.append(Finding("warning", "spacing-outlier", case.name, message, remedy))
     if grid_spacing_mm is not None and (usual > 2.5 * np.array(grid_spacing_mm)).any():
         message = (
-            f"expected spacing_mm near what was scanned, a median of {_mm(usual)} mm, found "
-            f"{_mm(np.array(grid_spacing_mm))} mm in lesions.toml: most voxels will be interpolated"
+            f"expected spacing_mm near what was scanned, a median of {in_mm(usual)} mm, found "
+            f"{in_mm(grid_spacing_mm)} mm in lesions.toml: most voxels will be interpolated"
         )
         remedy = "a coarser spacing_mm costs less and loses nothing"
         found.append(Finding("note", "spacing-finer-than-scans", "", message, remedy))
@@ -194,7 +194,3 @@ def _absent_labels(cases: Sequence[CaseFacts], labels: Mapping[str, int]) -> lis
     message = f"dataset.json: expected every label in some case, found no voxel of {listed(absent)}"
     remedy = "remove it from dataset.json, or find the label maps that have it; fine for a lesion still to be painted"
     return [Finding("note", "absent-label", "", message, remedy)]
-
-
-def _mm(sides: np.ndarray) -> str:
-    return " x ".join(f"{side:.3g}" for side in sides)

@@ -10,15 +10,15 @@ from promptlesion.check.finding import Finding
 from promptlesion.config import Config
 from promptlesion.cost.estimate import Extent, StageEstimate, gib
 from promptlesion.cost.machine import Machine
+from promptlesion.data.splits import Split
 
 _LONG_SECONDS = 7 * 86400.0
 
 
 def extent_of(
     cases: Sequence[CaseFacts],
+    split: Split,
     *,
-    train: Sequence[str],
-    validation: Sequence[str],
     spacing_mm: tuple[float, float, float],
     num_types: int,
     num_labels: int,
@@ -30,10 +30,10 @@ def extent_of(
         math.prod(max(1, round(n * mm / wanted)) for n, mm, wanted in zip(shape, sides, spacing_mm, strict=True))
         for shape, sides in grids
     ]
-    training = set(train)
+    training = set(split.train)
     return Extent(
-        num_train=max(1, len(train)),
-        num_validation=len(validation),
+        num_train=max(1, len(split.train)),
+        num_validation=len(split.validation),
         num_lesions=sum(len(case.lesions) for case in cases if case.name in training),
         num_types=max(1, num_types),
         num_labels=max(2, num_labels),

@@ -1,6 +1,6 @@
 """The whole check: every case on its own, the cases beside one another, the lesions, and what training will cost."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
@@ -20,7 +20,7 @@ from promptlesion.cost.stages import NUM_STAGES, estimate_stages
 from promptlesion.data.dataset import image_path, label_path, open_dataset
 from promptlesion.data.processes import run_in_processes
 from promptlesion.data.spec import DatasetError, DatasetSpec, read_spec
-from promptlesion.data.splits import dataset_split
+from promptlesion.data.splits import Split, dataset_split
 from promptlesion.evaluation.palette import label_colors
 from promptlesion.training.atomic import write_text, written_whole
 
@@ -132,8 +132,22 @@ def check_dataset(
     findings += subject_findings(folder, spec)
     if spec is not None:
         findings += lesion_findings(cases, spec, labels, grid)
-        findings += _refusals(folder, spec_path, config, findings)
-    stages = _stages(folder, spec_path, spec, cases, labels, grid, config, machine, findings, report)
+    split, refusal = _split(folder, spec_path, cases, config)
+    if spec is not None and refusal is not None and worst(findings) != "error":
+        findings.append(Finding("error", "refused", "", refusal, "training would end with this message"))
+    stages: list[StageEstimate] = []
+    extent = extent_of(
+        cases,
+        split,
+        spacing_mm=grid.spacing_mm,
+        num_types=len(spec.lesions) if spec else 1,
+        num_labels=len(labels),
+        window_hu=spec.window_hu if spec else _WINDOW_HU,
+    )
+    try:
+        stages += estimate_stages(config, extent, machine, on_progress=report) if extent.prepared_voxels else []
+    except ValueError as error:
+        findings.append(Finding("error", "configuration", "", str(error), "correct the configuration"))
     findings += estimate_findings(stages, machine, config)
     return DatasetCheck(
         root=root,
@@ -218,54 +232,18 @@ def _draft(
     return read_spec(path)
 
 
-def _refusals(folder: Folder, spec_path: Path, config: Config, findings: Iterable[Finding]) -> Iterator[Finding]:
-    """Yield what the stages would refuse the folder for, unless that was found already."""
-    if worst(findings) == "error":
-        return
+def _split(folder: Folder, spec_path: Path, cases: Sequence[CaseFacts], config: Config) -> tuple[Split, str | None]:
+    """Return the split that the stages would have, and what they would refuse the folder for.
+
+    Where it cannot be opened yet, the split is as if every case were usable.
+    """
     try:
-        dataset_split(open_dataset(folder.root, spec_path), **config.data.split_options())
+        return dataset_split(open_dataset(folder.root, spec_path), **config.data.split_options()), None
     except DatasetError as error:
-        yield Finding("error", "refused", "", str(error), "training would end with this message")
-
-
-def _stages(
-    folder: Folder,
-    spec_path: Path,
-    spec: DatasetSpec | None,
-    cases: Sequence[CaseFacts],
-    labels: Mapping[str, int],
-    grid: NetworkGrid,
-    config: Config,
-    machine: Machine,
-    findings: list[Finding],
-    report: Callable[[], None],
-) -> list[StageEstimate]:
-    """Estimate the stages; where the folder cannot be opened yet, as if every case were usable."""
-    if not any(case.shape for case in cases):
-        return []
-    try:
-        split = dataset_split(open_dataset(folder.root, spec_path), **config.data.split_options())
-        train, validation = split.train, split.validation
-    except DatasetError:
-        num_held_out = [
-            round(share * len(cases)) for share in (config.data.validation_fraction, config.data.test_fraction)
-        ]
-        names = [case.name for case in cases]
-        train, validation = tuple(names[sum(num_held_out) :]), tuple(names[: num_held_out[0]])
-    extent = extent_of(
-        cases,
-        train=train,
-        validation=validation,
-        spacing_mm=grid.spacing_mm,
-        num_types=len(spec.lesions) if spec else 1,
-        num_labels=len(labels),
-        window_hu=spec.window_hu if spec else _WINDOW_HU,
-    )
-    try:
-        return estimate_stages(config, extent, machine, on_progress=report)
-    except ValueError as error:
-        findings.append(Finding("error", "configuration", "", str(error), "correct the configuration"))
-        return []
+        shares = (config.data.validation_fraction, config.data.test_fraction)
+        num_validation, num_test = (round(share * len(cases)) for share in shares)
+        names = tuple(case.name for case in cases)
+        return Split(names[num_validation + num_test :], names[:num_validation], ()), str(error)
 
 
 def _examine_all(files: Sequence[CaseFiles], num_workers: int, report: Callable[[], None]) -> list[CaseFacts]:

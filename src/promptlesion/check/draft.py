@@ -3,13 +3,14 @@
 import json
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Int64
 
 from promptlesion.check.facts import CaseFacts, LesionFacts
+from promptlesion.check.finding import in_mm
 from promptlesion.check.intensity import HU_OF_BIN
 from promptlesion.check.lesions import summed_hu
 from promptlesion.data.dataset_json import IGNORE_LABEL
@@ -70,7 +71,6 @@ def draft_spec(cases: Sequence[CaseFacts], labels: Mapping[str, int], *, downsam
         *(others[host] for named, _ in hosts.values() for host in named if host in others),
     ]
     window, window_from = _window(cases, shown or list(others.values()), is_plaque=is_plaque)
-    usual = _usual_spacing(cases)
     lines = [
         f"# lesions.toml for {_one_line(dataset_name)}, a start that `promptlesion check` wrote from {len(cases)} "
         f"case{'' if len(cases) == 1 else 's'}.",
@@ -78,10 +78,11 @@ def draft_spec(cases: Sequence[CaseFacts], labels: Mapping[str, int], *, downsam
         "",
         "[preprocessing]",
         f"window_hu = {_toml(window)}  # {window_from}",
-        f"spacing_mm = {_toml(spacing)}  # {_spacing_from(cases, spacing, usual, downsampling)}",
+        f"spacing_mm = {_toml(spacing)}  # {_spacing_from(cases, spacing, downsampling)}",
     ]
-    for name, type_name in zip(lesion_labels, _type_names(list(lesion_labels)), strict=True):
-        lines += ["", *_type_lines(name, type_name, lesion_labels[name], hosts[name], cases, others)]
+    type_names = label_names(lesion_labels)
+    for name, value in lesion_labels.items():
+        lines += ["", *_type_lines(name, type_names[name], value, hosts[name], cases, others)]
     if not lesion_labels:
         lines += ["", *_templates(cases, others, labels)]
     return Draft("\n".join(lines) + "\n", has_types=bool(lesion_labels))
@@ -131,7 +132,7 @@ def _templates(cases: Sequence[CaseFacts], others: Mapping[str, int], labels: Ma
         if lumens:
             name, diameters, hu = "calcified_plaque", (1.5, 6.0), (130.0, 1300.0)
         else:
-            name, diameters = f"{_type_name(host)}_tumor", _TEMPLATE_DIAMETERS_MM
+            name, diameters = f"{label_name(host) or 'lesion'}_tumor", _TEMPLATE_DIAMETERS_MM
             mean = _mean_hu(cases, others[host])
             hu = (10.0 * round(mean / 10 - 9) + 0.0, 10.0 * round(mean / 10 + 3) + 0.0)
         lines += [
@@ -181,7 +182,7 @@ def _diameters(measured: Sequence[float]) -> tuple[tuple[float, float], str]:
     low, high = (float(np.percentile(measured, q)) for q in (2.5, 97.5))
     if len(measured) < 3:
         low, high = 0.7 * low, 1.4 * high
-    low, high = _rounded_down(low), _rounded_up(high)
+    low, high = max(_rounded(low, math.floor), 0.1), _rounded(high, math.ceil)
     text = (
         f"of the sphere of equal volume: {min(measured):.1f} to {max(measured):.1f}, median {np.median(measured):.1f}"
     )
@@ -225,15 +226,9 @@ def _outwards(hu: int) -> int:
     return 10 * math.ceil((hu + 20) / 10)
 
 
-def _usual_spacing(cases: Sequence[CaseFacts]) -> tuple[float, ...]:
+def _spacing_from(cases: Sequence[CaseFacts], spacing: tuple[float, float, float], downsampling: int) -> str:
     spacings = [case.spacing_mm for case in cases if case.spacing_mm is not None]
-    return tuple(float(side) for side in np.median(spacings, axis=0)) if spacings else ()
-
-
-def _spacing_from(
-    cases: Sequence[CaseFacts], spacing: tuple[float, float, float], usual: Sequence[float], downsampling: int
-) -> str:
-    text = "scans: " + (" x ".join(f"{side:.3g}" for side in usual) or "none read")
+    text = f"scans: {in_mm(np.median(spacings, axis=0)) if spacings else 'none read'}"
     diameters = [one.diameter_mm for case in cases for one in _whole(case.lesions)]
     if not diameters:
         return text
@@ -251,30 +246,15 @@ def _mean_hu(cases: Sequence[CaseFacts], label: int) -> float:
     return float((counts * HU_OF_BIN).sum() / counts.sum()) if counts.any() else 0.0
 
 
-def _type_name(name: str) -> str:
-    return label_name(name) or "lesion"
-
-
-def _type_names(names: Sequence[str]) -> list[str]:
-    """Return a type name of its own for every label name."""
-    named = label_names(names)
-    return [named[name] for name in names]
-
-
 def _nice(millimetres: float) -> float:
     """Round down to a number people would choose."""
     scale = 10.0 ** math.floor(math.log10(millimetres))
     return round(max(nice for nice in _NICE if nice <= millimetres / scale + 1e-3) * scale, 6)
 
 
-def _rounded_down(millimetres: float) -> float:
+def _rounded(millimetres: float, to_whole: Callable[[float], int]) -> float:
     step = 0.1 if millimetres < 10 else 1.0
-    return max(round(math.floor(millimetres / step) * step, 1), 0.1)
-
-
-def _rounded_up(millimetres: float) -> float:
-    step = 0.1 if millimetres < 10 else 1.0
-    return round(math.ceil(millimetres / step) * step, 1)
+    return round(to_whole(millimetres / step) * step, 1)
 
 
 def _one_line(text: str) -> str:

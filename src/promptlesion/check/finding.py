@@ -1,8 +1,11 @@
 """What the check has to say about a file, a case or the dataset."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
+
+import numpy as np
+from jaxtyping import Float
 
 Severity = Literal["error", "warning", "note"]
 SEVERITIES: tuple[Severity, ...] = ("error", "warning", "note")
@@ -32,6 +35,11 @@ def worst(findings: Iterable[Finding]) -> Severity | None:
 def worst_first(findings: Iterable[Finding]) -> list[Finding]:
     """Sort findings by severity, then the dataset's before the cases', then by case."""
     return sorted(findings, key=lambda finding: (SEVERITIES.index(finding.severity), finding.case))
+
+
+def in_mm(sides: Sequence[float] | Float[np.ndarray, " side"]) -> str:
+    """Write the sides of a voxel."""
+    return " x ".join(f"{side:.3g}" for side in sides)
 
 
 def listed(items: Iterable[str], *, limit: int = 6) -> str:

@@ -1,13 +1,13 @@
 """The lesions of every type against `lesions.toml`, the networks' grid, and the hosts they are to be painted into."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Int64
 
 from promptlesion.check.facts import CaseFacts, LesionFacts
-from promptlesion.check.finding import Finding, Severity, listed
+from promptlesion.check.finding import Finding, Severity, in_mm, listed
 from promptlesion.check.intensity import HU_OF_BIN, LOWEST_HU, NUM_BINS
 from promptlesion.data.spec import DatasetSpec, LesionType
 
@@ -114,60 +114,46 @@ def lesion_findings(
     cases: Sequence[CaseFacts], spec: DatasetSpec, labels: Mapping[str, int], grid: NetworkGrid
 ) -> list[Finding]:
     """Say which lesions a model cannot learn or paint, case by case and type by type."""
-    found = []
+    found: list[Finding] = []
     for lesion_type in spec.lesions:
         for case in cases:
             lesions = [one for one in case.lesions if one.label == lesion_type.label]
-            found += _small(case.name, lesion_type, lesions, grid)
-            found += _large(case.name, lesion_type, lesions, grid)
-            if case.hu is not None:
-                found += _off_range(case.name, lesion_type, lesions)
+            found += _case_findings(case, lesion_type, lesions, grid)
     for facts in type_facts(cases, spec, labels, grid):
         found += _type_findings(facts, spec, grid, len(cases))
     return found
 
 
-def _small(case: str, lesion_type: LesionType, lesions: Sequence[LesionFacts], grid: NetworkGrid) -> list[Finding]:
-    small = [one for one in lesions if one.diameter_mm < grid.latent_edge_mm]
-    if not small:
-        return []
-    where = listed(f"{one.diameter_mm:.1f} mm at {_point(one)}{_crumb(one)}" for one in small)
-    message = (
-        f"{case}: expected {lesion_type.name} larger than a latent voxel of {_mm(grid.latent_mm)} mm, found "
-        f"{len(small)} of {len(lesions)} smaller: {where}"
-    )
-    remedy = (
-        "the autoencoder cannot show them: choose a finer spacing_mm in lesions.toml or fewer autoencoder.widths, or "
-        "remove crumbs"
-    )
-    return [Finding("warning", "lesion-under-latent-voxel", case, message, remedy)]
-
-
-def _large(case: str, lesion_type: LesionType, lesions: Sequence[LesionFacts], grid: NetworkGrid) -> list[Finding]:
-    large = [one for one in lesions if one.extent_mm > grid.largest_extent_mm]
-    if not large:
-        return []
-    where = listed(f"{one.extent_mm:.0f} mm at {_point(one)}" for one in large)
-    message = (
-        f"{case}: expected {lesion_type.name} no longer than {grid.largest_extent_mm:.0f} mm, three quarters of the "
-        f"model's patch, found {where}"
-    )
-    remedy = "the model sees such a lesion in part: choose a coarser spacing_mm or a larger diffusion.patch_voxels"
-    return [Finding("warning", "lesion-over-patch", case, message, remedy)]
-
-
-def _off_range(case: str, lesion_type: LesionType, lesions: Sequence[LesionFacts]) -> list[Finding]:
+def _case_findings(
+    case: CaseFacts, lesion_type: LesionType, lesions: Sequence[LesionFacts], grid: NetworkGrid
+) -> Iterator[Finding]:
+    """Say which lesions of a type in a case are too small, too large or of another brightness."""
+    expected, total = f"{case.name}: expected {lesion_type.name}", len(lesions)
     low, high = lesion_type.hu
+    small = [one for one in lesions if one.diameter_mm < grid.latent_edge_mm]
+    if small:
+        where = listed(f"{one.diameter_mm:.1f} mm at {_point(one)}{_crumb(one)}" for one in small)
+        found = f"found {len(small)} of {total} smaller: {where}"
+        message = f"{expected} larger than a latent voxel of {in_mm(grid.latent_mm)} mm, {found}"
+        remedy = (
+            "the autoencoder cannot show them: choose a finer spacing_mm in lesions.toml or fewer autoencoder.widths, "
+            "or remove crumbs"
+        )
+        yield Finding("warning", "lesion-under-latent-voxel", case.name, message, remedy)
+    large = [one for one in lesions if one.extent_mm > grid.largest_extent_mm]
+    if large:
+        where = listed(f"{one.extent_mm:.0f} mm at {_point(one)}" for one in large)
+        limit = f"{grid.largest_extent_mm:.0f} mm, three quarters of the model's patch"
+        remedy = "the model sees such a lesion in part: choose a coarser spacing_mm or a larger diffusion.patch_voxels"
+        message = f"{expected} no longer than {limit}, found {where}"
+        yield Finding("warning", "lesion-over-patch", case.name, message, remedy)
     off = [one for one in lesions if not low <= one.mean_hu <= high and one.num_voxels > _CRUMB_VOXELS]
-    if not off:
-        return []
-    where = listed(f"{one.mean_hu:.0f} HU at {_point(one)}" for one in off)
-    message = (
-        f"{case}: expected {lesion_type.name} of {low:g} to {high:g} HU on average, found {len(off)} of "
-        f"{len(lesions)} outside: {where}"
-    )
-    remedy = "widen the type's hu in lesions.toml, or look whether the label map is shifted or the type another"
-    return [Finding("warning", "lesion-hu", case, message, remedy)]
+    if off and case.hu is not None:
+        where = listed(f"{one.mean_hu:.0f} HU at {_point(one)}" for one in off)
+        found = f"found {len(off)} of {total} outside: {where}"
+        remedy = "widen the type's hu in lesions.toml, or look whether the label map is shifted or the type another"
+        message = f"{expected} of {low:g} to {high:g} HU on average, {found}"
+        yield Finding("warning", "lesion-hu", case.name, message, remedy)
 
 
 def _type_findings(facts: TypeFacts, spec: DatasetSpec, grid: NetworkGrid, num_cases: int) -> list[Finding]:
@@ -187,7 +173,7 @@ def _type_findings(facts: TypeFacts, spec: DatasetSpec, grid: NetworkGrid, num_c
         say(
             "error",
             "type-under-latent-voxel",
-            f"expected lesions larger than a latent voxel of {_mm(grid.latent_mm)} mm, found "
+            f"expected lesions larger than a latent voxel of {in_mm(grid.latent_mm)} mm, found "
             f"{facts.num_under_latent_voxel} of {facts.num_lesions} smaller",
             "choose a finer spacing_mm in lesions.toml, or fewer autoencoder.widths",
         )
@@ -217,7 +203,3 @@ def _point(lesion: LesionFacts) -> str:
 def _crumb(lesion: LesionFacts) -> str:
     is_crumb = lesion.num_voxels <= _CRUMB_VOXELS
     return f" ({lesion.num_voxels} voxel{'s' if lesion.num_voxels > 1 else ''}, a crumb?)" if is_crumb else ""
-
-
-def _mm(sides: Sequence[float]) -> str:
-    return " x ".join(f"{side:.3g}" for side in sides)

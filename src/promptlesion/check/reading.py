@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Num, UInt8
 
 from promptlesion.check.facts import CaseFacts, CaseFiles
-from promptlesion.check.finding import Finding, Severity
+from promptlesion.check.finding import Finding, Severity, in_mm
 from promptlesion.data.case_check import check_hounsfield, check_same_grid, check_spacing, checked_labels
 from promptlesion.data.spec import DatasetError
 from promptlesion.data.volume import SHEAR_TOLERANCE, Volume, VolumeError, read_stored_type, read_volume
@@ -68,7 +68,7 @@ def measured_geometry(files: CaseFiles, image: Volume, findings: list[Finding]) 
     except DatasetError as error:
         findings.append(Finding("error", "spacing", files.name, str(error), "export the file anew; is its unit mm?"))
     if max(image.spacing_mm) > 8 * min(image.spacing_mm):
-        message = f"expected voxels of alike sides, found {_mm(image.spacing_mm)} mm: lesions are few slices high"
+        message = f"expected voxels of alike sides, found {in_mm(image.spacing_mm)} mm: lesions are few slices high"
         findings.append(_finding("warning", "anisotropic", files.name, message, "prefer a thinner reconstruction"))
     return CaseFacts(
         name=files.name,
@@ -116,7 +116,3 @@ def usable_labels(
         findings.append(Finding("error", "label-grid", files.name, str(error), remedy))
         return None
     return found
-
-
-def _mm(sides: tuple[float, ...]) -> str:
-    return " x ".join(f"{side:.3g}" for side in sides)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
+from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
 from promptlesion.check.charts import hu_figure, size_figure
@@ -124,7 +125,7 @@ def _html(check: DatasetCheck) -> str:
         cases=worst_first,
         by_case=by_case,
         worst=worst,
-        colors={label: _hex(color) for label, color in colors.items()},
+        colors={label: to_hex(color) for label, color in colors.items()},
         names={value: name for name, value in check.labels.items()},
         structures=_structures(check),
         spacing=_spread([case.spacing_mm for case in check.cases if case.spacing_mm]),
@@ -197,7 +198,3 @@ def _png(figure: Figure) -> str:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=_DOTS_PER_INCH, metadata={"Software": None})
     return base64.b64encode(buffer.getvalue()).decode("ascii")
-
-
-def _hex(color: tuple[float, float, float]) -> str:
-    return "#" + "".join(f"{round(255 * part):02x}" for part in color)

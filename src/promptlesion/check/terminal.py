@@ -8,7 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from promptlesion.check.dataset_check import DatasetCheck
-from promptlesion.check.finding import Finding
+from promptlesion.check.finding import Finding, in_mm
 from promptlesion.config import Config
 from promptlesion.cost.estimate import gib
 from promptlesion.cost.parameters import count_parameters
@@ -23,7 +23,6 @@ def check_parts(check: DatasetCheck) -> Iterator[RenderableType]:
     if check.findings:
         yield _findings_table(check.findings)
     if check.types:
-        edge = " x ".join(f"{side:.3g}" for side in check.grid.latent_mm)
         columns = ("lesions", "cases", "mm", "latent voxels", "under one", "HU", "host cases", "host ml")
         table = _table("lesion type", *columns)
         for facts in check.types:
@@ -39,7 +38,7 @@ def check_parts(check: DatasetCheck) -> Iterator[RenderableType]:
                 str(facts.num_host_cases),
                 f"{facts.host_ml:.1f}",
             )
-        yield f"Lesions, smallest to largest; a latent voxel is {edge} mm"
+        yield f"Lesions, smallest to largest; a latent voxel is {in_mm(check.grid.latent_mm)} mm"
         yield table
     if check.stages:
         yield from _stage_parts(check)

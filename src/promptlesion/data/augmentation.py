@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float32, Float64, Int16, UInt8
 from scipy.ndimage import gaussian_filter
+from scipy.spatial.transform import Rotation
 from torch import Tensor
 
 from promptlesion.data.crops import crop
@@ -45,7 +46,7 @@ class Augmentation:
         if not is_turned and not is_scaled:
             return None
         spacing = np.diag(spacing_mm)
-        turn = rotation(angles) if is_turned else np.eye(3)
+        turn = Rotation.from_euler("xyz", angles).as_matrix() if is_turned else np.eye(3)
         warp: np.ndarray = np.linalg.inv(spacing) @ turn @ spacing / (factor if is_scaled else 1.0)
         return warp
 
@@ -60,18 +61,6 @@ class Augmentation:
         return changed if changed is image else np.clip(changed, -1.0, 1.0)
 
 
-def rotation(angles: Float64[np.ndarray, "3"]) -> Float64[np.ndarray, "3 3"]:
-    """Return the rotation about the first axis, then the second, then the third, angles in radians."""
-    turned = np.eye(3)
-    for axis, angle in enumerate(angles):
-        first, second = (axis + 1) % 3, (axis + 2) % 3
-        about = np.eye(3)
-        about[[first, second], [first, second]] = np.cos(angle)
-        about[first, second], about[second, first] = -np.sin(angle), np.sin(angle)
-        turned = about @ turned
-    return turned
-
-
 def warped_patch(
     image: Int16[np.ndarray, "x y z"],
     labels: UInt8[np.ndarray, "x y z"],
@@ -83,15 +72,8 @@ def warped_patch(
 ) -> tuple[Float32[np.ndarray, "i j k"], UInt8[np.ndarray, "i j k"]]:
     """Cut a patch out of a scan, turned and scaled about its centre; HU interpolated, labels the nearest voxel's.
 
-    Only the region the patch comes from is read, and it is resampled once.
-
-    Args:
-        image: the scan, HU.
-        labels: its label map.
-        start: where the patch would begin as it is.
-        size: of the patch, voxels.
-        warp: where a step in the patch leads in the scan; see `Augmentation.draw_warp`.
-        fill_hu: what lies outside the scan; its label is 0.
+    Only the region the patch comes from is read, and it is resampled once. `start` is where the patch would begin as it
+    is, `warp` where a step in it leads in the scan; see `Augmentation.draw_warp`. Outside the scan labels are 0.
     """
     half = (np.array(size) - 1) / 2
     centre = np.array(start) + half

@@ -4,6 +4,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Shaped
 from scipy import ndimage
 
+from promptlesion.data.crops import crop
 from promptlesion.data.volume import Volume
 
 Box = tuple[slice, slice, slice]
@@ -30,13 +31,9 @@ def tight_box(mask: Bool[np.ndarray, "x y z"], box: Box, volume: Volume, margin_
 
 def in_box(array: Shaped[np.ndarray, "x y z"], box: Box, other: Box) -> Shaped[np.ndarray, "i j k"]:
     """Return a mask, or another array of a box, as another box of the same scan sees it; beyond it is 0."""
-    seen = np.zeros(tuple(side.stop - side.start for side in other), dtype=array.dtype)
-    shared = [(max(a.start, b.start), min(a.stop, b.stop)) for a, b in zip(box, other, strict=True)]
-    if all(start < stop for start, stop in shared):
-        there = tuple(slice(s - o.start, e - o.start) for (s, e), o in zip(shared, other, strict=True))
-        here = tuple(slice(s - b.start, e - b.start) for (s, e), b in zip(shared, box, strict=True))
-        seen[there] = array[here]
-    return seen
+    i, j, k = (theirs.start - own.start for own, theirs in zip(box, other, strict=True))
+    x, y, z = (side.stop - side.start for side in other)
+    return crop(array, (i, j, k), (x, y, z), fill=0)
 
 
 def offsets_mm(

@@ -7,7 +7,6 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -21,7 +20,6 @@ RAS_ORIENTATION = np.array([[0, 1], [1, 1], [2, 1]])
 
 _NIFTI1_HEADER_BYTES, _NIFTI2_HEADER_BYTES = 348, 540
 _GZIP_MAGIC = b"\x1f\x8b"
-_GZIP_WINDOW = 31  # zlib's word for a gzip file of the largest window
 _MOST_INFLATION = 1033  # deflate makes at most this many bytes out of one
 _BYTES_AT_ONCE = 2**24
 _NOT_GZIP = ("Not a gzipped file", "Unknown compression method")
@@ -118,40 +116,3 @@ def _has_more(stream: io.BufferedIOBase) -> bool:
             raise
         return True
     return num_bytes > 0
-
-
-class DeflatingStream(io.RawIOBase):
-    """Compresses what is written to a file as gzip, without name and time: equal content gives equal bytes."""
-
-    def __init__(self, file: io.BufferedIOBase) -> None:
-        """Begin a gzip file."""
-        self._file, self._compressor = file, zlib.compressobj(level=1, wbits=_GZIP_WINDOW)
-        self._num_bytes = 0
-
-    def writable(self) -> bool:
-        """Return that it is."""
-        return True
-
-    def tell(self) -> int:
-        """Return the bytes that were written, as they were before compression."""
-        return self._num_bytes
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        """Go forward, over zeros."""
-        if whence != io.SEEK_SET or offset < self._num_bytes:
-            raise io.UnsupportedOperation("what is compressed already stays as it is")
-        self.write(bytes(offset - self._num_bytes))
-        return offset
-
-    def write(self, content: Any) -> int:
-        """Compress some bytes."""
-        view = memoryview(content)
-        self._file.write(self._compressor.compress(view))
-        self._num_bytes += view.nbytes
-        return view.nbytes
-
-    def close(self) -> None:
-        """Write what is left."""
-        if not self.closed:
-            super().close()
-            self._file.write(self._compressor.flush())

@@ -34,7 +34,7 @@ def likely_subjects(names: Sequence[str]) -> dict[str, str]:
     telling = {name: parts[common:] for name, parts in tokens.items()}
     if _are_counted(list(telling.values())):
         telling = {name: parts[:-1] for name, parts in telling.items()}
-    return {name: _known(name) or _likely(parts, name) for name, parts in telling.items()}
+    return {name: _first_group(_KNOWN, name) or _likely(parts, name) for name, parts in telling.items()}
 
 
 def said_subjects(subjects: Mapping[str, str]) -> str:
@@ -58,7 +58,8 @@ def subjects_by(text: str) -> SubjectsOf:
     """
     path = Path(text)
     if path.is_file():
-        return _by_table(_table(path), path)
+        table = _table(path)
+        return _looked_up(table.get, f"--subjects {path}: expected a line for every scan, found none for")
     if path.suffix.lower() == ".csv":
         raise DatasetError(f"--subjects {text}: expected a CSV file, found none")
     try:
@@ -69,28 +70,25 @@ def subjects_by(text: str) -> SubjectsOf:
         ) from error
     if not pattern.groups:
         raise DatasetError(f"--subjects {text}: expected a group that holds the subject, as in '^(pat[0-9]+)_'")
-    return _by_pattern(pattern)
+    return _looked_up(
+        lambda name: _first_group(pattern, name), f"--subjects: expected names that {text!r} matches, found"
+    )
 
 
-def _by_pattern(pattern: re.Pattern[str]) -> SubjectsOf:
+def _looked_up(find: Callable[[str], str | None], complaint: str) -> SubjectsOf:
     def subjects(names: Sequence[str]) -> dict[str, str]:
-        found = {name: match.group(1) for name in names if (match := pattern.search(name)) and match.group(1)}
-        lacking = [name for name in names if name not in found]
+        found = {name: find(name) for name in names}
+        lacking = [name for name in names if not found[name]]
         if lacking:
-            raise DatasetError(f"--subjects: expected names that {pattern.pattern!r} matches, found {lacking[0]}")
-        return found
+            raise DatasetError(f"{complaint} {lacking[0]}")
+        return {name: str(subject) for name, subject in found.items()}
 
     return subjects
 
 
-def _by_table(table: dict[str, str], path: Path) -> SubjectsOf:
-    def subjects(names: Sequence[str]) -> dict[str, str]:
-        lacking = [name for name in names if name not in table]
-        if lacking:
-            raise DatasetError(f"--subjects {path}: expected a line for every scan, found none for {lacking[0]}")
-        return {name: table[name] for name in names}
-
-    return subjects
+def _first_group(pattern: re.Pattern[str], name: str) -> str | None:
+    match = pattern.search(name)
+    return match.group(1) if match else None
 
 
 def _table(path: Path) -> dict[str, str]:
@@ -112,11 +110,6 @@ def _table(path: Path) -> dict[str, str]:
 
 def _without_ending(name: str) -> str:
     return re.sub(r"\.(nii\.gz|nii|seg\.nrrd|nrrd|nhdr|mha|mhd)$", "", Path(name).name, flags=re.I)
-
-
-def _known(name: str) -> str | None:
-    match = _KNOWN.search(name)
-    return match.group(1) if match else None
 
 
 def _tokens(name: str) -> list[str]:

@@ -13,7 +13,6 @@ from nibabel.orientations import apply_orientation, inv_ornt_aff, io_orientation
 
 from promptlesion.data.nifti_file import (
     RAS_ORIENTATION,
-    DeflatingStream,
     VolumeError,
     opened,
     read_header,
@@ -196,7 +195,8 @@ def write_volume(volume: Volume, path: Path, *, description: str = "") -> None:
     image = image_class(array.astype(dtype, copy=False), header.get_best_affine(), header)
     with written_whole(path) as temporary, temporary.open("wb") as file:
         if path.name.endswith(".gz"):
-            with DeflatingStream(file) as stream:
+            # without name and time equal content gives equal bytes
+            with gzip.GzipFile("", "wb", compresslevel=1, fileobj=file, mtime=0) as stream:
                 image.to_stream(stream)
         else:
             image.to_stream(file)

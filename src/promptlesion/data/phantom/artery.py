@@ -8,7 +8,7 @@ from scipy.spatial import cKDTree
 
 from promptlesion.data.phantom.centerline import Centerline
 from promptlesion.data.phantom.geometry import Grid
-from promptlesion.data.phantom.plaque import Plaque
+from promptlesion.data.phantom.plaque import KINDS, Plaque, PlaqueKind
 
 _BAND_MM = 7.5
 FAR_MM = 99.0
@@ -54,10 +54,8 @@ class VesselBand:
     voxels: tuple[np.ndarray, np.ndarray, np.ndarray]
     lumen_mm: Float32[np.ndarray, " n"]
     wall_mm: Float32[np.ndarray, " n"]
-    calcified_mm: Float32[np.ndarray, " n"]
-    non_calcified_mm: Float32[np.ndarray, " n"]
-    calcified_hu: Float32[np.ndarray, " n"]
-    non_calcified_hu: Float32[np.ndarray, " n"]
+    plaque_mm: dict[PlaqueKind, Float32[np.ndarray, " n"]]
+    plaque_hu: dict[PlaqueKind, Float32[np.ndarray, " n"]]
     thin: Float32[np.ndarray, " n"]
     is_labelled: np.ndarray
 
@@ -68,17 +66,15 @@ def rasterize(arteries: list[Artery], grid: Grid, *, smallest_labelled_radius_mm
     voxels = np.nonzero(is_near)
     points = np.stack([axis.ravel()[index] for axis, index in zip(grid.axes_mm, voxels, strict=True)], axis=1)
     count = len(points)
-    far = np.full(count, FAR_MM, np.float32)
+    lumen_mm, wall_mm = np.full((2, count), FAR_MM, np.float32)
     band = VesselBand(
         (voxels[0], voxels[1], voxels[2]),
-        far.copy(),
-        far.copy(),
-        far.copy(),
-        far.copy(),
-        np.zeros(count, np.float32),
-        np.zeros(count, np.float32),
-        np.zeros(count, np.float32),
-        np.zeros(count, bool),
+        lumen_mm,
+        wall_mm,
+        plaque_mm={kind: np.full(count, FAR_MM, np.float32) for kind in KINDS},
+        plaque_hu={kind: np.zeros(count, np.float32) for kind in KINDS},
+        thin=np.zeros(count, np.float32),
+        is_labelled=np.zeros(count, bool),
     )
     for artery in arteries:
         _add(band, artery, points, artery.labelled_length_mm(smallest_labelled_radius_mm))
@@ -125,25 +121,13 @@ def _add(band: VesselBand, artery: Artery, points: Float32[np.ndarray, "n 3"], l
         depth = np.abs(radius - inner - thickness / 2) - thickness / 2
         depth = np.where(profile > 0, np.maximum(depth, beyond), FAR_MM)
         core = np.clip(1 - np.maximum(0, depth / (plaque.thickness_mm / 2) + 1) * 1.2, 0, 1)
-        _merge_plaque(band, plaque, near, depth, plaque.mean_hu + plaque.core_hu * core * profile)
+        hu, closest = plaque.mean_hu + plaque.core_hu * core * profile, band.plaque_mm[plaque.kind]
+        is_closer = depth < closest[near]
+        closest[near[is_closer]] = depth[is_closer]
+        band.plaque_hu[plaque.kind][near[is_closer]] = hu[is_closer]
     distances = np.maximum(radius - lumen, beyond), np.maximum(radius - outer, beyond)
     is_closest = distances[1] < band.wall_mm[near]
     band.thin[near[is_closest]] = np.clip((1.0 - lumen[is_closest]) / 0.5, 0, 1)
     band.is_labelled[near] |= (arc <= labelled_mm) & (distances[1] < 0)
     band.lumen_mm[near] = np.minimum(band.lumen_mm[near], distances[0])
     band.wall_mm[near] = np.minimum(band.wall_mm[near], distances[1])
-
-
-def _merge_plaque(
-    band: VesselBand,
-    plaque: Plaque,
-    near: np.ndarray,
-    depth: Float[np.ndarray, " n"],
-    hu: Float[np.ndarray, " n"],
-) -> None:
-    is_calcified = plaque.kind == "calcified"
-    distances = band.calcified_mm if is_calcified else band.non_calcified_mm
-    values = band.calcified_hu if is_calcified else band.non_calcified_hu
-    is_closer = depth < distances[near]
-    distances[near[is_closer]] = depth[is_closer]
-    values[near[is_closer]] = hu[is_closer]

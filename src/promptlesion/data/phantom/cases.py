@@ -1,14 +1,13 @@
 """Phantom subjects by kind, seed and index."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
+from types import ModuleType
 from typing import Literal
 
 import numpy as np
 from threadpoolctl import threadpool_limits
 
 from promptlesion.data.phantom import abdomen, ccta
-from promptlesion.data.phantom.geometry import Grid
 from promptlesion.data.spec import DatasetSpec, LesionType
 from promptlesion.data.volume import Volume
 
@@ -26,18 +25,8 @@ class PhantomCase:
     labels: Volume
 
 
-@dataclass(frozen=True)
-class _Recipe:
-    grid: Grid
-    labels: dict[str, int]
-    spec: DatasetSpec
-    draw: Callable[..., tuple[np.ndarray, np.ndarray]]
-
-
-_RECIPES: dict[Kind, _Recipe] = {
-    "ccta": _Recipe(ccta.GRID, ccta.LABELS, ccta.SPEC, ccta.draw),
-    "abdomen": _Recipe(abdomen.GRID, abdomen.LABELS, abdomen.SPEC, abdomen.draw),
-}
+_MODULES: dict[Kind, ModuleType] = {"ccta": ccta, "abdomen": abdomen}
+"""Each has GRID, LABELS, SPEC and draw."""
 
 
 def phantom_case(kind: Kind, *, seed: int, index: int, is_noisy: bool = True) -> PhantomCase:
@@ -48,17 +37,18 @@ def phantom_case(kind: Kind, *, seed: int, index: int, is_noisy: bool = True) ->
     """
     if kind == "five":
         return _case_of_five(seed, index, is_noisy=is_noisy)
-    recipe = _RECIPES[kind]
+    phantom = _MODULES[kind]
     # its small matrix products gain nothing from threads, which on busy cores wait for each other: eight times the work
     with threadpool_limits(1, user_api="blas"):
-        image, labels = recipe.draw(seed, index, is_noisy=is_noisy)
-    return PhantomCase(Volume(image, recipe.grid.affine), Volume(labels, recipe.grid.affine))
+        image, labels = phantom.draw(seed, index, is_noisy=is_noisy)
+    return PhantomCase(Volume(image, phantom.GRID.affine), Volume(labels, phantom.GRID.affine))
 
 
 def phantom_spec(kind: Kind) -> DatasetSpec:
     """What the `lesions.toml` of this kind says: window, spacing and lesion types in prompt order."""
     if kind != "five":
-        return _RECIPES[kind].spec
+        spec: DatasetSpec = _MODULES[kind].SPEC
+        return spec
     labels = phantom_labels("five")
     tumors = tuple(_in_miniature(lesion, labels[lesion.name]) for lesion in abdomen.SPEC.lesions)
     return ccta.SPEC.model_copy(update={"lesions": (*ccta.SPEC.lesions, *tumors)})
@@ -67,7 +57,7 @@ def phantom_spec(kind: Kind) -> DatasetSpec:
 def phantom_labels(kind: Kind) -> dict[str, int]:
     """Names and values of the label map, background included."""
     if kind != "five":
-        return dict(_RECIPES[kind].labels)
+        return dict(_MODULES[kind].LABELS)
     offset = max(ccta.LABELS.values())
     return ccta.LABELS | {name: value + offset for name, value in abdomen.LABELS.items() if value}
 

@@ -1,12 +1,11 @@
 """The *ccta* phantom: coronary CT angiography with calcified and non-calcified plaque."""
 
 import numpy as np
-from jaxtyping import Float32, Int16, UInt8
-from scipy import ndimage
+from jaxtyping import Int16, UInt8
 
 from promptlesion.data.phantom.artery import FAR_MM, VesselBand, rasterize
 from promptlesion.data.phantom.coronary_tree import SMALLEST_LABELLED_RADIUS_MM, grow_arteries
-from promptlesion.data.phantom.geometry import Grid, coverage, smooth_noise
+from promptlesion.data.phantom.geometry import Grid, coverage, crumbs, smooth_noise
 from promptlesion.data.phantom.heart import grow_heart
 from promptlesion.data.phantom.scanner import Scanner, scan
 from promptlesion.data.spec import DatasetSpec, LesionType
@@ -40,7 +39,6 @@ SPEC = DatasetSpec(
     ),
 )
 _KIND_ID = 1
-_SMALLEST_PIECE_VOXELS = 20
 _HEALTHY_SHARE, _SINGLE_TYPE_SHARE = 0.25, 0.1
 
 
@@ -54,8 +52,10 @@ def draw(
     heart = grow_heart(generator, GRID, contrast_hu=contrast_hu)
     arteries = grow_arteries(generator, heart, GRID, num_calcified=num_calcified, num_non_calcified=num_non_calcified)
     band = rasterize(arteries, GRID, smallest_labelled_radius_mm=SMALLEST_LABELLED_RADIUS_MM)
-    for distance in (band.calcified_mm, band.non_calcified_mm):
-        _drop_crumbs(distance, band)
+    for distance in band.plaque_mm.values():  # pieces that a ragged edge has cut off are none
+        is_plaque = np.zeros(GRID.shape, bool)
+        is_plaque[band.voxels] = (distance < 0) & (band.lumen_mm >= 0)
+        distance[crumbs(is_plaque)[band.voxels]] = FAR_MM
     outside_aorta = coverage(-heart.lattice.to_grid(heart.aorta_distance_mm), GRID.spacing_mm[0])
     _paint_band(generator, heart.hu, band, outside_aorta[band.voxels], contrast_hu * generator.uniform(0.95, 1.02))
     labels = np.zeros(GRID.shape, np.uint8)
@@ -97,25 +97,16 @@ def _paint_band(
         values[...] += share * outside_aorta * (tissue - values)
 
     lay(30 + 8 * coarse + 6 * fine, coverage(band.wall_mm, voxel_mm) * (1 - 0.6 * band.thin))
-    lay(band.non_calcified_hu + 6 * coarse + 12 * fine, coverage(band.non_calcified_mm, voxel_mm))
-    lay(band.calcified_hu * (1 + 0.14 * fine + 0.06 * coarse), coverage(band.calcified_mm, voxel_mm))
+    soft, calcium = band.plaque_hu["non_calcified"], band.plaque_hu["calcified"]
+    lay(soft + 6 * coarse + 12 * fine, coverage(band.plaque_mm["non_calcified"], voxel_mm))
+    lay(calcium * (1 + 0.14 * fine + 0.06 * coarse), coverage(band.plaque_mm["calcified"], voxel_mm))
     lay(lumen_hu + 6 * coarse, coverage(band.lumen_mm, voxel_mm))
     hu[band.voxels] = values
 
 
-def _drop_crumbs(distance_mm: Float32[np.ndarray, " n"], band: VesselBand) -> None:
-    """Takes away pieces of plaque that its ragged edge has cut off, in place."""
-    is_plaque = np.zeros(GRID.shape, bool)
-    is_plaque[band.voxels] = (distance_mm < 0) & (band.lumen_mm >= 0)
-    pieces, _ = ndimage.label(is_plaque, np.ones((3, 3, 3)))
-    sizes = np.bincount(pieces.ravel())
-    piece = pieces[band.voxels]
-    distance_mm[(piece > 0) & (sizes[piece] < _SMALLEST_PIECE_VOXELS)] = FAR_MM
-
-
 def _band_labels(band: VesselBand) -> UInt8[np.ndarray, " n"]:
     labels = np.where(band.wall_mm < 0, LABELS["wall"], LABELS["background"])
-    labels[band.non_calcified_mm < 0] = LABELS["non_calcified_plaque"]
-    labels[band.calcified_mm < 0] = LABELS["calcified_plaque"]
+    for kind in ("non_calcified", "calcified"):
+        labels[band.plaque_mm[kind] < 0] = LABELS[f"{kind}_plaque"]
     labels[band.lumen_mm < 0] = LABELS["lumen"]
     return np.where(band.is_labelled, labels, 0).astype(np.uint8)

@@ -9,11 +9,13 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-from jaxtyping import Float, Float32
+from jaxtyping import Bool, Float, Float32
+from scipy import ndimage
 
 Axes = tuple[Float32[np.ndarray, "x 1 1"], Float32[np.ndarray, "1 y 1"], Float32[np.ndarray, "1 1 z"]]
 Points = tuple[Float32[np.ndarray, "*s"], Float32[np.ndarray, "*s"], Float32[np.ndarray, "*s"]]
 
+_SMALLEST_PIECE_VOXELS = 20
 _WHITE_NOISE_STD = 0.479**1.5
 """Standard deviation of a 3-D cubic B-spline whose control points are independent with unit variance."""
 
@@ -178,3 +180,10 @@ def paint(
 ) -> None:
     """Lay a tissue over what is there, in place, each voxel to the given share."""
     hu += share * (value - hu)
+
+
+def crumbs(mask: Bool[np.ndarray, "x y z"]) -> Bool[np.ndarray, "x y z"]:
+    """The few voxels that are cut off from a structure."""
+    pieces, _ = ndimage.label(mask, np.ones((3, 3, 3)))
+    sizes = np.bincount(pieces.ravel())
+    return np.asarray((pieces > 0) & (sizes[pieces] < _SMALLEST_PIECE_VOXELS))

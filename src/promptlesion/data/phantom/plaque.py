@@ -7,6 +7,7 @@ import numpy as np
 from jaxtyping import Float
 
 PlaqueKind = Literal["calcified", "non_calcified"]
+KINDS: tuple[PlaqueKind, ...] = ("calcified", "non_calcified")
 
 
 @dataclass(frozen=True)

@@ -2,13 +2,11 @@
 
 import numpy as np
 from jaxtyping import Float32
-from scipy import ndimage
 
 from promptlesion.data.phantom.canvas import Canvas
-from promptlesion.data.phantom.geometry import ellipsoid_distance
+from promptlesion.data.phantom.geometry import crumbs, ellipsoid_distance
 from promptlesion.data.phantom.viscera import KIDNEY, PANCREAS, Viscera
 
-_SMALLEST_PIECE_VOXELS = 20
 LIVER_TUMOR, KIDNEY_TUMOR, PANCREAS_TUMOR = 5, 6, 7
 
 
@@ -70,9 +68,7 @@ def lay_pancreas_tumors(canvas: Canvas, viscera: Viscera, count: int) -> None:
 def drop_crumbs(canvas: Canvas) -> None:
     """Unlabels the few voxels that a neighbouring organ cuts off a tumour."""
     for label in (LIVER_TUMOR, KIDNEY_TUMOR, PANCREAS_TUMOR):
-        pieces, _ = ndimage.label(canvas.labels == label, np.ones((3, 3, 3)))
-        sizes = np.bincount(pieces.ravel())
-        canvas.labels[(pieces > 0) & (sizes[pieces] < _SMALLEST_PIECE_VOXELS)] = 0
+        canvas.labels[crumbs(canvas.labels == label)] = 0
 
 
 def _ragged(
