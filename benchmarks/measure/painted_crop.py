@@ -3,8 +3,7 @@
 import numpy as np
 from jaxtyping import Bool, Shaped
 
-from promptlesion.data.boxes import Box
-from promptlesion.data.crops import put_back
+from promptlesion.data.boxes import Box, in_box
 from promptlesion.data.volume import Volume
 from promptlesion.evaluation.lesions import LesionCrop
 
@@ -38,9 +37,8 @@ def painted_crop(
         min(int(a) + s.start + 1 + margin_voxels, length)
         for a, s, length in zip(occupied.max(axis=0), box, image.shape, strict=True)
     ]
-    hu = image.array[tuple(slice(a, b) for a, b in zip(low, high, strict=True))].astype(np.float32)
-    inside = np.zeros(hu.shape, dtype=bool)
-    x, y, z = (side.start - first for side, first in zip(box, low, strict=True))
-    put_back(hu, (x, y, z), painted_hu)
-    put_back(inside, (x, y, z), mask)
+    x, y, z = (slice(first, last) for first, last in zip(low, high, strict=True))
+    painted, is_painted = (in_box(array, box, (x, y, z)) for array in (painted_hu, np.ones(mask.shape, dtype=bool)))
+    hu = np.where(is_painted, painted, image.array[x, y, z]).astype(np.float32)
+    inside = in_box(mask, box, (x, y, z))
     return LesionCrop(case, subject, lesion_type, hu, inside, (low[0], low[1], low[2]), image.spacing_mm)

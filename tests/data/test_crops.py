@@ -3,7 +3,7 @@ import itertools
 import numpy as np
 import pytest
 
-from promptlesion.data.crops import centered_start, crop, put_back
+from promptlesion.data.crops import centered_start, crop
 
 SHAPE = (5, 7, 6)
 
@@ -26,19 +26,6 @@ def test_a_crop_is_the_padded_array_there(size: tuple[int, int, int]) -> None:
         patch = crop(volume(), start, size, -1024)
         assert patch.dtype == np.int16
         np.testing.assert_array_equal(patch, expected)
-
-
-def test_put_back_undoes_a_crop_and_touches_nothing_else() -> None:
-    for start in itertools.product((-4, -2, 0, 3, 8), (-5, 0, 2, 7), (-1, 0, 5)):
-        array = volume()
-        patch = crop(array, start, (4, 5, 3), 0)
-        put_back(array, start, patch)
-        np.testing.assert_array_equal(array, volume())
-        put_back(array, start, np.full((4, 5, 3), 7, np.int16))
-        inside = np.zeros(SHAPE, bool)
-        inside[tuple(slice(max(s, 0), max(s + n, 0)) for s, n in zip(start, (4, 5, 3), strict=True))] = True
-        assert (array[inside] == 7).all()
-        np.testing.assert_array_equal(array[~inside], volume()[~inside])
 
 
 def test_a_crop_is_a_copy() -> None:

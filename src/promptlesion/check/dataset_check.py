@@ -10,7 +10,7 @@ from promptlesion.check.case_comparison import comparison_findings
 from promptlesion.check.cost_findings import estimate_findings, extent_of
 from promptlesion.check.draft import draft_spacing_mm, draft_spec, guess_lesion_labels
 from promptlesion.check.facts import CaseFacts, CaseFiles
-from promptlesion.check.finding import Finding, worst, worst_first
+from promptlesion.check.finding import SEVERITIES, Finding, Severity, worst, worst_first
 from promptlesion.check.folder import Folder, read_folder, subject_findings
 from promptlesion.check.lesions import NetworkGrid, TypeFacts, lesion_findings, type_facts
 from promptlesion.config import Config
@@ -48,6 +48,11 @@ class DatasetCheck:
     grid: NetworkGrid
     stages: tuple[StageEstimate, ...]
     machine: Machine
+
+    @property
+    def counts(self) -> dict[Severity, int]:
+        """Findings of each severity."""
+        return {severity: sum(one.severity == severity for one in self.findings) for severity in SEVERITIES}
 
     @property
     def would_spoil_a_run(self) -> bool:

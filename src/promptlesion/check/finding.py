@@ -37,6 +37,14 @@ def worst_first(findings: Iterable[Finding]) -> list[Finding]:
     return sorted(findings, key=lambda finding: (SEVERITIES.index(finding.severity), finding.case))
 
 
+def by_kind(findings: Iterable[Finding]) -> dict[tuple[Severity, str], list[Finding]]:
+    """Put the findings of one severity and code together, in the order in which the kinds come."""
+    kinds: dict[tuple[Severity, str], list[Finding]] = {}
+    for finding in findings:
+        kinds.setdefault((finding.severity, finding.code), []).append(finding)
+    return kinds
+
+
 def in_mm(sides: Sequence[float] | Float[np.ndarray, " side"]) -> str:
     """Write the sides of a voxel."""
     return " x ".join(f"{side:.3g}" for side in sides)

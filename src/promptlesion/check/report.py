@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from promptlesion.check.charts import hu_figure, size_figure
 from promptlesion.check.dataset_check import DatasetCheck
 from promptlesion.check.facts import CaseFacts
-from promptlesion.check.finding import SEVERITIES, Finding, worst
+from promptlesion.check.finding import SEVERITIES, Finding, by_kind, worst
 from promptlesion.cost.estimate import gib
 from promptlesion.evaluation.palette import label_colors
 from promptlesion.evaluation.wording import duration_text, readable
@@ -41,7 +41,7 @@ def check_as_json(check: DatasetCheck) -> dict[str, object]:
         "lesions_toml": str(check.spec_path),
         "lesions_toml_is_draft": check.is_spec_drafted,
         "labels": dict(check.labels),
-        "counts": {severity: sum(one.severity == severity for one in check.findings) for severity in SEVERITIES},
+        "counts": check.counts,
         "findings": [asdict(finding) for finding in check.findings],
         "network_grid": {
             **asdict(check.grid),
@@ -120,8 +120,8 @@ def _html(check: DatasetCheck) -> str:
     return environment.get_template("check.html.j2").render(
         check=check,
         version=version("promptlesion"),
-        counts={severity: sum(one.severity == severity for one in check.findings) for severity in SEVERITIES},
-        groups=_groups(check),
+        counts=check.counts,
+        groups=[(code, group) for (_, code), group in by_kind(check.findings).items()],
         cases=worst_first,
         by_case=by_case,
         worst=worst,
@@ -140,14 +140,6 @@ def _html(check: DatasetCheck) -> str:
 def _rank(findings: list[Finding]) -> int:
     severity = worst(findings)
     return SEVERITIES.index(severity) if severity is not None else len(SEVERITIES)
-
-
-def _groups(check: DatasetCheck) -> list[tuple[str, list[Finding]]]:
-    """Put the findings of one kind together, worst kinds first."""
-    groups: dict[str, list[Finding]] = defaultdict(list)
-    for finding in check.findings:
-        groups[f"{finding.severity} {finding.code}"].append(finding)
-    return [(group[0].code, group) for group in groups.values()]
 
 
 def _structures(check: DatasetCheck) -> list[Mapping[str, object]]:

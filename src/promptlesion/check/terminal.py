@@ -8,7 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from promptlesion.check.dataset_check import DatasetCheck
-from promptlesion.check.finding import Finding, in_mm
+from promptlesion.check.finding import Finding, by_kind, in_mm
 from promptlesion.config import Config
 from promptlesion.cost.estimate import gib
 from promptlesion.cost.parameters import count_parameters
@@ -44,8 +44,7 @@ def check_parts(check: DatasetCheck) -> Iterator[RenderableType]:
         yield from _stage_parts(check)
     if check.is_spec_drafted:
         yield f"{check.spec_path} was written to start from: read it."
-    counts = [sum(finding.severity == severity for finding in check.findings) for severity in _SEVERITY_STYLES]
-    words = [f"{n} {word}{'' if n == 1 else 's'}" for n, word in zip(counts, _SEVERITY_STYLES, strict=True)]
+    words = [f"{number} {severity}{'' if number == 1 else 's'}" for severity, number in check.counts.items()]
     verdict = "would spoil a run: " if check.would_spoil_a_run else "ready to train on: "
     yield f"{check.root}, {len(check.cases)} cases, {verdict}{', '.join(words)}"
     yield f"Report: {check.report_path}"
@@ -53,12 +52,9 @@ def check_parts(check: DatasetCheck) -> Iterator[RenderableType]:
 
 def _findings_table(findings: Sequence[Finding]) -> Table:
     """Lay the findings out by kind, worst kinds first, some of each."""
-    kinds: dict[tuple[str, str], list[Finding]] = {}
-    for finding in findings:
-        kinds.setdefault((finding.severity, finding.code), []).append(finding)
     table = _table("", "", "found")
     table.columns[2].overflow = "fold"
-    for (severity, code), group in kinds.items():
+    for (severity, code), group in by_kind(findings).items():
         text = Text("\n".join(finding.message for finding in group[:_SHOWN_A_KIND]))
         if len(group) > _SHOWN_A_KIND:
             text.append(f"\nand {len(group) - _SHOWN_A_KIND} more")

@@ -1,4 +1,4 @@
-"""Cutting patches out of volumes and putting them back, also where they reach beyond the edge."""
+"""Cutting patches out of volumes, also where they reach beyond the edge."""
 
 import numpy as np
 from jaxtyping import Shaped
@@ -17,28 +17,8 @@ def crop(
     fill: float | int,
 ) -> Shaped[np.ndarray, "i j k"]:
     """A copy of the patch of `size` that begins at `start`, with `fill` where it leaves the array."""
-    inside, in_patch = _overlap(array.shape, start, size)
+    low = np.clip(start, 0, array.shape)
+    high = np.clip(np.add(start, size), low, array.shape)
     patch = np.full(size, fill, dtype=array.dtype)
-    patch[in_patch] = array[inside]
+    patch[tuple(map(slice, low - start, high - start))] = array[tuple(map(slice, low, high))]
     return patch
-
-
-def put_back(
-    array: Shaped[np.ndarray, "x y z"], start: tuple[int, int, int], patch: Shaped[np.ndarray, "i j k"]
-) -> None:
-    """Write `patch` into `array` in place, beginning at `start`; what lies outside the array is dropped."""
-    inside, in_patch = _overlap(array.shape, start, patch.shape)
-    array[inside] = patch[in_patch]
-
-
-def _overlap(
-    shape: tuple[int, ...], start: tuple[int, ...], size: tuple[int, ...]
-) -> tuple[tuple[slice, ...], tuple[slice, ...]]:
-    inside, in_patch = [], []
-    for length, first, extent in zip(shape, start, size, strict=True):
-        low, high = min(max(first, 0), length), max(min(first + extent, length), 0)
-        high = max(low, high)
-        inside.append(slice(low, high))
-        offset = min(max(low - first, 0), extent)
-        in_patch.append(slice(offset, offset + high - low))
-    return tuple(inside), tuple(in_patch)

@@ -61,7 +61,8 @@ def checked_geometry(header: nib.Nifti1Header, path: Path) -> tuple[nib.Nifti1He
     straight = straightened(affine, geometry.get_data_shape())
     if straight is not affine:
         notes["straightened"] = shear_note(affine)
-        _set_forms(geometry, straight)
+        geometry.set_sform(straight, code=int(geometry["sform_code"]))
+        _set_qform(geometry, straight)
     return geometry, notes
 
 
@@ -151,8 +152,12 @@ def _agree(geometry: nib.Nifti1Header, affine: Float64[np.ndarray, "4 4"], path:
             "a sform with which qform or pixdim disagree, the sform taken: other programs may see another scan"
         )
         geometry["pixdim"][1:4] = by_sform
-        if geometry["qform_code"]:
-            geometry.set_qform(affine, code=int(geometry["qform_code"]))
+        _set_qform(geometry, affine)
+
+
+def _set_qform(geometry: nib.Nifti1Header, affine: Float64[np.ndarray, "4 4"]) -> None:
+    if geometry["qform_code"]:
+        geometry.set_qform(affine, code=int(geometry["qform_code"]))
 
 
 def _has_qform(geometry: nib.Nifti1Header, affine: Float64[np.ndarray, "4 4"]) -> bool:
@@ -164,9 +169,3 @@ def _has_qform(geometry: nib.Nifti1Header, affine: Float64[np.ndarray, "4 4"]) -
     if not np.isfinite(qform).all():
         return False
     return shear_of(affine) > SHEAR_TOLERANCE or is_same_grid(geometry.get_data_shape(), affine, qform)
-
-
-def _set_forms(geometry: nib.Nifti1Header, affine: Float64[np.ndarray, "4 4"]) -> None:
-    geometry.set_sform(affine, code=int(geometry["sform_code"]))
-    if geometry["qform_code"]:
-        geometry.set_qform(affine, code=int(geometry["qform_code"]))

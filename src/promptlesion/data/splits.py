@@ -71,7 +71,11 @@ def dataset_split(
     except DatasetError as error:
         raise DatasetError(f"{path}: {error}") from error
     if "test" not in parts:
-        train, validation = _carve(parts["train"], validation_fraction, seed, path)
+        subjects = sorted({case.subject for case in parts["train"]})
+        if len(subjects) < 1 + (validation_fraction > 0):
+            raise DatasetError(f"{path}: expected at least 2 subjects in 'train', found {subjects}")
+        drawn = split_by_subject(parts["train"], validation_fraction=validation_fraction, test_fraction=0.0, seed=seed)
+        train, validation = (dataset.select(names).cases for names in (drawn.train, drawn.validation))
         parts = {"train": train, "val": validation, "test": parts["val"]}
     _check_apart(parts, path)
     return Split(train=_names(parts["train"]), validation=_names(parts["val"]), test=_names(parts["test"]))
@@ -116,19 +120,6 @@ def _read_first_fold(path: Path) -> dict[str, list[str]]:
         if not is_list or (key == "train" and not names):
             raise DatasetError(f"{path}: expected a list of case names in {key!r}, found {str(names)[:80]}")
     return parts
-
-
-def _carve(
-    cases: tuple[Case, ...], fraction: float, seed: int, path: Path
-) -> tuple[tuple[Case, ...], tuple[Case, ...]]:
-    subjects = _shuffled_subjects(cases, seed)
-    if len(subjects) < 1 + (fraction > 0):
-        raise DatasetError(f"{path}: expected at least 2 subjects in 'train', found {subjects}")
-    validation = set(subjects[: _part_size(fraction, len(subjects), reserved=1)])
-    return (
-        tuple(case for case in cases if case.subject not in validation),
-        tuple(case for case in cases if case.subject in validation),
-    )
 
 
 def _check_apart(parts: dict[str, tuple[Case, ...]], path: Path) -> None:

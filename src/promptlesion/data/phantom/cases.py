@@ -38,7 +38,7 @@ def phantom_case(kind: Kind, *, seed: int, index: int, is_noisy: bool = True) ->
     if kind == "five":
         return _case_of_five(seed, index, is_noisy=is_noisy)
     phantom = _MODULES[kind]
-    # its small matrix products gain nothing from threads, which on busy cores wait for each other: eight times the work
+    # its small matrix products gain nothing from threads, which on busy cores wait for each other
     with threadpool_limits(1, user_api="blas"):
         image, labels = phantom.draw(seed, index, is_noisy=is_noisy)
     return PhantomCase(Volume(image, phantom.GRID.affine), Volume(labels, phantom.GRID.affine))

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Bool, Float64
 from scipy.spatial import KDTree
-from skimage.draw import polygon
+from skimage.draw import polygon, polygon2mask
 from skimage.measure import points_in_poly
 
 Corners = Float64[np.ndarray, "_ 2"]
@@ -23,7 +23,7 @@ def filled(contours: Sequence[Corners], shape: tuple[int, int], *, is_xor: bool)
     hole.
     """
     contours = contours if is_xor else _without_copies(contours)
-    masks = [_raster(corners, shape) for corners in contours]
+    masks = [polygon2mask(shape, corners) for corners in contours]
     parents = _parents(contours)
     kept = np.zeros(shape, dtype=bool)
     for index, corners in enumerate(contours):
@@ -32,10 +32,10 @@ def filled(contours: Sequence[Corners], shape: tuple[int, int], *, is_xor: bool)
     if is_xor:
         mask: np.ndarray = np.logical_xor.reduce(masks) | kept
         return mask
-    return (
-        _united([_region(index, masks, parents) for index, parent in enumerate(parents) if parent is None], shape)
-        | kept
-    )
+    for index, parent in enumerate(parents):
+        if parent is None:
+            kept |= _region(index, masks, parents)
+    return kept
 
 
 def encloses_no_pixel(corners: Corners) -> bool:
@@ -59,12 +59,6 @@ def _runs_along(inner: Corners, outer: Corners) -> bool:
     return _is_near(inner, outer) and not _far_from(outer, inner).size
 
 
-def _raster(corners: Corners, shape: tuple[int, int]) -> Bool[np.ndarray, "column row"]:
-    mask = np.zeros(shape, dtype=bool)
-    mask[polygon(corners[:, 0], corners[:, 1], shape=shape)] = True
-    return mask
-
-
 def _nearest_pixel(corners: Corners, shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
     """The pixel nearest to the middle of a contour that runs through it; none where the contour lies outside."""
     middle = (corners.min(axis=0) + corners.max(axis=0)) / 2
@@ -77,16 +71,11 @@ def _nearest_pixel(corners: Corners, shape: tuple[int, int]) -> tuple[np.ndarray
 
 def _region(index: int, masks: Sequence[np.ndarray], parents: Sequence[int | None]) -> Bool[np.ndarray, "column row"]:
     """A contour's pixels without its holes, which may hold islands."""
-    holes = [_region(child, masks, parents) for child, parent in enumerate(parents) if parent == index]
-    region: np.ndarray = masks[index] & ~_united(holes, masks[index].shape)
+    region = masks[index].copy()
+    for child, parent in enumerate(parents):
+        if parent == index:
+            region &= ~_region(child, masks, parents)
     return region
-
-
-def _united(masks: Sequence[np.ndarray], shape: tuple[int, ...]) -> Bool[np.ndarray, "column row"]:
-    united = np.zeros(shape, dtype=bool)
-    for mask in masks:
-        united |= mask
-    return united
 
 
 def _depth(index: int, parents: Sequence[int | None]) -> int:

@@ -1,20 +1,21 @@
 """Tasks of the Medical Segmentation Decathlon, and nnU-Net v1 folders, which share their `dataset.json`."""
 
 from pathlib import Path
-from typing import Any
 
+from promptlesion.data.dataset_json import read_dataset_json
 from promptlesion.data.sources.image_files import image_stem, pair_case
 from promptlesion.data.sources.label_map import label_name
 from promptlesion.data.sources.source import Source
 from promptlesion.data.spec import DatasetError
 
 
-def open_decathlon(folder: Path, content: dict[str, Any]) -> Source:
-    """List the training cases of a task whose `dataset.json` is `content`; they keep their names, as `liver_12`.
+def open_decathlon(folder: Path) -> Source:
+    """List the training cases of a task; they keep their names, as `liver_12`.
 
     Raises `DatasetError` for tasks that are not CT or have several channels, with the reason.
     """
     path = folder / "dataset.json"
+    content = read_dataset_json(path)
     modalities = content.get("modality")
     if modalities is None:
         raise DatasetError(f"{path}: expected `modality`, as the Decathlon and nnU-Net v1 have it, found none")

@@ -105,7 +105,8 @@ def _classified(path: Path, header: Any) -> DicomFile:
     words = _words(header.get("ImageType"))
     if any("LOCALIZER" in word for word in words):
         return DicomFile("CT localizer", path)
-    if any(_CAPTURE_IMAGE.fullmatch(word) for word in words) or (kind == _CAPTURE_CLASS and not _holds_hu(header)):
+    holds_hu = header.get("RescaleIntercept") not in (None, "") and int(header.get("BitsStored") or 0) > 8
+    if any(_CAPTURE_IMAGE.fullmatch(word) for word in words) or (kind == _CAPTURE_CLASS and not holds_hu):
         return DicomFile("secondary capture", path)
     if int(header.get("SamplesPerPixel") or 1) != 1:
         return DicomFile("CT in colour", path)
@@ -127,10 +128,6 @@ def _classified(path: Path, header: Any) -> DicomFile:
 
 def _words(values: Any) -> list[str]:
     return [str(word).strip().upper() for word in ([values] if isinstance(values, str) else values or ())]
-
-
-def _holds_hu(header: Any) -> bool:
-    return header.get("RescaleIntercept") not in (None, "") and int(header.get("BitsStored") or 0) > 8
 
 
 def _lacking(header: Any, words: list[str]) -> str | None:

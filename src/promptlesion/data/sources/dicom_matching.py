@@ -1,9 +1,10 @@
 """Which label files belong to which series, and what to say where that is not plain."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from promptlesion.data.sources.dicom_labels import LabelFile
+from promptlesion.data.sources.source import counted
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ def match_labels(label_files: Sequence[tuple[LabelFile, int | None]], places: Se
             files[index].append(file)
     for found in files:
         remarks += _joined(found)
-    return Matching(tuple(map(tuple, files)), tuple(refusals), tuple(without_series), tuple(_listed(remarks)))
+    return Matching(tuple(map(tuple, files)), tuple(refusals), tuple(without_series), tuple(counted(remarks)))
 
 
 def _chosen(file: LabelFile, subject: int | None, places: Sequence[Place]) -> tuple[list[int], bool]:
@@ -82,11 +83,3 @@ def _joined(files: Sequence[LabelFile]) -> list[tuple[str, str]]:
         for name, paths in sorted(holders.items())
         if len(paths) > 1
     ]
-
-
-def _listed(remarks: Iterable[tuple[str, str]]) -> list[str]:
-    """Each remark once, with the first file and how many more it is true of."""
-    paths: dict[str, list[str]] = {}
-    for remark, path in remarks:
-        paths.setdefault(remark, []).append(path)
-    return [f"{first}{f' and {len(rest)} more' if rest else ''}: {remark}" for remark, (first, *rest) in paths.items()]

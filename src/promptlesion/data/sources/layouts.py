@@ -66,17 +66,16 @@ def open_source(
         if images is None or label_maps is None:
             raise DatasetError(f"{folder}: expected its folders `images` and `labels`, or --labels DIR, found neither")
         return open_folder_pair(images, label_maps, names=names or {}, subjects_of=subjects_of, on_progress=on_progress)
-    return _with_subjects(_open_named(folder, chosen), subjects_of)
+    return _with_subjects(_OPENERS[chosen](folder), subjects_of)
 
 
-def _open_named(folder: Path, layout: Layout) -> Source:
-    """List the cases of a layout that keep their names."""
-    if layout is Layout.KITS:
-        return open_kits(folder)
-    if layout is Layout.ABDOMEN_ATLAS:
-        return open_abdomen_atlas(folder)
-    content = read_dataset_json(folder / "dataset.json")
-    return open_decathlon(folder, content) if layout is Layout.DECATHLON else open_nnunet(folder, content)
+_OPENERS: dict[Layout, Callable[[Path], Source]] = {
+    Layout.DECATHLON: open_decathlon,
+    Layout.KITS: open_kits,
+    Layout.ABDOMEN_ATLAS: open_abdomen_atlas,
+    Layout.NNUNET: open_nnunet,
+}
+"""Of the layouts whose cases keep their names."""
 
 
 def _with_subjects(source: Source, subjects_of: SubjectsOf | None) -> Source:

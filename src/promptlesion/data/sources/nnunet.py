@@ -1,21 +1,21 @@
 """nnU-Net v2 raw datasets with images of any format, which this package reads as `.nii.gz` only."""
 
 from pathlib import Path
-from typing import Any
 
-from promptlesion.data.dataset_json import labels_of
+from promptlesion.data.dataset_json import labels_of, read_dataset_json
 from promptlesion.data.sources.image_files import pair_case, said_endings
 from promptlesion.data.sources.source import Source
 from promptlesion.data.spec import DatasetError
 from promptlesion.data.splits import SPLITS_FILE
 
 
-def open_nnunet(folder: Path, content: dict[str, Any]) -> Source:
+def open_nnunet(folder: Path) -> Source:
     """List the training cases; they keep their names, and `lesions.toml` and `splits_final.json` go along.
 
     Files lie where nnU-Net looks for them: where `dataset` in `dataset.json` says, or in `imagesTr` and `labelsTr`.
     """
     path = folder / "dataset.json"
+    content = read_dataset_json(path)
     ending = content.get("file_ending")
     if not isinstance(ending, str) or not ending.startswith("."):
         raise DatasetError(f"{path}: expected a `file_ending` such as '.nrrd', found {ending!r}")

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from promptlesion.data.sources.source import Source, SourceCase
+from promptlesion.data.sources.source import Source, SourceCase, counted
 from promptlesion.training.atomic import read_json, write_text
 
 _CARDS = "prepared"
@@ -28,11 +28,7 @@ def read_cards(out: Path) -> dict[str, dict[str, Any]]:
 
 def counted_notes(cards: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """Return the cases' notes, each once with the first case and how many more it is true of."""
-    names: dict[str, list[str]] = {}
-    for name, card in cards.items():
-        for note in card.get("notes", ()):
-            names.setdefault(note, []).append(name)
-    return [f"{first}{f' and {len(rest)} more' if rest else ''}: {note}" for note, (first, *rest) in names.items()]
+    return counted((note, name) for name, card in cards.items() for note in card.get("notes", ()))
 
 
 def place_of(case: SourceCase) -> str:

@@ -1,7 +1,7 @@
 """What every converter gives the writer: the labels and the cases of a folder, listed but not read."""
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -57,6 +57,14 @@ class Source:
     subject_pattern: str | None = None
     subjects: Mapping[str, str] = field(default_factory=dict)
     companions: tuple[Path, ...] = ()
+
+
+def counted(remarks: Iterable[tuple[str, str]]) -> list[str]:
+    """Say each remark once, with the first case or file that it is true of and how many more there are."""
+    places: dict[str, list[str]] = {}
+    for remark, place in remarks:
+        places.setdefault(remark, []).append(place)
+    return [f"{first}{f' and {len(rest)} more' if rest else ''}: {remark}" for remark, (first, *rest) in places.items()]
 
 
 def numbered_name(subject: int, scan: int) -> str:

@@ -91,8 +91,9 @@ def write_source(
     stale = [case for case in source.cases if case.refusal is not None and image_path(out, case.name).is_file()]
     if on_progress:
         on_progress(num_kept, len(cases))
-    if missing or stale or _written_subjects(out) != source.subjects:
-        (out / "dataset.json").unlink(missing_ok=True)
+    whole = out / "dataset.json"
+    if missing or stale or (whole.is_file() and read_json(whole).get("subjects", {}) != source.subjects):
+        whole.unlink(missing_ok=True)
     for case in stale:
         _remove(out, case.name)
     write = partial(_write_one, source, out, skips_refused)
@@ -104,7 +105,7 @@ def write_source(
     if not written:
         raise DatasetError(f"expected at least one case that can be converted, found none\n{_listed(refused)}")
     cards = {case.name: read_card(out, case.name) for case in written}
-    if not (out / "dataset.json").is_file():
+    if not whole.is_file():
         _write_whole(source, out, cards)
     if key is not None:
         _write_key(source, key)
@@ -155,11 +156,6 @@ def _write_one(source: Source, out: Path, skips_refused: bool, case: SourceCase)
     write_json(card_path(out, case.name), card)
     write_case(out, case.name, image, labels)
     return None
-
-
-def _written_subjects(out: Path) -> object:
-    path = out / "dataset.json"
-    return read_json(path).get("subjects", {}) if path.is_file() else {}
 
 
 def _remove(out: Path, name: str) -> None:
