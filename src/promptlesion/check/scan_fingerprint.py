@@ -55,5 +55,4 @@ def coarse_body(image: Num[np.ndarray, "x y z"], box: Box) -> Float32[np.ndarray
         hu = np.add.reduceat(hu, edges, axis=axis) / np.diff([*edges, hu.shape[axis]]).reshape(
             [-1 if other == axis else 1 for other in range(3)]
         )
-    standardised: np.ndarray = ((hu - hu.mean()) / max(float(hu.std()), 1e-6)).astype(np.float32)
-    return standardised
+    return np.asarray(((hu - hu.mean()) / max(float(hu.std()), 1e-6)).astype(np.float32))

@@ -70,8 +70,7 @@ def thumbnails(
 
 def _upright(plane: Shaped[np.ndarray, "u v"]) -> Shaped[np.ndarray, "v u"]:
     """Turn a RAS+ plane so that head or front is up, and the patient's right or front on the left."""
-    turned: np.ndarray = plane.T[::-1, ::-1]
-    return turned
+    return np.asarray(plane.T[::-1, ::-1])
 
 
 def _resized(plane: Num[np.ndarray, "v u"], shape: tuple[int, int], *, order: int) -> Num[np.ndarray, "h w"]:
@@ -87,8 +86,7 @@ def _resized(plane: Num[np.ndarray, "v u"], shape: tuple[int, int], *, order: in
 def _outline(mask: Bool[np.ndarray, "h w"]) -> Bool[np.ndarray, "h w"]:
     """Return the innermost pixels of a structure; all of it where it is as thin."""
     inside: np.ndarray = ndimage.binary_erosion(mask, border_value=1)
-    outline: np.ndarray = mask & ~inside
-    return outline
+    return np.asarray(mask & ~inside)
 
 
 def _mark(pixels: Num[np.ndarray, "h w 3"], mask: Bool[np.ndarray, "h w"], row: int, column: int, color: Color) -> None:

@@ -47,8 +47,7 @@ class Augmentation:
             return None
         spacing = np.diag(spacing_mm)
         turn = Rotation.from_euler("xyz", angles).as_matrix() if is_turned else np.eye(3)
-        warp: np.ndarray = np.linalg.inv(spacing) @ turn @ spacing / (factor if is_scaled else 1.0)
-        return warp
+        return np.asarray(np.linalg.inv(spacing) @ turn @ spacing / (factor if is_scaled else 1.0))
 
     def change_intensity(
         self, image: Float32[np.ndarray, "x y z"], generator: np.random.Generator
@@ -110,8 +109,7 @@ def _sample(
     sampled = F.grid_sample(
         torch.from_numpy(region)[None, None], grid, mode=mode, padding_mode="border", align_corners=True
     )
-    array: np.ndarray = sampled[0, 0].numpy()
-    return array
+    return np.asarray(sampled[0, 0].numpy())
 
 
 def add_noise(
@@ -119,16 +117,14 @@ def add_noise(
 ) -> Float32[np.ndarray, "x y z"]:
     """Add white noise of a random strength."""
     std = np.float32(generator.uniform(0.0, max_std))
-    noisy: np.ndarray = image + std * generator.standard_normal(image.shape, dtype=np.float32)
-    return noisy
+    return np.asarray(image + std * generator.standard_normal(image.shape, dtype=np.float32))
 
 
 def blur(
     image: Float32[np.ndarray, "x y z"], generator: np.random.Generator, *, sigma_voxels: tuple[float, float]
 ) -> Float32[np.ndarray, "x y z"]:
     """Smooth with a Gaussian of a random width."""
-    smooth: np.ndarray = gaussian_filter(image, generator.uniform(*sigma_voxels), truncate=3.0)
-    return smooth
+    return np.asarray(gaussian_filter(image, generator.uniform(*sigma_voxels), truncate=3.0))
 
 
 def shift_brightness(
@@ -143,8 +139,7 @@ def stretch_contrast(
 ) -> Float32[np.ndarray, "x y z"]:
     """Stretch or squeeze the intensities about the patch's mean."""
     mean = image.mean()
-    stretched: np.ndarray = mean + np.float32(generator.uniform(*factor_range)) * (image - mean)
-    return stretched
+    return np.asarray(mean + np.float32(generator.uniform(*factor_range)) * (image - mean))
 
 
 def bend_gamma(

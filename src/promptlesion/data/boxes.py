@@ -42,8 +42,7 @@ def offsets_mm(
     """Return the vector in millimetres from a voxel to every voxel of a box; a slice may have a step."""
     axes = (np.arange(s.start, s.stop, s.step) - c for s, c in zip(box, center_voxel, strict=True))
     index = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1)
-    offsets: np.ndarray = index @ affine[:3, :3].T
-    return offsets
+    return np.asarray(index @ affine[:3, :3].T)
 
 
 def voxel_mm3(volume: Volume) -> float:

@@ -48,5 +48,4 @@ def denoise(
     smooth = denoise_nl_means(
         shown, patch_size=_PATCH_VOXELS, patch_distance=_REACH_VOXELS, h=_STRENGTH * sigma, sigma=sigma
     )
-    denoised: np.ndarray = np.where(region, smooth, shown)
-    return denoised
+    return np.asarray(np.where(region, smooth, shown))

@@ -68,8 +68,7 @@ def _smoothed(array: Float[np.ndarray, "x y z"], matrix: Float64[np.ndarray, "3 
     sigmas[sigmas < _SMALLEST_SIGMA_VOXELS] = 0.0
     if not sigmas.any():
         return array
-    smoothed: np.ndarray = ndimage.gaussian_filter(array, sigmas, mode="nearest")
-    return smoothed
+    return np.asarray(ndimage.gaussian_filter(array, sigmas, mode="nearest"))
 
 
 def _is_outside(

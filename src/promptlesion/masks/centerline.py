@@ -123,8 +123,7 @@ def _behind(
     open_part = own.copy()
     open_part[tuple(index[is_slice].T)] = False
     pieces, _ = ndimage.label(open_part, structure=ALL_26_NEIGHBOURS)
-    behind: np.ndarray = pieces == pieces[middle]
-    return behind
+    return np.asarray(pieces == pieces[middle])
 
 
 def _smoothed(

@@ -54,8 +54,7 @@ class Crescent:
         around = around_mm / (scale * self.width_mm / 2)
         waves = np.cos(np.stack([along, around], axis=-1) @ self.wave_vectors.T + self.wave_phases).mean(axis=-1)
         ragged = (1 + _RAGGEDNESS * np.sqrt(2 * _NUM_WAVES) * waves).clip(0.3)
-        ratio: np.ndarray = np.sqrt((along**2 + around**2) * ragged + (depth_mm / (scale * self.thickness_mm)) ** 2)
-        return ratio
+        return np.asarray(np.sqrt((along**2 + around**2) * ragged + (depth_mm / (scale * self.thickness_mm)) ** 2))
 
 
 def draw_crescent(generator: np.random.Generator) -> Crescent:

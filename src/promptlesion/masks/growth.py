@@ -130,8 +130,7 @@ def room_in(box: Box, site: Site) -> Bool[np.ndarray, "x y z"]:
     steps_mm = [mm * (side.step or 1) for mm, side in zip(labels.spacing_mm, box, strict=True)]
     reach_mm = max(_BORDER_MM, *steps_mm)
     from_host_mm, from_fat_mm = (ndimage.distance_transform_edt(~part, sampling=steps_mm) for part in (inside, fat))
-    room: np.ndarray = inside | fat | (is_free & (from_host_mm <= reach_mm) & (from_fat_mm <= reach_mm))
-    return room
+    return np.asarray(inside | fat | (is_free & (from_host_mm <= reach_mm) & (from_fat_mm <= reach_mm)))
 
 
 def _component(mask: Bool[np.ndarray, "x y z"], voxel: tuple[int, int, int]) -> Bool[np.ndarray, "x y z"]:

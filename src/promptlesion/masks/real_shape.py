@@ -41,8 +41,7 @@ class RealShape:
         inside = index.clip(0, np.array(self.distance_mm.shape) - 1)
         beyond_mm = np.linalg.norm((index - inside) * np.array(self.spacing_mm), axis=-1)
         distance = ndimage.map_coordinates(self.distance_mm, np.moveaxis(inside, -1, 0), order=1) + beyond_mm
-        ratio: np.ndarray = 1 + distance * scale / radius_mm
-        return ratio
+        return np.asarray(1 + distance * scale / radius_mm)
 
     def hu_at(self, offset_mm: Float[np.ndarray, "n 3"], *, radius_mm: float) -> Float32[np.ndarray, " n"]:
         """Return the lesion's own HU where its deformed shape has been brought; cubic splines keep its noise.
@@ -55,12 +54,10 @@ class RealShape:
         index = self._index(offset_mm, 2 * radius_mm / self.own_diameter_mm)
         found = ndimage.map_coordinates(self.hu, np.moveaxis(index, -1, 0), order=3, mode="nearest")
         # splines overshoot at edges
-        hu: np.ndarray = found.clip(self.hu.min(), self.hu.max())
-        return hu
+        return np.asarray(found.clip(self.hu.min(), self.hu.max()))
 
     def _index(self, offset_mm: Float[np.ndarray, "*shape 3"], scale: float) -> Float[np.ndarray, "*shape 3"]:
-        index: np.ndarray = self.deformation.undone(offset_mm) / scale / np.array(self.spacing_mm) + self.origin_voxel
-        return index
+        return np.asarray(self.deformation.undone(offset_mm) / scale / np.array(self.spacing_mm) + self.origin_voxel)
 
 
 def draw_real_shape(

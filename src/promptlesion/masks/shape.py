@@ -48,8 +48,7 @@ class Deformation:
         direction = local / np.maximum(np.linalg.norm(local, axis=-1), 1e-6)[..., None]
         waves = np.cos(direction @ self.wave_vectors.T + self.wave_phases).mean(axis=-1)
         stretch = (1 + self.amplitude * np.sqrt(2 * _NUM_WAVES) * waves).clip(0.3)
-        plain: np.ndarray = local / stretch[..., None]
-        return plain
+        return np.asarray(local / stretch[..., None])
 
 
 def draw_deformation(
@@ -81,8 +80,7 @@ class DeformedEllipsoid:
         self, offset_mm: Float[np.ndarray, "*shape 3"], *, radius_mm: float
     ) -> Float[np.ndarray, "*shape"]:
         """Return the distance from the centre as a share of the surface's distance in that direction; inside is < 1."""
-        ratio: np.ndarray = np.linalg.norm(self.deformation.undone(offset_mm), axis=-1) / radius_mm
-        return ratio
+        return np.asarray(np.linalg.norm(self.deformation.undone(offset_mm), axis=-1) / radius_mm)
 
 
 def draw_ellipsoid(generator: np.random.Generator, *, deformation: float) -> DeformedEllipsoid:

@@ -177,8 +177,7 @@ def _archive_masks(source: ShapeSource) -> _Masks:
 
 
 def _is_lesion(array: Shaped[np.ndarray, "x y z"], source: ShapeSource) -> Bool[np.ndarray, "x y z"]:
-    is_lesion: np.ndarray = array != 0 if source.label is None else array == source.label
-    return is_lesion
+    return np.asarray(array != 0 if source.label is None else array == source.label)
 
 
 def _shuffled(count: int) -> list[int]:

@@ -110,8 +110,7 @@ def _is_near(inner: Corners, outer: Corners) -> bool:
 def _far_from(outer: Corners, inner: Corners) -> Corners:
     """The points of a contour that do not run along another."""
     line = _line(inner)
-    far: np.ndarray = line[KDTree(_line(outer)).query(line)[0] > _SAME_LINE_PIXELS]
-    return far
+    return np.asarray(line[KDTree(_line(outer)).query(line)[0] > _SAME_LINE_PIXELS])
 
 
 def _line(corners: Corners) -> Float64[np.ndarray, "_ 2"]:
@@ -119,8 +118,7 @@ def _line(corners: Corners) -> Float64[np.ndarray, "_ 2"]:
     ends = np.roll(corners, -1, axis=0)
     steps = np.maximum(np.ceil(np.linalg.norm(ends - corners, axis=1) / _STEP_PIXELS).astype(int), 1)
     share = np.concatenate([np.arange(count) / count for count in steps])[:, None]
-    line: np.ndarray = np.repeat(corners, steps, axis=0) * (1 - share) + np.repeat(ends, steps, axis=0) * share
-    return line
+    return np.asarray(np.repeat(corners, steps, axis=0) * (1 - share) + np.repeat(ends, steps, axis=0) * share)
 
 
 def _area(corners: Corners) -> float:

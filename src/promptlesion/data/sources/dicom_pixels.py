@@ -108,8 +108,7 @@ def straight_affine(series: Series) -> Float64[np.ndarray, "4 4"]:
     if series.is_tilted:
         low, _ = _straight_box(series)
         affine[:3, 3] += affine[:3, :2] @ low
-    ras: np.ndarray = LPS_TO_RAS @ affine
-    return ras
+    return np.asarray(LPS_TO_RAS @ affine)
 
 
 def _straight_box(series: Series) -> tuple[Float64[np.ndarray, "2"], tuple[int, int]]:

@@ -144,8 +144,7 @@ def assemble(
 def positions_along_normal(slices: Sequence[Slice]) -> Float64[np.ndarray, " slice"]:
     """Where slices lie along the normal of the first, in millimetres."""
     _, _, normal = axes(slices[0])
-    positions: np.ndarray = np.array([one.position_mm for one in slices]) @ normal
-    return positions
+    return np.asarray(np.array([one.position_mm for one in slices]) @ normal)
 
 
 def _gaps(slices: Sequence[Slice], positions: Float64[np.ndarray, " slice"]) -> str:
