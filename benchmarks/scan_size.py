@@ -183,7 +183,8 @@ def paint_one(root: Path, model: Path, preset: str, device: str, seed: int) -> d
     dataset = open_dataset(root)
     asked = json.loads((root / "dataset.json").read_text(encoding="utf-8"))["asked_type"]
     kind = [lesion.name for lesion in dataset.spec.lesions].index(asked)
-    drawing = build_drawing(dataset, synthesizer.card.statistics, config, max_extent_mm=synthesizer.card.max_extent_mm)
+    limits = {"edge_mm": synthesizer.card.edge_mm, "max_extent_mm": synthesizer.card.max_extent_mm}
+    drawing = build_drawing(dataset, synthesizer.card.statistics, config, **limits)
     plain = {name: getattr(synthetic_case, name) for name in (*_INPUT_AND_OUTPUT, *_WORK)}
     figures: dict[str, float] = {}
     for turn in ("cold", "warm"):

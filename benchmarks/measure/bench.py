@@ -114,12 +114,11 @@ class Bench:
         return scans_with_new_masks(
             self.prepared.part("test"),
             num_per_type=num_per_type,
-            edge_mm=max(each.card.edge_mm for each in synthesizers),
-            max_extent_mm=max_extent_mm,
             drawing=build_drawing(
                 self.prepared.part("train"),
                 synthesizers[0].card.statistics,
                 self.config.synthesis,
+                edge_mm=max(each.card.edge_mm for each in synthesizers),
                 max_extent_mm=max_extent_mm,
             ),
             seed=self.seed,

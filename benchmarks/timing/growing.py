@@ -185,7 +185,8 @@ def of_lesions(number: int, folder: Path) -> list[Point]:
     dataset, _, run = _tiny_run(folder)
     config = without_fit(resolve_config(preset="demo")).synthesis
     synthesizer = load_method(run, config, "cpu")
-    drawing = build_drawing(dataset, synthesizer.card.statistics, config, max_extent_mm=synthesizer.card.max_extent_mm)
+    limits = {"edge_mm": synthesizer.card.edge_mm, "max_extent_mm": synthesizer.card.max_extent_mm}
+    drawing = build_drawing(dataset, synthesizer.card.statistics, config, **limits)
     shape = (160, 160, 160)
     labels = np.full(shape, LABELS["organ"], dtype=np.uint8)
     image = Volume(np.zeros(shape, dtype=np.int16), np.eye(4))
@@ -200,8 +201,6 @@ def of_lesions(number: int, folder: Path) -> list[Point]:
                     index % 2,
                     drawing=drawing,
                     generator=np.random.default_rng(index),
-                    edge_mm=synthesizer.card.edge_mm,
-                    max_extent_mm=synthesizer.card.max_extent_mm,
                     image=image,
                     others=placed,
                 )

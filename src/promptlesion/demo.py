@@ -219,6 +219,7 @@ def _prompt_switch(demo: Demo, synthesizer: PromptLesionSynthesizer) -> dict[str
                 demo.prepared.part("train"),
                 synthesizer.card.statistics,
                 demo.config.synthesis,
+                edge_mm=synthesizer.card.edge_mm,
                 max_extent_mm=synthesizer.card.max_extent_mm,
             ),
             seed=demo.seed,

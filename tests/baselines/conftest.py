@@ -142,10 +142,8 @@ def scene(lenient: Dataset) -> tuple[Volume, list[PlacedLesion]]:
             labels,
             lenient,
             index,
-            drawing=LesionDrawing(LesionStatistics(types={}), deformation=0.2),
+            drawing=LesionDrawing(LesionStatistics(types={}), deformation=0.2, edge_mm=1.5, max_extent_mm=12.0),
             generator=np.random.default_rng(index),
-            edge_mm=1.5,
-            max_extent_mm=12.0,
             image=image,
             others=lesions,
         )

@@ -131,6 +131,7 @@ def test_other_shapes_for_a_method_that_pastes_are_refused(
             lenient,
             synthesizer.card.statistics,
             SynthesisConfig(),
+            edge_mm=1.0,
             max_extent_mm=20.0,
             shapes={"bright": ShapeSource(tmp_path)},
             own_lesions=synthesizer.card.own_lesions,

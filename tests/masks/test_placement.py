@@ -19,7 +19,7 @@ from promptlesion.masks.placement import PlacedLesion, PlacementError, _host_vox
 from promptlesion.masks.sizes_and_shapes import LesionDrawing
 
 EDGE_MM = 2.0
-ANY_SIZE = LesionDrawing(LesionStatistics(types={}), deformation=0.25)
+ANY_SIZE = LesionDrawing(LesionStatistics(types={}), deformation=0.25, edge_mm=EDGE_MM, max_extent_mm=40.0)
 
 
 def place(
@@ -38,10 +38,8 @@ def place(
         labels,
         dataset,
         type_index,
-        drawing=drawing,
+        drawing=replace(drawing, edge_mm=edge_mm, max_extent_mm=max_extent_mm),
         generator=np.random.default_rng(seed),
-        edge_mm=edge_mm,
-        max_extent_mm=max_extent_mm,
         image=image or Volume(np.broadcast_to(np.int16(0), labels.shape), labels.affine),
         others=others,
     )
@@ -188,7 +186,7 @@ def test_a_size_is_tried_at_several_places(scans: Dataset) -> None:
     sizes = TypeStatistics(
         diameters_mm=(4.2, 7.0), mean_hu=zeros, std_hu=zeros, contrast_hu=zeros, counts_per_case=(2,)
     )
-    drawing = LesionDrawing(LesionStatistics(types={"bright": sizes}), deformation=0.25)
+    drawing = replace(ANY_SIZE, statistics=LesionStatistics(types={"bright": sizes}))
     labels = Volume(array, np.eye(4))
     drawn = [place(labels, scans, seed=seed, drawing=drawing).diameter_mm for seed in range(60)]
     assert 0.3 < np.mean(np.array(drawn) > 5.5) < 0.7

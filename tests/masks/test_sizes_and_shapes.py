@@ -35,8 +35,8 @@ def sizes(
     statistics: LesionStatistics, *, max_extent_mm: float = 50.0, count: int = 2000, size_range_lesions: int = 0
 ) -> np.ndarray:
     generator = np.random.default_rng(0)
-    drawing = LesionDrawing(statistics, deformation=0.25, size_range_lesions=size_range_lesions)
-    draw = [draw_diameter_mm(drawing, BRIGHT, max_extent_mm=max_extent_mm, generator=generator) for _ in range(count)]
+    drawing = LesionDrawing(statistics, 0.25, 1.0, max_extent_mm, size_range_lesions)
+    draw = [draw_diameter_mm(drawing, BRIGHT, generator) for _ in range(count)]
     return np.array(draw)
 
 
@@ -89,13 +89,13 @@ def test_the_generator_alone_decides() -> None:
 
 def test_the_share_too_large_for_the_patch_is_said_once(scans: Dataset, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
-        build_drawing(scans, with_sizes(5.0, 6.0, 7.0, 40.0), SynthesisConfig(), max_extent_mm=18.0)
+        build_drawing(scans, with_sizes(5.0, 6.0, 7.0, 40.0), SynthesisConfig(), edge_mm=1.0, max_extent_mm=18.0)
     assert [record.getMessage() for record in caplog.records] == [
         "bright: 25 % of the training lesions are larger than the 18 mm that the model's patch takes; sizes are drawn "
         "among the others"
     ]
     caplog.clear()
-    build_drawing(scans, with_sizes(5.0, 6.0, 7.0, 40.0), SynthesisConfig(), max_extent_mm=50.0)
+    build_drawing(scans, with_sizes(5.0, 6.0, 7.0, 40.0), SynthesisConfig(), edge_mm=1.0, max_extent_mm=50.0)
     assert not caplog.records
 
 
@@ -113,7 +113,9 @@ def test_shapes_come_from_where_the_type_says(scans: Dataset, tmp_path: Path) ->
     site = Site(labels, by_label((1,)), by_label(()), (32, 24, 20), 5.0, 20.0, image)
     origins = []
     for shapes in ({}, {"bright": ShapeSource(tmp_path / "cubes.npz")}):
-        drawing = build_drawing(dataset, with_sizes(), SynthesisConfig(), max_extent_mm=18.0, shapes=shapes)
+        drawing = build_drawing(
+            dataset, with_sizes(), SynthesisConfig(), edge_mm=1.0, max_extent_mm=18.0, shapes=shapes
+        )
         for lesion_type in dataset.spec.lesions:
             drawn = draw_mask(drawing, lesion_type, site, np.random.default_rng(0))
             origins.append(drawn.origin)
@@ -125,27 +127,33 @@ def test_shapes_come_from_where_the_type_says(scans: Dataset, tmp_path: Path) ->
 
 def test_real_shapes_without_any_are_an_error(scans: Dataset, tmp_path: Path) -> None:
     dataset = real(scans)
-    drawing = LesionDrawing(with_sizes(), deformation=0.2)
+    drawing = LesionDrawing(with_sizes(), 0.2, edge_mm=1.0, max_extent_mm=20.0)
     image, labels = read_case(scans, scans.case("ras"))
     site = Site(labels, by_label((1,)), by_label(()), (32, 24, 20), 5.0, 20.0, image)
     with pytest.raises(ValueError, match="dark: expected a bank of real shapes in the drawing; found none"):
         draw_mask(drawing, dataset.spec.lesions[1], site, np.random.default_rng(0))
     with pytest.raises(ValueError, match="--shapes calcium=x: expected one of the lesion types bright, dark"):
         build_drawing(
-            scans, with_sizes(), SynthesisConfig(), max_extent_mm=9.0, shapes={"calcium": ShapeSource(Path("x"))}
+            scans,
+            with_sizes(),
+            SynthesisConfig(),
+            edge_mm=1.0,
+            max_extent_mm=9.0,
+            shapes={"calcium": ShapeSource(Path("x"))},
         )
 
 
 def test_the_fingerprint_tells_what_masks_are_drawn_from(scans: Dataset, tmp_path: Path) -> None:
     np.savez(tmp_path / "cubes.npz", cube=np.ones((6, 6, 6)))
-    plain = LesionDrawing(with_sizes(5.0), deformation=0.2)
+    plain = LesionDrawing(with_sizes(5.0), 0.2, edge_mm=1.0, max_extent_mm=20.0)
     banked = build_drawing(
         scans,
         with_sizes(5.0),
         SynthesisConfig(deformation=0.2),
+        edge_mm=1.0,
         max_extent_mm=18.0,
         shapes={"bright": ShapeSource(tmp_path / "cubes.npz")},
     )
     others = [replace(plain, deformation=0.3), replace(plain, statistics=with_sizes(5.1)), banked]
     assert len({plain.fingerprint, *(other.fingerprint for other in others)}) == 4
-    assert plain.fingerprint == LesionDrawing(with_sizes(5.0), deformation=0.2).fingerprint
+    assert plain.fingerprint == LesionDrawing(with_sizes(5.0), 0.2, edge_mm=1.0, max_extent_mm=20.0).fingerprint

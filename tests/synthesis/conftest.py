@@ -90,7 +90,7 @@ def config() -> SynthesisConfig:
 @pytest.fixture(scope="session")
 def drawing() -> LesionDrawing:
     """Ellipsoids of any size in their type's range."""
-    return LesionDrawing(LesionStatistics(types={}), deformation=0.2)
+    return LesionDrawing(LesionStatistics(types={}), deformation=0.2, edge_mm=3.0, max_extent_mm=30.0)
 
 
 @pytest.fixture(scope="session")

@@ -239,7 +239,8 @@ class TestGroups:
                 max_extent_mm=grouped.card.max_extent_mm,
                 seed=SEED,
             )[:4]
-            drawing = LesionDrawing(grouped.card.statistics, deformation=0.2)
+            card = grouped.card
+            drawing = LesionDrawing(card.statistics, 0.2, edge_mm=card.edge_mm, max_extent_mm=card.max_extent_mm)
             maker = CaseMaker(Recipe(scans, drawing, config, tmp_path / name, SEED), grouped)
             for first in range(0, 4, cases_together):
                 maker.make(planned[first : first + cases_together])

@@ -26,7 +26,7 @@ def scene(scans: Dataset, drawing: LesionDrawing) -> tuple[Volume, Volume, list[
     image, labels = read_case(scans, scans.case("oblique"))
     lesions: list[PlacedLesion] = []
     for index in range(2):
-        options = {"edge_mm": 3.0, "max_extent_mm": 30.0, "image": image, "others": lesions}
+        options = {"image": image, "others": lesions}
         generator = np.random.default_rng(index)
         lesions.append(place_lesion(labels, scans, index, drawing=drawing, generator=generator, **options))
     return image, labels, lesions

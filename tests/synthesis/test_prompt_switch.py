@@ -1,6 +1,7 @@
 """Every mask under every prompt, with the same noise."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -40,4 +41,5 @@ def test_scans_without_room_are_passed_over_and_too_few_are_an_error(
     scans: Dataset, noise_painter: Callable[..., Synthesizer], drawing: LesionDrawing
 ) -> None:
     with pytest.raises(PlacementError, match="expected room for 2 masks in 5 scans; found it for 0"):
-        measure_prompt_switch(scans, noise_painter(scans.spec, edge_mm=30.0), num_lesions=2, drawing=drawing, seed=3)
+        wide = replace(drawing, edge_mm=30.0)
+        measure_prompt_switch(scans, noise_painter(scans.spec, edge_mm=30.0), num_lesions=2, drawing=wide, seed=3)

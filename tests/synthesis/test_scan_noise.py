@@ -93,9 +93,9 @@ def test_a_painted_lesion_has_noise_like_the_scans_where_asked_for(
     synthesizer: PromptLesionSynthesizer, scans: Dataset, drawing: LesionDrawing
 ) -> None:
     image, labels = read_case(scans, scans.case("lps"))
-    options = {"edge_mm": synthesizer.card.edge_mm, "max_extent_mm": synthesizer.card.max_extent_mm, "image": image}
+    limits = {"edge_mm": synthesizer.card.edge_mm, "max_extent_mm": synthesizer.card.max_extent_mm}
     generator = np.random.default_rng(0)
-    lesion = place_lesion(labels, scans, 0, drawing=drawing, generator=generator, **options)
+    lesion = place_lesion(labels, scans, 0, drawing=replace(drawing, **limits), generator=generator, image=image)
     without = replace(synthesizer, config=synthesizer.config.model_copy(update={"keep_noise": False}))
     noisy, smooth = (painter.paint([image], [lesion], types=[0], seeds=[3])[0] for painter in (synthesizer, without))
     added = noisy - smooth

@@ -37,10 +37,8 @@ def scene(
             labels,
             scans,
             0,
-            drawing=drawing,
+            drawing=replace(drawing, edge_mm=synthesizer.card.edge_mm, max_extent_mm=synthesizer.card.max_extent_mm),
             generator=np.random.default_rng(seed),
-            edge_mm=synthesizer.card.edge_mm,
-            max_extent_mm=synthesizer.card.max_extent_mm,
             image=image,
             others=lesions,
         )

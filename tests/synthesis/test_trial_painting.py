@@ -1,6 +1,7 @@
 """Real lesions as masks to paint, new masks in turn, and painting in memory."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -64,7 +65,7 @@ def test_new_masks_are_as_many_as_asked_for_of_every_type_and_depend_on_the_seed
     scans: Dataset, drawing: LesionDrawing
 ) -> None:
     first, again, other = (
-        scans_with_new_masks(scans, num_per_type=7, drawing=drawing, seed=seed, **OPTIONS) for seed in (3, 3, 4)
+        scans_with_new_masks(scans, num_per_type=7, drawing=drawing, seed=seed) for seed in (3, 3, 4)
     )
     types = [lesion.type_index for scan in first for lesion in scan.lesions]
     assert (types.count(0), types.count(1)) == (7, 7)
@@ -80,16 +81,16 @@ def test_new_masks_are_as_many_as_asked_for_of_every_type_and_depend_on_the_seed
 
 def test_more_masks_of_a_type_than_there_is_room_for_are_an_error(scans: Dataset, drawing: LesionDrawing) -> None:
     with pytest.raises(PlacementError, match="bright: expected room for 2 masks in 5 scans; found it for 0"):
-        scans_with_new_masks(scans, num_per_type=2, edge_mm=30.0, max_extent_mm=30.0, drawing=drawing, seed=3)
-    options = {"edge_mm": 30.0, "max_extent_mm": 30.0, "is_fewer_enough": True}
-    assert scans_with_new_masks(scans, num_per_type=2, drawing=drawing, seed=3, **options) == []
+        scans_with_new_masks(scans, num_per_type=2, drawing=replace(drawing, edge_mm=30.0), seed=3)
+    options = {"drawing": replace(drawing, edge_mm=30.0), "is_fewer_enough": True}
+    assert scans_with_new_masks(scans, num_per_type=2, seed=3, **options) == []
 
 
 def test_every_mask_comes_under_every_prompt_with_one_noise(
     scans: Dataset, noise_painter: Callable[..., Synthesizer], drawing: LesionDrawing
 ) -> None:
     painter = noise_painter(scans.spec)
-    scan = scans_with_new_masks(scans, num_per_type=2, drawing=drawing, seed=3, **OPTIONS)[0]
+    scan = scans_with_new_masks(scans, num_per_type=2, drawing=drawing, seed=3)[0]
     repeated, types = under_every_prompt(scan, num_types=2)
     assert types == (0, 1) * len(scan.lesions)
     assert repeated.lesions[::2] == repeated.lesions[1::2] == scan.lesions
@@ -101,7 +102,7 @@ def test_every_mask_comes_under_every_prompt_with_one_noise(
 def test_as_many_masks_go_through_the_network_together_as_the_method_says(
     scans: Dataset, noise_painter: Callable[..., Synthesizer], drawing: LesionDrawing
 ) -> None:
-    scan = scans_with_new_masks(scans, num_per_type=2, drawing=drawing, seed=3, **OPTIONS)[0]
+    scan = scans_with_new_masks(scans, num_per_type=2, drawing=drawing, seed=3)[0]
     repeated, types = under_every_prompt(scan, num_types=2)
     number = len(types)
     assert number > 1
@@ -116,7 +117,7 @@ def test_a_wider_box_holds_the_same_mask_and_the_same_painting(
     scans: Dataset, synthesizer: PromptLesionSynthesizer, drawing: LesionDrawing
 ) -> None:
     """Painted as the smaller box, where both are; the boxes end at the scan's edge."""
-    scan = scans_with_new_masks(scans, num_per_type=2, drawing=drawing, seed=3, edge_mm=3.0, max_extent_mm=10.0)[0]
+    scan = scans_with_new_masks(scans, num_per_type=2, drawing=replace(drawing, max_extent_mm=10.0), seed=3)[0]
     for margin_mm in (2.0, 500.0):
         wide = widened(scan, margin_mm=margin_mm)
         for lesion, wider in zip(scan.lesions, wide.lesions, strict=True):

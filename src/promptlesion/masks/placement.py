@@ -50,8 +50,6 @@ def place_lesion(
     *,
     drawing: LesionDrawing,
     generator: np.random.Generator,
-    edge_mm: float,
-    max_extent_mm: float,
     image: Volume,
     others: Sequence[PlacedLesion] = (),
     at: tuple[int, int, int] | None = None,
@@ -66,10 +64,8 @@ def place_lesion(
         labels: label map of the scan.
         dataset: lesion types, hosts and label values.
         type_index: the asked-for type, in prompt order.
-        drawing: where sizes and shapes come from.
+        drawing: where sizes and shapes come from, and how far lesions keep apart.
         generator: of every draw.
-        edge_mm: width of the blended edge; lesions keep twice that apart, and off the scan's edge.
-        max_extent_mm: the largest extent of the mask along an axis.
         image: the scan in HU, which shows the fat that a type may bulge into.
         others: lesions placed in this scan already.
         at: the voxel of the host in the middle of what is drawn; by default any.
@@ -81,19 +77,20 @@ def place_lesion(
     is_host, where = by_label(dataset.host_labels(lesion_type)), ", ".join(lesion_type.host)
     is_lumen = by_label(dataset.lumen_labels(lesion_type))
     there = [GrownMask(other.box, other.mask) for other in others]
-    room = Room(labels, by_label(dataset.lesion_labels), there, edge_mm, max_extent_mm, dataset.ignored_label)
+    edge_mm, extent_mm = drawing.edge_mm, drawing.max_extent_mm
+    room = Room(labels, by_label(dataset.lesion_labels), there, edge_mm, extent_mm, dataset.ignored_label)
     refusals: list[Refusal] = []
     if at is not None and not is_host[labels.array[at]]:
         raise PlacementError(f"{lesion_type.name}: expected a voxel of its host ({where}) at {at}; found another label")
     voxels = _host_voxels(labels.array, is_host, generator) if at is None else repeat(at)
     for _ in range(_NUM_SIZES):
-        diameter_mm = draw_diameter_mm(drawing, lesion_type, max_extent_mm=max_extent_mm, generator=generator)
+        diameter_mm = draw_diameter_mm(drawing, lesion_type, generator)
         num_tries = 0
         for voxel in islice(voxels, _LOOKS_PER_SIZE):
             found: GrownMask | Refusal | None = room.why_not_at(voxel, diameter_mm=diameter_mm)
             if found is None:
                 num_tries += 1
-                site = Site(labels, is_host, is_lumen, voxel, diameter_mm, max_extent_mm, image)
+                site = Site(labels, is_host, is_lumen, voxel, diameter_mm, extent_mm, image)
                 found = draw_mask(drawing, lesion_type, site, generator)
             if isinstance(found, GrownMask):
                 refusal = room.why_not(found, diameter_mm=diameter_mm, allowed_mm=lesion_type.diameter_mm)

@@ -41,6 +41,10 @@ class LesionDrawing:
     """Sizes of the training lesions; of a type that is missing any size in its range is as likely as another."""
     deformation: float
     """Root mean square of an ellipsoid's surface deviation, as a share of its radius."""
+    edge_mm: float
+    """Width of the blended edge; lesions keep twice that apart, and off the scan's edge."""
+    max_extent_mm: float
+    """The largest extent of a mask along an axis."""
     size_range_lesions: int = 0
     """How many training lesions the type's range of sizes counts as."""
     banks: Mapping[str, ShapeBank] = field(default_factory=dict)
@@ -59,6 +63,7 @@ def build_drawing(
     statistics: LesionStatistics,
     config: MaskConfig,
     *,
+    edge_mm: float,
     max_extent_mm: float,
     shapes: Mapping[str, ShapeSource] | None = None,
     own_lesions: Mapping[str, ShapeBank] | None = None,
@@ -69,6 +74,7 @@ def build_drawing(
         dataset: lesion types, and the training cases that real shapes are cut from.
         statistics: of the lesions the method was trained on.
         config: how far masks are deformed, and how many training lesions the type's range of sizes counts as.
+        edge_mm: width of the method's blended edge.
         max_extent_mm: the largest lesion that the method can paint, along an axis.
         shapes: folders or archives of masks, by type name; such a type is drawn from them.
         own_lesions: whole lesions by type name, of a method that pastes them; the masks of these types are theirs.
@@ -100,18 +106,16 @@ def build_drawing(
         elif lesion_type.shape == "real":
             banks[lesion_type.name] = cut_bank(dataset, lesion_type)
         _warn_of_large(statistics, lesion_type, max_extent_mm)
-    return LesionDrawing(statistics, config.deformation, config.size_range_lesions, banks)
+    return LesionDrawing(statistics, config.deformation, edge_mm, max_extent_mm, config.size_range_lesions, banks)
 
 
-def draw_diameter_mm(
-    drawing: LesionDrawing, lesion_type: LesionType, *, max_extent_mm: float, generator: np.random.Generator
-) -> float:
+def draw_diameter_mm(drawing: LesionDrawing, lesion_type: LesionType, generator: np.random.Generator) -> float:
     """Draw a size: a training lesion's, a tenth more or less, within the type's range and what the model can paint.
 
     Few training lesions do not show what sizes there are. So of n + m draws, where n lesions fit and the range counts
     as m, m are log-uniform over that range; without a lesion all are.
     """
-    low, high = _drawable_mm(lesion_type, max_extent_mm)
+    low, high = _drawable_mm(lesion_type, drawing.max_extent_mm)
     known = drawing.statistics.types.get(lesion_type.name)
     fitting = [diameter for diameter in known.diameters_mm if low <= diameter <= high] if known else []
     share_of_range = drawing.size_range_lesions / max(1, drawing.size_range_lesions + len(fitting))

@@ -105,6 +105,7 @@ def synthesize_cohort(
         dataset,
         synthesizer.card.statistics,
         config,
+        edge_mm=synthesizer.card.edge_mm,
         max_extent_mm=synthesizer.card.max_extent_mm,
         shapes=shapes,
         own_lesions=synthesizer.card.own_lesions,

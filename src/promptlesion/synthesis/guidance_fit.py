@@ -60,12 +60,10 @@ def fit_guidance(dataset: Dataset, config: SynthesisConfig, options: RunOptions)
     if fitted is not None:
         return fitted
     spec, statistics = card.spec, card.statistics
-    drawing = build_drawing(dataset, statistics, config, max_extent_mm=card.max_extent_mm)
+    drawing = build_drawing(dataset, statistics, config, edge_mm=card.edge_mm, max_extent_mm=card.max_extent_mm)
     scans = scans_with_new_masks(
         dataset,
         num_per_type=_LESIONS_PER_TYPE,
-        edge_mm=card.edge_mm,
-        max_extent_mm=card.max_extent_mm,
         drawing=drawing,
         seed=options.seed,
         is_fewer_enough=True,

@@ -55,8 +55,6 @@ def measure_prompt_switch(
                     index % len(types),
                     drawing=drawing,
                     generator=numpy_generator(seed, "switch", index),
-                    edge_mm=synthesizer.card.edge_mm,
-                    max_extent_mm=synthesizer.card.max_extent_mm,
                     image=image,
                 )
             except PlacementError:

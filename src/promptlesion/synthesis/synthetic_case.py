@@ -182,8 +182,6 @@ class CaseMaker:
                     kind,
                     drawing=self._recipe.drawing,
                     generator=numpy_generator(seed, "place", number),
-                    edge_mm=self._synthesizer.card.edge_mm,
-                    max_extent_mm=self._synthesizer.card.max_extent_mm,
                     others=lesions,
                     image=image,
                 )

@@ -72,8 +72,6 @@ def scans_with_new_masks(
     dataset: Dataset,
     *,
     num_per_type: int,
-    edge_mm: float,
-    max_extent_mm: float,
     drawing: LesionDrawing,
     seed: int,
     is_fewer_enough: bool = False,
@@ -83,8 +81,6 @@ def scans_with_new_masks(
     Args:
         dataset: the scans; all of them are kept in memory.
         num_per_type: masks of each type.
-        edge_mm: width of the blended edge.
-        max_extent_mm: the largest mask along an axis.
         drawing: where sizes and shapes come from.
         seed: of masks and noise.
         is_fewer_enough: where there is no room for so many, take as many as there is.
@@ -110,8 +106,6 @@ def scans_with_new_masks(
                     type_index,
                     drawing=drawing,
                     generator=numpy_generator(seed, "new mask", case.name, type_index, turn),
-                    edge_mm=edge_mm,
-                    max_extent_mm=max_extent_mm,
                     image=image,
                 )
             except PlacementError as error:
