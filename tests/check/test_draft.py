@@ -16,8 +16,8 @@ from promptlesion.data.spec import DatasetSpec, read_spec
 
 def drafted(cases: list[CaseFacts], labels: dict[str, int], folder: Path) -> DatasetSpec:
     draft = draft_spec(cases, labels, downsampling=4, dataset_name="D")
-    assert draft.has_types
-    (folder / "drafted.toml").write_text(draft.text, encoding="utf-8")
+    assert guess_lesion_labels(labels)
+    (folder / "drafted.toml").write_text(draft, encoding="utf-8")
     return read_spec(folder / "drafted.toml")
 
 
@@ -49,7 +49,7 @@ def test_a_draft_says_what_was_measured(examined: list[CaseFacts], tmp_path: Pat
 
 def test_a_draft_opens_the_dataset_it_was_made_for(examined: list[CaseFacts], tmp_path: Path) -> None:
     root = write_bodies(tmp_path / "data", 3)
-    (root / "lesions.toml").write_text(draft_spec(examined, LABELS, downsampling=4, dataset_name="ä [x]").text, "utf-8")
+    (root / "lesions.toml").write_text(draft_spec(examined, LABELS, downsampling=4, dataset_name="ä [x]"), "utf-8")
     assert [lesion.name for lesion in open_dataset(root).spec.lesions] == ["liver_tumor"]
 
 
@@ -92,13 +92,13 @@ def test_healthy_scans_get_templates_that_work_once_uncommented(
     examined: list[CaseFacts], tmp_path: Path, labels: dict[str, int]
 ) -> None:
     draft = draft_spec(examined, {"background": 0, **labels}, downsampling=4, dataset_name="healthy")
-    assert not draft.has_types
-    assert "[lesions." not in re.sub(r"^#.*$", "", draft.text, flags=re.MULTILINE)
-    proposed = re.findall(r"# \[lesions\.(\w+)\]", draft.text)
+    assert not guess_lesion_labels({"background": 0, **labels})
+    assert "[lesions." not in re.sub(r"^#.*$", "", draft, flags=re.MULTILINE)
+    proposed = re.findall(r"# \[lesions\.(\w+)\]", draft)
     assert len(proposed) == (1 if "lumen" in labels else 2)
     root = write_bodies(tmp_path / "data", 3)
     write_dataset_json(root, labels={"background": 0, **labels}, num_training=3, extra={})
-    uncommented = re.sub(r"^# (\[lesions|label|host|diameter_mm|hu|shape|lumen)", r"\1", draft.text, flags=re.MULTILINE)
+    uncommented = re.sub(r"^# (\[lesions|label|host|diameter_mm|hu|shape|lumen)", r"\1", draft, flags=re.MULTILINE)
     (root / "lesions.toml").write_text(uncommented)
     assert [lesion.name for lesion in open_dataset(root).spec.lesions] == proposed
 

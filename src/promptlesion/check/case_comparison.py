@@ -1,6 +1,6 @@
 """What only shows beside the other cases: the odd one out, the same scan twice, a label that nobody has."""
 
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -9,6 +9,7 @@ import numpy as np
 from promptlesion.check.facts import CaseFacts
 from promptlesion.check.finding import Finding, Severity, in_mm, listed
 from promptlesion.check.mirror import AXIS_SETS, named_axes
+from promptlesion.data.grouping import grouped
 
 _FEWEST_TO_COMPARE = 5
 _CONSISTENT_SHARE = 0.8
@@ -169,10 +170,7 @@ def _spacings(cases: Sequence[CaseFacts], grid_spacing_mm: tuple[float, float, f
 
 
 def _duplicates(cases: Sequence[CaseFacts]) -> list[Finding]:
-    by_content: dict[str, list[CaseFacts]] = defaultdict(list)
-    for case in cases:
-        if case.content_hash and case.hu is not None:
-            by_content[case.content_hash].append(case)
+    by_content = grouped((case.content_hash, case) for case in cases if case.content_hash and case.hu is not None)
     found = []
     for group in by_content.values():
         if len(group) < 2:

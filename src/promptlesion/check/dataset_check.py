@@ -221,8 +221,8 @@ def _draft(
     findings: list[Finding],
 ) -> DatasetSpec | None:
     draft = draft_spec(cases, labels, downsampling=config.autoencoder.downsampling, dataset_name=root.resolve().name)
-    write_text(path, draft.text)
-    if not draft.has_types:
+    write_text(path, draft)
+    if not guess_lesion_labels(labels):
         message = (
             f"{path}: expected a label that is a lesion by its name, found none in {', '.join(labels)}; the file holds "
             "templates"

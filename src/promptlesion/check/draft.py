@@ -4,7 +4,6 @@ import json
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Int64
@@ -32,14 +31,6 @@ _CRUMB_VOXELS = 3
 _TEMPLATE_DIAMETERS_MM = (8.0, 40.0)
 
 
-@dataclass(frozen=True)
-class Draft:
-    """The text of a `lesions.toml`; one without lesion types holds templates in comments."""
-
-    text: str
-    has_types: bool
-
-
 def guess_lesion_labels(labels: Mapping[str, int]) -> dict[str, int]:
     """Return the labels that are lesions by their names."""
     return {
@@ -58,7 +49,7 @@ def draft_spacing_mm(cases: Sequence[CaseFacts], *, downsampling: int) -> tuple[
     return x, y, z
 
 
-def draft_spec(cases: Sequence[CaseFacts], labels: Mapping[str, int], *, downsampling: int, dataset_name: str) -> Draft:
+def draft_spec(cases: Sequence[CaseFacts], labels: Mapping[str, int], *, downsampling: int, dataset_name: str) -> str:
     """Write a `lesions.toml` from the labels' names and what was measured; without lesion labels, templates."""
     lesion_labels = guess_lesion_labels(labels)
     others = {name: value for name, value in labels.items() if value and name not in (*lesion_labels, IGNORE_LABEL)}
@@ -85,7 +76,7 @@ def draft_spec(cases: Sequence[CaseFacts], labels: Mapping[str, int], *, downsam
         lines += ["", *_type_lines(name, type_names[name], value, hosts[name], cases, others)]
     if not lesion_labels:
         lines += ["", *_templates(cases, others, labels)]
-    return Draft("\n".join(lines) + "\n", has_types=bool(lesion_labels))
+    return "\n".join(lines) + "\n"
 
 
 def _type_lines(

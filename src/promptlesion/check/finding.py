@@ -7,6 +7,8 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Float
 
+from promptlesion.data.grouping import grouped
+
 Severity = Literal["error", "warning", "note"]
 SEVERITIES: tuple[Severity, ...] = ("error", "warning", "note")
 """Worst first. An error would spoil or stop a run; a warning may; a note is good to know."""
@@ -39,10 +41,7 @@ def worst_first(findings: Iterable[Finding]) -> list[Finding]:
 
 def by_kind(findings: Iterable[Finding]) -> dict[tuple[Severity, str], list[Finding]]:
     """Put the findings of one severity and code together, in the order in which the kinds come."""
-    kinds: dict[tuple[Severity, str], list[Finding]] = {}
-    for finding in findings:
-        kinds.setdefault((finding.severity, finding.code), []).append(finding)
-    return kinds
+    return grouped(((finding.severity, finding.code), finding) for finding in findings)
 
 
 def in_mm(sides: Sequence[float] | Float[np.ndarray, " side"]) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 from promptlesion.check.finding import Finding, listed
 from promptlesion.data.dataset import IMAGE_ENDING, image_path
 from promptlesion.data.dataset_json import FILE_ENDING, read_labels, read_subject_pattern, read_subjects
+from promptlesion.data.grouping import grouped
 from promptlesion.data.provenance import PROVENANCE_FILE, read_provenance
 from promptlesion.data.sources.preparation import counted_notes, read_cards
 from promptlesion.data.spec import DatasetError, DatasetSpec
@@ -242,9 +243,7 @@ def _fold(
 def _alike_names(folder: Folder) -> list[Finding]:
     """Say where case names look like several scans of one subject, as nothing says whose they are."""
     names = [name for name in folder.names if name not in folder.provenance]
-    groups: dict[str, list[str]] = defaultdict(list)
-    for name, subject in likely_subjects(names).items():
-        groups[subject].append(name)
+    groups = grouped((subject, name) for name, subject in likely_subjects(names).items())
     several = [group for group in groups.values() if len(group) > 1]
     if len(groups) < 2 or not several:
         return []
@@ -259,7 +258,4 @@ def _alike_names(folder: Folder) -> list[Finding]:
 
 
 def _groups_by(pattern: str, names: Sequence[str]) -> list[list[str]]:
-    groups: dict[str, list[str]] = defaultdict(list)
-    for name in names:
-        groups[_subject(name, pattern, {})].append(name)
-    return sorted(groups.values())
+    return sorted(grouped((_subject(name, pattern, {}), name) for name in names).values())

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from itertools import takewhile
 from pathlib import Path
 
+from promptlesion.data.grouping import grouped
 from promptlesion.data.spec import DatasetError
 from promptlesion.training.atomic import read_text
 
@@ -39,9 +40,7 @@ def likely_subjects(names: Sequence[str]) -> dict[str, str]:
 
 def said_subjects(subjects: Mapping[str, str]) -> str:
     """Say what was assumed of whose scans there are, from scans' names to subjects."""
-    groups: dict[str, list[str]] = {}
-    for name, subject in subjects.items():
-        groups.setdefault(subject, []).append(name)
+    groups = grouped((subject, name) for name, subject in subjects.items())
     several = [names for names in groups.values() if len(names) > 1]
     if not several:
         return f"every scan counts as another subject's ({len(subjects)}); --subjects PATTERN or CSV says otherwise"

@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 
 from promptlesion.data.case_check import check_hounsfield
+from promptlesion.data.grouping import grouped
 from promptlesion.data.sources.acquisition import acquisition_of
 from promptlesion.data.sources.dicom_frames import LABEL_KINDS, NOT_DICOM, DicomFile, read_dicom_file
 from promptlesion.data.sources.dicom_labels import LabelFile, label_volume, named_structures, open_label_file
@@ -125,10 +126,7 @@ def _subject_key(identity: SeriesIdentity) -> tuple[str, ...]:
 
 
 def _stacks(groups: Iterable[list[Slice]], others: list[DicomFile], notes: list[str]) -> Iterator[Stack]:
-    unusable: dict[str, list[DicomFile]] = {}
-    for file in others:
-        if file.series_uid and file.kind not in LABEL_KINDS:
-            unusable.setdefault(file.series_uid, []).append(file)
+    unusable = grouped((file.series_uid, file) for file in others if file.series_uid and file.kind not in LABEL_KINDS)
     for group in sorted(joined_series(groups), key=lambda group: _order(group[0].identity)):
         uids = {one.identity.series_uid for one in group}
         yield from stacks_of(group, [file for uid in uids for file in unusable.get(uid, ())], notes)
@@ -136,10 +134,7 @@ def _stacks(groups: Iterable[list[Slice]], others: list[DicomFile], notes: list[
 
 def _left_out(files: Iterable[DicomFile]) -> Iterator[str]:
     """What files nobody need look at."""
-    found: dict[str, list[DicomFile]] = {}
-    for file in files:
-        if file.kind not in LABEL_KINDS and not file.is_damaged:
-            found.setdefault(file.kind, []).append(file)
+    found = grouped((file.kind, file) for file in files if file.kind not in LABEL_KINDS and not file.is_damaged)
     for kind, same in found.items():
         yield f"{len(same)} file(s) left out, {kind}: {same[0].path}{', …' if len(same) > 1 else ''}"
 

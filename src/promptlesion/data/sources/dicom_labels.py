@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int64, UInt8
 
+from promptlesion.data.grouping import grouped
 from promptlesion.data.sources.dicom_contours import contour_remarks, contour_titles, contours_to_voxels
 from promptlesion.data.sources.dicom_segments import segment_titles, segments_to_voxels
 from promptlesion.data.sources.dicom_series import Series
@@ -81,10 +82,7 @@ def label_volume(
     Also says, by their label names alone, what of them was left out, widened or covered.
     """
     notes: list[str] = []
-    voxels: dict[str, list[Int64[np.ndarray, " _"]]] = {}
-    for file in files:
-        for name, found in _voxels(file, series, notes):
-            voxels.setdefault(name, []).append(found)
+    voxels = grouped(pair for file in files for pair in _voxels(file, series, notes))
     first = series.slices[0]
     structures = [(name, np.unique(np.concatenate(parts))) for name, parts in sorted(voxels.items())]
     painted = paint_structures((first.num_columns, first.num_rows, len(series.slices)), structures, labels)

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from promptlesion.data.grouping import grouped
 from promptlesion.data.sources.dicom_labels import LabelFile
 from promptlesion.data.sources.source import counted
 
@@ -74,10 +75,7 @@ def _chosen(file: LabelFile, subject: int | None, places: Sequence[Place]) -> tu
 
 def _joined(files: Sequence[LabelFile]) -> list[tuple[str, str]]:
     """Say of which structures several files of one series hold a part, or a version."""
-    holders: dict[str, list[str]] = {}
-    for file in files:
-        for name in set(file.names.values()):
-            holders.setdefault(name, []).append(str(file.path))
+    holders = grouped((name, str(file.path)) for file in files for name in set(file.names.values()))
     return [
         (f"{name} stands in {len(paths)} label files of one series, which were joined", " and ".join(paths))
         for name, paths in sorted(holders.items())

@@ -5,6 +5,7 @@ from itertools import pairwise
 
 import numpy as np
 
+from promptlesion.data.grouping import grouped
 from promptlesion.data.sources.dicom_series import (
     MIN_SLICES,
     assemble,
@@ -87,9 +88,7 @@ def _candidates(slices: Sequence[Slice], is_whole: bool) -> Iterator[list[list[S
     for name in sorted(names, key=lambda name: name.endswith("Time")):
         if is_whole and name.endswith(_CHANGES_FROM_SLICE_TO_SLICE):
             continue
-        parts: dict[str, list[Slice]] = {}
-        for one, tags in zip(slices, tagged, strict=True):
-            parts.setdefault(tags.get(name, ""), []).append(one)
+        parts = grouped((tags.get(name, ""), one) for one, tags in zip(slices, tagged, strict=True))
         if len(parts) < 2 or min(map(len, parts.values())) < MIN_SLICES:
             continue
         listed = [parts[key] for key in sorted(parts, key=_in_order)]

@@ -8,6 +8,7 @@ from itertools import count
 import numpy as np
 from jaxtyping import Int64, UInt8
 
+from promptlesion.data.grouping import grouped
 from promptlesion.data.spec import DatasetError
 
 MAX_LABEL = 255
@@ -32,9 +33,7 @@ def label_name(text: str) -> str:
 
 def label_names(titles: Iterable[str]) -> dict[str, str]:
     """Give every title a label name of its own: numbered where two titles would become one, or one becomes nothing."""
-    sharing: dict[str, list[str]] = {}
-    for title in sorted(set(titles)):
-        sharing.setdefault(label_name(title), []).append(title)
+    sharing = grouped((label_name(title), title) for title in sorted(set(titles)))
     names: dict[str, str] = {}
     for name, sharers in sharing.items():
         if name and len(sharers) == 1:

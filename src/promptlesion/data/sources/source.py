@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from promptlesion.data.grouping import grouped
 from promptlesion.data.volume import Volume
 
 NUMBERED_SUBJECTS = r"^(S\d+)_"
@@ -61,10 +62,10 @@ class Source:
 
 def counted(remarks: Iterable[tuple[str, str]]) -> list[str]:
     """Say each remark once, with the first case or file that it is true of and how many more there are."""
-    places: dict[str, list[str]] = {}
-    for remark, place in remarks:
-        places.setdefault(remark, []).append(place)
-    return [f"{first}{f' and {len(rest)} more' if rest else ''}: {remark}" for remark, (first, *rest) in places.items()]
+    return [
+        f"{first}{f' and {len(rest)} more' if rest else ''}: {remark}"
+        for remark, (first, *rest) in grouped(remarks).items()
+    ]
 
 
 def numbered_name(subject: int, scan: int) -> str:
