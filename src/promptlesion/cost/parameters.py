@@ -60,32 +60,21 @@ class NetworkParameters:
         return sum(parts) / self.total
 
 
-def count_parameters(
-    config: Config, *, num_types: int = PAPER_NUM_TYPES, spacing_mm: tuple[float, float, float] = (1.0, 1.0, 1.0)
-) -> list[NetworkParameters]:
-    """Count the parameters of every network of a configuration.
-
-    Args:
-        config: of all stages.
-        num_types: lesion types of the dataset; the segmentation network is counted with a label for each of them and
-            for the background.
-        spacing_mm: of the dataset, on which nnU-Net's architecture depends.
-    """
+def count_parameters(config: Config, *, num_types: int = PAPER_NUM_TYPES) -> list[NetworkParameters]:
+    """Count the parameters of every network of a configuration, stage 3's with a label for each type and none."""
     with torch.device("meta"):
         return [
             NetworkParameters(name, tuple(_modules(network)))
-            for name, network in build_networks(config, num_types=num_types, spacing_mm=spacing_mm).items()
+            for name, network in build_networks(config, num_types=num_types).items()
         ]
 
 
-def build_networks(
-    config: Config, *, num_types: int, spacing_mm: tuple[float, float, float] = (1.0, 1.0, 1.0)
-) -> dict[str, nn.Module]:
-    """Build every network of a configuration, untrained: stage 1, every method, stage 3."""
+def build_networks(config: Config, *, num_types: int) -> dict[str, nn.Module]:
+    """Build every network of a configuration, untrained: stage 1, every method, stage 3 for voxels of 1 mm."""
     networks = autoencoder_networks(config.autoencoder)
     for name in trainable_names():
         networks |= method_named(name).build_networks(config, num_types=num_types)
-    segmentation = build_segmentation_network(config.segmentation, num_types + 1, spacing_mm=spacing_mm)
+    segmentation = build_segmentation_network(config.segmentation, num_types + 1, spacing_mm=(1.0, 1.0, 1.0))
     return {**networks, "segmentation": segmentation}
 
 

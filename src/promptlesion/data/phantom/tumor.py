@@ -7,6 +7,8 @@ from promptlesion.data.phantom.canvas import Canvas
 from promptlesion.data.phantom.geometry import crumbs, ellipsoid_distance
 from promptlesion.data.phantom.viscera import KIDNEY, PANCREAS, Viscera
 
+_END_MM = 22.0
+"""No tumour has its centre as near to the first or last slice."""
 LIVER_TUMOR, KIDNEY_TUMOR, PANCREAS_TUMOR = 5, 6, 7
 
 
@@ -81,7 +83,8 @@ def _ragged(
 ) -> Float32[np.ndarray, "x y z"] | None:
     """Distance to a deformed ellipsoid whose centre lies within the given depths below the host's surface."""
     generator = canvas.generator
-    is_candidate = (host_mm < -depth_mm[0]) & (host_mm > -depth_mm[1]) & ~_is_at_end(canvas)
+    is_at_end = np.abs(canvas.grid.axes_mm[2]) > canvas.grid.half_extent_mm[2] - _END_MM
+    is_candidate = (host_mm < -depth_mm[0]) & (host_mm > -depth_mm[1]) & ~is_at_end
     is_candidate &= canvas.labels < LIVER_TUMOR
     candidates = np.flatnonzero(is_candidate)
     if not len(candidates):
@@ -93,8 +96,3 @@ def _ragged(
     bumps = np.float32(roughness * diameter_mm / 2) * canvas.noise(max(8.0, diameter_mm * 0.4))
     distance = ellipsoid_distance(canvas.grid.axes_mm, center, radii, direction)
     return np.asarray(distance + np.clip(bumps, -0.3 * diameter_mm, 0.3 * diameter_mm), dtype=np.float32)
-
-
-def _is_at_end(canvas: Canvas, margin_mm: float = 22.0) -> np.ndarray:
-    third = canvas.grid.axes_mm[2]
-    return np.asarray(np.abs(third) > canvas.grid.half_extent_mm[2] - margin_mm)

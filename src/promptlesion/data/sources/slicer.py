@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Shaped
 
 from promptlesion.data.case_check import label_values, whole_labels
+from promptlesion.data.crops import crop
 from promptlesion.data.nifti_geometry import is_same_grid
 from promptlesion.data.sources.image_header import read_fields, segments_in
 from promptlesion.data.sources.label_map import label_name, structure_title
@@ -54,11 +54,8 @@ def padded(path: Path, image: Volume, labels: Volume) -> Volume:
     moved[:3, 3] = image.affine[:3, :3] @ start + image.affine[:3, 3]
     if (labels.shape == image.shape and not start.any()) or not is_same_grid(labels.shape, moved, labels.affine):
         return labels
-    low = np.clip(start, 0, image.shape)
-    high = np.clip(start + labels.shape, 0, image.shape)
-    inside = labels.array[tuple(map(slice, low - start, high - start))]
-    if np.count_nonzero(inside) < np.count_nonzero(labels.array):
+    x, y, z = (-start).tolist()
+    whole = crop(labels.array, (x, y, z), image.shape, fill=0)
+    if np.count_nonzero(whole) < np.count_nonzero(labels.array):
         raise DatasetError(f"{path}: expected labels within the CT, found some beyond it")
-    whole: Shaped[np.ndarray, "x y z"] = np.zeros(image.shape, dtype=labels.array.dtype)
-    whole[tuple(map(slice, low, high))] = inside
     return Volume(whole, image.affine, image.source_header, {**labels.notes, "cropped": "padded to the scan"})
