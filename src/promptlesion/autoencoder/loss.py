@@ -47,12 +47,8 @@ class AutoencoderLosses:
         """Yield the loss of the autoencoder and, once it has descended it, that of the discriminators.
 
         Args:
-            image: normalised patches.
-            lesion_mask: their lesions.
-            positions: of the slices that are looked at, along each axis.
             generator: chooses the tokens that become new codes, on the CPU; none where the quantizer does not learn.
             is_quantized: whether there is a codebook yet.
-            is_adversarial: whether the discriminators take part.
         """
         config, autoencoder, discriminators = self.config, self.autoencoder, self.discriminators
         with autocast(self.device, config.precision):

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 
 import numpy as np
 import torch
@@ -81,7 +82,7 @@ def train_autoencoder(
             **run.facts("vqgan"),
             **data.facts(),
             "latent_scale": autoencoder.latent_scale(),
-            "lesion_bias": [entry.as_json() for entry in bias],
+            "lesion_bias": [asdict(entry) for entry in bias],
             **perceptual_identity(config),
         }
 

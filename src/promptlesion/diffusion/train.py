@@ -40,10 +40,7 @@ def train_diffusion(
     """Train the denoiser on the lesions of the training cases, or go on with an interrupted run.
 
     Args:
-        data: cases whose lesions it learns.
         autoencoder_run: finished run of stage 1, which the checkpoint names.
-        config: schedule, network and training.
-        options: of the run.
         method: name of the method, for the card and the provenance of what it paints.
         on_trained: done when the checkpoint is there, by the main process first, before the run counts as finished;
             of a run that is finished already too.

@@ -36,11 +36,6 @@ def contact_sheet(source: Dataset, synthetic: Dataset, path: Path) -> None:
     dataset's HU window. Of more than 48 lesions an even choice is shown, every type among them. One case is
     in memory at a time; the file appears whole or not at all.
 
-    Args:
-        source: the dataset the cohort was painted into.
-        synthetic: the cohort, with its `provenance.jsonl`.
-        path: of the PNG.
-
     Raises:
         DatasetError: there is no `provenance.jsonl`, or it tells of a lesion that the label maps do not have.
     """
