@@ -78,7 +78,6 @@ class AutoencoderLosses:
             yield Loss("discriminators", judged, {"discriminator": judged, **usage})
 
     def _usage(self, quantized: Quantized) -> dict[str, float]:
-        """Return how much of the codebook is used, where it learns."""
         if not self.autoencoder.quantizer.training:
             return {}
         return {"codebook_perplexity": perplexity(quantized.codes, self.config.codebook_size)}

@@ -104,7 +104,6 @@ def train_autoencoder(
 
 
 def _slice_positions(config: AutoencoderConfig, generator: np.random.Generator) -> list[list[int]]:
-    """Draw where the slices of the perceptual loss and of the slice discriminator lie on each axis."""
     positions = generator.integers(config.patch_voxels, size=(3, config.slices_per_axis))
     return [[int(position) for position in axis] for axis in positions]
 
@@ -118,7 +117,6 @@ def _measure_scale(
     config: AutoencoderConfig,
     device: torch.device,
 ) -> None:
-    """Set the latent's scale from patches drawn as in training."""
     with autocast(device, config.precision):
         raw = [autoencoder.encoder(batches.draw(num_steps + index).image.to(device)) for index in range(_SCALE_BATCHES)]
     autoencoder.set_latent_scale(torch.cat(raw))

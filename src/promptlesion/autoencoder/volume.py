@@ -136,7 +136,6 @@ def _fill(
     device: torch.device,
     precision: Precision,
 ) -> None:
-    """Compute the tiles one by one and put them in their places."""
     for tile in product(*spans):
         x, y, z = (span.source for span in tile)
         with autocast(device, precision):

@@ -171,7 +171,6 @@ def _build(config: DiffusionConfig, autoencoder: TrainedAutoencoder, spec: Datas
 
 
 def _warn_of_lesion_bias(card: dict[str, object], spec: DatasetSpec) -> None:
-    """Say loudly when the autoencoder cannot show the lesions that are to be drawn."""
     entries = card["lesion_bias"]
     assert isinstance(entries, list)
     by_type = {bias.lesion_type: bias for bias in (LesionBias(**entry) for entry in entries)}

@@ -116,8 +116,6 @@ def build_extractor(
 
 
 class _MeanOfLast(nn.Module):
-    """The last feature map of a network, averaged over space."""
-
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
         self.network = network

@@ -82,7 +82,6 @@ def score_loss(
 
 
 def _nearest(truth: Int[Tensor, "batch 1 x y z"], shape: torch.Size) -> Int[Tensor, "batch 1 _ _ _"]:
-    """Return the labels on a coarser grid of the same place."""
     return F.interpolate(truth.float(), size=shape, mode="nearest-exact").long()
 
 

@@ -111,7 +111,6 @@ def _some_of(scans: Sequence[MaskedScan], *, per_type: int) -> list[MaskedScan]:
 
 
 def _painted_means(scan: MaskedScan, synthesizer: PromptLesionSynthesizer) -> list[tuple[int, float]]:
-    """Return type and mean HU of every lesion of a scan."""
     boxes = paint_masks(scan, synthesizer)
     return [(lesion.type_index, float(hu[lesion.mask].mean())) for lesion, hu in zip(scan.lesions, boxes, strict=True)]
 

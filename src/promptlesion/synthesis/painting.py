@@ -133,7 +133,6 @@ def _go_on(
 
 
 def _paint(wanted: Sequence[Wanted], synthesizer: Synthesizer, stopped: Event) -> list[np.ndarray]:
-    """Return the boxes of all lesions that are wanted, in order."""
     flat = [
         (want.image, lesion, seed) for want in wanted for lesion, seed in zip(want.lesions, want.seeds, strict=True)
     ]

@@ -154,7 +154,6 @@ def _examples(names: Sequence[str], statistics: LesionStatistics) -> list[tuple[
 
 
 def _check_sizes(dataset: Dataset, remaining: Sequence[int], max_extent_mm: float) -> None:
-    """Refuse types whose smallest lesion is larger than what the method can paint."""
     for lesion, count in zip(dataset.spec.lesions, remaining, strict=True):
         if count and lesion.diameter_mm[0] > max_extent_mm:
             raise ValueError(
