@@ -9,7 +9,6 @@ from tests.evaluation.lesion_makers import worse
 
 from promptlesion.data.intensity import HUWindow
 from promptlesion.evaluation.distances import (
-    feature_distance,
     fidelity_rows,
     frechet_distance,
     kernel_distance,
@@ -74,13 +73,12 @@ def test_distances_grow_with_what_is_wrong(change: str, extractor: ImageNetSlice
 
 
 def test_distance_states_what_it_depends_on(extractor: ImageNetSliceFeatures, make_ball: Ball) -> None:
-    features = extractor([make_ball(seed) for seed in range(5)])
-    distance = feature_distance(extractor, features, features[:4], seed=0, num_resamples=20)
-    assert (distance.num_real, distance.num_synthetic, distance.dimension) == (5, 4, 112)
-    row = distance.row("hard_plaque", "real against synthetic")
+    balls = [make_ball(seed) for seed in range(5)]
+    (row,) = fidelity_rows(extractor, {"hard": balls}, {"hard": balls[:4]}, seed=0, num_resamples=20)
+    assert (row.num_real, row.num_synthetic, row.dimension) == (5, 4, 112)
     assert "EfficientNet-lite0" in row.network and "stage 4" in row.layer
     assert row.fid.low is not None and row.kid.high is not None
-    alone = feature_distance(extractor, features, features[:1], seed=0)
+    (alone,) = fidelity_rows(extractor, {"hard": balls}, {"hard": balls[:1]}, seed=0)
     assert alone.fid.value is None and alone.kid.value is None and alone.num_synthetic == 1
 
 

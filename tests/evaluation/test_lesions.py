@@ -39,10 +39,6 @@ def test_only_new_lesions_of_a_synthetic_dataset(datasets: tuple[Dataset, Datase
     assert len(collect_lesions(synthetic)) == 9
 
 
-def test_small_fragments_may_be_left_out(datasets: tuple[Dataset, Dataset]) -> None:
-    assert collect_lesions(datasets[0], min_voxels=10_000) == []
-
-
 def test_a_dataset_without_provenance_is_named(datasets: tuple[Dataset, Dataset]) -> None:
     with pytest.raises(DatasetError, match=r"expected the provenance\.jsonl of a synthetic dataset"):
         read_sources(datasets[0].root)

@@ -59,15 +59,6 @@ def test_the_area_of_a_box_is_known() -> None:
     assert 0.9 * 2 * (a * b + b * c + c * a) < area < 2 * (a * b + b * c + c * a)
 
 
-def test_a_crop_has_the_surface_it_has_in_the_scan() -> None:
-    mask = np.zeros((20, 18, 16), dtype=bool)
-    mask[4:9, 6:12, 3:8] = _blobs(0, (5, 6, 5), -0.2)
-    whole = find_surface(mask, SPACINGS_MM[0])
-    crop = find_surface(mask[4:9, 6:12, 3:8], SPACINGS_MM[0], origin_voxel=(4, 6, 3))
-    assert np.allclose(whole.points_mm, crop.points_mm)
-    assert np.array_equal(whole.areas_mm2, crop.areas_mm2)
-
-
 def test_identity_symmetry_and_a_known_shift() -> None:
     truth = np.zeros((20, 14, 12), dtype=bool)
     truth[4:12, 3:8, 2:6] = True

@@ -1,6 +1,6 @@
 """Settings of stage 1. The defaults are the paper's."""
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field, model_validator
 
@@ -27,9 +27,8 @@ class AutoencoderConfig(OptimisationConfig):
         "starts from latents that already mean something",
     )
     commitment_weight: float = Field(0.25, ge=0, description="weight of the codebook commitment loss")
-    dead_code_usage: float = Field(
-        0.1, gt=0, lt=1, description="a code used less than this share of the average code is restarted"
-    )
+    dead_code_usage: ClassVar[float] = 0.1
+    """A code used less than this share of the average code is restarted."""
     lesion_weight: float = Field(
         20.0,
         ge=1,

@@ -1,11 +1,11 @@
 """How faithfully the autoencoder shows lesions: the bound on everything stage 2 can draw."""
 
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float64, Int16
+from jaxtyping import Float64
 
 from promptlesion.autoencoder.autoencoder import Autoencoder
 from promptlesion.data.cache import CachedCase
@@ -34,10 +34,6 @@ class LesionBias:
         """Whether the bias is within 25 % of the real mean, or 30 HU, whichever is more."""
         return abs(self.autoencoded_mean_hu - self.real_mean_hu) <= intensity_tolerance_hu(self.real_mean_hu)
 
-    def as_json(self) -> dict[str, object]:
-        """Return the entry for a checkpoint's card."""
-        return asdict(self)
-
 
 @torch.no_grad()
 def autoencoded_mean_hu(
@@ -52,13 +48,15 @@ def autoencoded_mean_hu(
     """Reconstruct a patch around every lesion; per type, the mean HU inside each lesion before and after."""
     window = HUWindow(*spec.window_hu)
     means: dict[str, list[tuple[float, float]]] = {}
-    for type_index, image_hu, inside in _lesion_patches(cases, spec, patch_voxels):
+    for case, lesion in ((own, lesion) for own in cases for lesion in own.lesions):
+        start = centered_start(lesion.center_voxel, (patch_voxels, patch_voxels, patch_voxels))
+        image_hu, inside = cut_lesion(case, lesion, spec, start=start, patch_voxels=patch_voxels)
         image = torch.from_numpy(window.normalize(image_hu.astype(np.float32)))[None, None].to(device)
         with autocast(device, precision):
             decoded = autoencoder.decode(autoencoder.encode(image))
         decoded_hu = window.to_hu(decoded[0, 0].float().cpu().numpy())
         real = float(np.clip(image_hu[inside], window.low, window.high).mean())
-        means.setdefault(spec.lesions[type_index].name, []).append((real, float(decoded_hu[inside].mean())))
+        means.setdefault(spec.lesions[lesion.type_index].name, []).append((real, float(decoded_hu[inside].mean())))
     return {name: np.array(pairs) for name, pairs in means.items()}
 
 
@@ -79,13 +77,3 @@ def measure_lesion_bias(
         LesionBias(name, len(pairs), *(float(value) for value in pairs.mean(axis=0).round(1)))
         for name, pairs in found.items()
     ]
-
-
-def _lesion_patches(
-    cases: Sequence[CachedCase], spec: DatasetSpec, patch_voxels: int
-) -> Iterator[tuple[int, Int16[np.ndarray, "x y z"], Bool[np.ndarray, "x y z"]]]:
-    """Yield type, patch and mask of every lesion."""
-    for case in cases:
-        for lesion in case.lesions:
-            start = centered_start(lesion.center_voxel, (patch_voxels, patch_voxels, patch_voxels))
-            yield lesion.type_index, *cut_lesion(case, lesion, spec, start=start, patch_voxels=patch_voxels)

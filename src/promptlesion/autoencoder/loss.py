@@ -47,12 +47,8 @@ class AutoencoderLosses:
         """Yield the loss of the autoencoder and, once it has descended it, that of the discriminators.
 
         Args:
-            image: normalised patches.
-            lesion_mask: their lesions.
-            positions: of the slices that are looked at, along each axis.
             generator: chooses the tokens that become new codes, on the CPU; none where the quantizer does not learn.
             is_quantized: whether there is a codebook yet.
-            is_adversarial: whether the discriminators take part.
         """
         config, autoencoder, discriminators = self.config, self.autoencoder, self.discriminators
         with autocast(self.device, config.precision):
@@ -82,7 +78,6 @@ class AutoencoderLosses:
             yield Loss("discriminators", judged, {"discriminator": judged, **usage})
 
     def _usage(self, quantized: Quantized) -> dict[str, float]:
-        """Return how much of the codebook is used, where it learns."""
         if not self.autoencoder.quantizer.training:
             return {}
         return {"codebook_perplexity": perplexity(quantized.codes, self.config.codebook_size)}

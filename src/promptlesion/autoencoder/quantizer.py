@@ -191,7 +191,6 @@ def _draw(
 
 
 def _standard_deviation(tokens: Float[Tensor, "token channel"]) -> Float[Tensor, " channel"]:
-    """Return that of every channel over the tokens of all processes."""
     num_tokens = len(tokens) * num_processes()
     mean = all_reduced_sum(tokens.sum(dim=0)) / num_tokens
     return (all_reduced_sum((tokens - mean).square().sum(dim=0)) / (num_tokens - 1)).sqrt()

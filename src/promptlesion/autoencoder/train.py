@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 
 import numpy as np
 import torch
@@ -81,7 +82,7 @@ def train_autoencoder(
             **run.facts("vqgan"),
             **data.facts(),
             "latent_scale": autoencoder.latent_scale(),
-            "lesion_bias": [entry.as_json() for entry in bias],
+            "lesion_bias": [asdict(entry) for entry in bias],
             **perceptual_identity(config),
         }
 
@@ -103,7 +104,6 @@ def train_autoencoder(
 
 
 def _slice_positions(config: AutoencoderConfig, generator: np.random.Generator) -> list[list[int]]:
-    """Draw where the slices of the perceptual loss and of the slice discriminator lie on each axis."""
     positions = generator.integers(config.patch_voxels, size=(3, config.slices_per_axis))
     return [[int(position) for position in axis] for axis in positions]
 
@@ -117,7 +117,6 @@ def _measure_scale(
     config: AutoencoderConfig,
     device: torch.device,
 ) -> None:
-    """Set the latent's scale from patches drawn as in training."""
     with autocast(device, config.precision):
         raw = [autoencoder.encoder(batches.draw(num_steps + index).image.to(device)) for index in range(_SCALE_BATCHES)]
     autoencoder.set_latent_scale(torch.cat(raw))

@@ -18,9 +18,6 @@ from promptlesion.autoencoder.network import ResidualBlock, Upsample
 from promptlesion.training.device import autocast
 from promptlesion.training.optimisation import Precision
 
-Progress = Callable[[int, int], None]
-"""Called with the tiles done and their number after each."""
-
 
 def encode_volume(
     autoencoder: Autoencoder,
@@ -28,17 +25,13 @@ def encode_volume(
     *,
     tile_voxels: int,
     precision: Precision,
-    on_progress: Progress | None = None,
 ) -> Float[Tensor, "1 channel u v w"]:
     """Return the latent of a normalised volume of any size, scaled as `Autoencoder.encode` scales it.
 
     Args:
-        autoencoder: in evaluation mode.
         image: on any device; the result is on the same. Where a side is no multiple of the downsampling, the last
             voxels are repeated.
         tile_voxels: edge of what one pass of the network yields; the margin it needs comes on top.
-        precision: arithmetic of the network.
-        on_progress: called after each tile.
     """
     factor = autoencoder.downsampling
     padded = pad_to_multiple(image, factor)
@@ -47,7 +40,7 @@ def encode_volume(
         for n in padded.shape[2:]
     ]
     latent = image.new_empty(1, autoencoder.latent_channels, *(n // factor for n in padded.shape[2:]))
-    _fill(latent, padded, spans, autoencoder.encode, _device(autoencoder), precision, on_progress)
+    _fill(latent, padded, spans, autoencoder.encode, autoencoder.latent_mean.device, precision)
     return latent
 
 
@@ -58,7 +51,6 @@ def decode_volume(
     size: Sequence[int],
     tile_voxels: int,
     precision: Precision,
-    on_progress: Progress | None = None,
 ) -> Float[Tensor, "1 1 x y z"]:
     """Return the normalised volume of a latent that `encode_volume` made, cropped to `size`, the sides before it.
 
@@ -72,7 +64,7 @@ def decode_volume(
         for n in latent.shape[2:]
     ]
     image = latent.new_empty(1, 1, *(n * factor for n in latent.shape[2:]))
-    _fill(image, latent, spans, autoencoder.decode, _device(autoencoder), precision, on_progress)
+    _fill(image, latent, spans, autoencoder.decode, autoencoder.latent_mean.device, precision)
     x, y, z = size
     return image[:, :, :x, :y, :z]
 
@@ -143,26 +135,17 @@ def _fill(
     network: Callable[[Tensor], Tensor],
     device: torch.device,
     precision: Precision,
-    on_progress: Progress | None,
 ) -> None:
-    """Compute the tiles one by one and put them in their places."""
-    tiles = list(product(*spans))
-    for done, tile in enumerate(tiles, start=1):
+    for tile in product(*spans):
         x, y, z = (span.source for span in tile)
         with autocast(device, precision):
             computed = network(source[:, :, x, y, z].to(device))
         x, y, z = (span.crop for span in tile)
         u, v, w = (span.target for span in tile)
         output[:, :, u, v, w] = computed[:, :, x, y, z].to(output)
-        if on_progress is not None:
-            on_progress(done, len(tiles))
 
 
 def _edge(tile_voxels: int, factor: int) -> int:
     if tile_voxels < factor or tile_voxels % factor:
         raise ValueError(f"tile_voxels: expected a multiple of {factor}, the downsampling; found {tile_voxels}")
     return tile_voxels
-
-
-def _device(autoencoder: Autoencoder) -> torch.device:
-    return autoencoder.latent_mean.device

@@ -1,11 +1,14 @@
 """Settings of the methods ours is compared with. The defaults are their papers' where those state any."""
 
-from typing import Literal
+from typing import ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from promptlesion.diffusion.config import DiffusionConfig, LatentDiffusionConfig, check_network
-from promptlesion.training.optimisation import AveragedOptimisationConfig
+from promptlesion.training.optimisation import AveragedOptimisationConfig, Settings
+
+EDGE_SOFTNESS_VOXELS = 0.75
+"""Blur of the scanner at a lesion's edge, standard deviation in voxels of the spacing."""
 
 
 class DiffTumorConfig(LatentDiffusionConfig):
@@ -65,9 +68,8 @@ class MedDDPMConfig(AveragedOptimisationConfig):
     attention_levels: tuple[int, ...] = Field((3, 4), description="resolutions with self-attention, 0 is the finest")
     attention_head_channels: int = Field(64, ge=8, description="channels of one attention head")
     loss: Literal["mse", "l1"] = Field("l1", description="of the prediction: mean squared or mean absolute error")
-    edge_voxels: int = Field(
-        3, ge=1, description="width of the edge over which a painted lesion is blended into the scan, voxels"
-    )
+    edge_voxels: ClassVar[int] = 3
+    """Width of the edge over which a painted lesion is blended into the scan."""
     num_steps: int = Field(100_000, ge=1, description="length of the training, steps")
     batch_size: int = Field(2, ge=1, description="patches in a step")
     learning_rate: float = Field(1e-5, gt=0, description="learning rate of Adam")
@@ -82,7 +84,7 @@ class MedDDPMConfig(AveragedOptimisationConfig):
         return self
 
 
-class CopyPasteConfig(BaseModel):
+class CopyPasteConfig(Settings):
     """Copy-paste of real lesions, after TumorCP (Yang et al., MICCAI 2021): nothing is trained.
 
     *(reading)* What the paper calls rigid and elastic transforms is here the turning, mirroring, scaling and waving of
@@ -90,29 +92,22 @@ class CopyPasteConfig(BaseModel):
     window would change what tissue it is.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
     gamma: tuple[float, float] = Field(
         (0.8, 1.25), description="exponent of a lesion's HU, between its least and its most; smallest and largest drawn"
     )
-    blur_voxels: float = Field(
-        0.5, ge=0, description="most a lesion is blurred, standard deviation in voxels of the dataset's spacing"
-    )
-    transform_probability: float = Field(0.5, ge=0, le=1, description="share of lesions given a gamma, and a blur")
-    edge_softness_voxels: float = Field(
-        0.75, gt=0, description="blur of the scanner at a lesion's edge, standard deviation in voxels of the spacing"
-    )
-    max_lesions_per_type: int = Field(200, ge=1, description="training lesions of a type that are kept")
+    blur_voxels: ClassVar[float] = 0.5
+    """Most a lesion is blurred, standard deviation in voxels of the dataset's spacing."""
+    transform_probability: ClassVar[float] = 0.5
+    """Share of lesions given a gamma, and a blur."""
+    edge_softness_voxels: ClassVar[float] = EDGE_SOFTNESS_VOXELS
+    max_lesions_per_type: ClassVar[int] = 200
+    """Training lesions of a type that are kept."""
 
 
-class IntensityConfig(BaseModel):
+class IntensityConfig(Settings):
     """Hand-made lesions: a level and a texture like those of the training lesions, under a soft edge."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     level_jitter: float = Field(
         0.3, ge=0, description="spread of a lesion's HU around a training lesion's, as a share of theirs"
     )
-    edge_softness_voxels: float = Field(
-        0.75, gt=0, description="blur of the scanner at a lesion's edge, standard deviation in voxels of the spacing"
-    )
+    edge_softness_voxels: ClassVar[float] = EDGE_SOFTNESS_VOXELS

@@ -67,9 +67,6 @@ def train_difftumor(
     """Train one model for every lesion type, or go on with an interrupted run, which is finished when all are.
 
     Args:
-        data: cases whose lesions they learn.
-        autoencoder_run: finished run of stage 1.
-        config: schedule, network and training, the same for every type.
         options: of the run; `OUT/TYPE` is the diffusion run of a type.
         types: names of the types to train now; none means all.
 

@@ -71,13 +71,6 @@ def finer_noise(
     """Return noise like the scan's that voxels kept at a coarser spacing do not have; 0 where the scan is no finer.
 
     Without it a lesion would stand out as the only smooth thing in the scan.
-
-    Args:
-        scan: HU of the box around a lesion.
-        mask: of the lesion, where the noise's strength counts.
-        spacing_mm: of the scan.
-        kept_mm: spacing that lesions were kept or measured at.
-        generator: of the draw.
     """
     x, y, z = (kept / own for kept, own in zip(kept_mm, spacing_mm, strict=True))
     if max(x, y, z) < _FINER:

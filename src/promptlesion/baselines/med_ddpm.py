@@ -87,7 +87,6 @@ def train_med_ddpm(data: TrainingData, *, config: MedDDPMConfig, options: RunOpt
 
 
 def _draw_noise(shape: torch.Size, items: range, step: int, config: MedDDPMConfig, seed: int) -> tuple[Tensor, Tensor]:
-    """Return level and noise of some items of a batch, each from its own generator."""
     generators = [torch_generator(seed, MED_DDPM, "noise", step, item) for item in items]
     level = torch.cat([torch.randint(config.num_levels, (1,), generator=generator) for generator in generators])
     return level, torch.stack([torch.randn(shape, generator=generator) for generator in generators])

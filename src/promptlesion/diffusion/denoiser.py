@@ -110,14 +110,7 @@ def build_networks(config: DiffusionConfig, *, autoencoder: AutoencoderConfig, n
 
 
 def build_denoiser(config: DiffusionConfig, *, latent_channels: int, latent_voxels: int, num_types: int) -> Denoiser:
-    """Build the denoiser of a configuration, untrained.
-
-    Args:
-        config: of stage 2.
-        latent_channels: of the autoencoder.
-        latent_voxels: edge of the latent of a training patch.
-        num_types: lesion types of the dataset.
-    """
+    """Build the denoiser of a configuration, untrained."""
     prompt_encoder = build_prompt_encoder(
         config.prompt_encoder,
         num_types=num_types,

@@ -78,13 +78,8 @@ def encode_lesions(
     """Encode differently placed and mirrored patches around every lesion, or read what was encoded before.
 
     Args:
-        data: the training cases.
-        autoencoder: stage 1.
-        config: which patches, and what of them is blanked or freed of noise.
-        seed: of the places and mirrorings.
         path: the file that keeps the latents.
         key: identifies what the latents depend on; a file with another key is made anew.
-        device: to encode on.
 
     Raises:
         ValueError: no training case has a lesion.

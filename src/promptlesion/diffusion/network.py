@@ -108,10 +108,6 @@ class Level(nn.Module):
         """Return features of the same resolution; a bottleneck of two voxels is trained in float32.
 
         There oneDNN's bfloat16 weight gradient of a 3x3x3 convolution reads memory nobody wrote (torch 2.13, CPU).
-
-        Args:
-            features: of this resolution.
-            modulations: one for each block.
         """
         if min(features.shape[2:]) <= _TINY_VOXELS and torch.is_grad_enabled():
             with torch.autocast(features.device.type, enabled=False):
@@ -174,14 +170,8 @@ class PromptUNet(nn.Module):
         """Build the network.
 
         Args:
-            in_channels: noisy latent, surroundings and mask together.
-            out_channels: of the prediction.
             channels: at each resolution, finest first; the last is the bottleneck.
-            blocks_per_level: residual blocks at each resolution, in encoder and decoder each.
-            attention_levels: resolutions with self-attention.
-            attention_head_channels: channels of an attention head.
             embedding_dimension: of the prompt embedding; None builds the network without prompt.
-            num_components: of each PromptGenBlock.
         """
         super().__init__()
         self.time_channels = channels[0]
@@ -247,8 +237,6 @@ class PromptUNet(nn.Module):
         """Return the prediction for what the inlet made of the latents.
 
         Args:
-            features: of the inlet.
-            modulation: from `modulate`, one for each sample or one for all.
             embedding: one prompt per sample or several: the first of each, then the second of each and so on. The
                 encoder, which sees no prompt, runs once for all of them.
         """

@@ -18,13 +18,7 @@ class PromptGenBlock(nn.Module):
     """
 
     def __init__(self, *, channels: int, embedding_dimension: int, num_components: int) -> None:
-        """Build the components, the layer that weighs them, and the convolution that follows.
-
-        Args:
-            channels: of the feature map, and of the prompt made for it.
-            embedding_dimension: of the prompt embedding.
-            num_components: learned components to mix.
-        """
+        """Build the components, the layer that weighs them, and the convolution that follows."""
         super().__init__()
         self.components = nn.Parameter(torch.randn(num_components, channels, _GRID, _GRID, _GRID))
         self.weigh = nn.Linear(embedding_dimension + channels, num_components)

@@ -41,10 +41,7 @@ def train_diffusion(
     """Train the denoiser on the lesions of the training cases, or go on with an interrupted run.
 
     Args:
-        data: cases whose lesions it learns.
         autoencoder_run: finished run of stage 1, which the checkpoint names.
-        config: schedule, network and training.
-        options: of the run.
         method: name of the method, for the card and the provenance of what it paints.
         on_trained: done when the checkpoint is there, by the main process first, before the run counts as finished;
             of a run that is finished already too.
@@ -183,7 +180,6 @@ def _build(config: DiffusionConfig, autoencoder: TrainedAutoencoder, spec: Datas
 
 
 def _warn_of_lesion_bias(card: dict[str, object], spec: DatasetSpec) -> None:
-    """Say loudly when the autoencoder cannot show the lesions that are to be drawn."""
     entries = card["lesion_bias"]
     assert isinstance(entries, list)
     by_type = {bias.lesion_type: bias for bias in (LesionBias(**entry) for entry in entries)}

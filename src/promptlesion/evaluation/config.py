@@ -1,6 +1,5 @@
 """Settings of the evaluation."""
 
-from pathlib import Path
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -36,10 +35,3 @@ class EvaluationConfig(BaseModel):
                 "medicalnet_weights, medicalnet_sha256: expected with medicalnet among the extractors; found without"
             )
         return self
-
-    @property
-    def weights(self) -> dict[str, tuple[Path, str | None]]:
-        """The file and wanted hash of the extractors that are given one."""
-        if self.medicalnet_weights is None:
-            return {}
-        return {"medicalnet": (Path(self.medicalnet_weights), self.medicalnet_sha256)}

@@ -26,26 +26,21 @@ _TITLE_INCHES = 0.8
 _MARGIN_INCHES = 0.2
 _DOTS_PER_INCH = 130
 _LONGEST_ORIGIN = 30
+_MOST_TILES = 48
 
 
-def contact_sheet(source: Dataset, synthetic: Dataset, path: Path, *, max_lesions: int = 48) -> None:
+def contact_sheet(source: Dataset, synthetic: Dataset, path: Path) -> None:
     """Draw a PNG with a tile for every lesion of a cohort: before, after, and after with the lesion outlined.
 
     The slice with most of the lesion, cut across the scan's thickest voxels (axial where they are alike), in the
-    dataset's HU window. Of more lesions than `max_lesions` an even choice is shown, every type among them. One case is
+    dataset's HU window. Of more than 48 lesions an even choice is shown, every type among them. One case is
     in memory at a time; the file appears whole or not at all.
-
-    Args:
-        source: the dataset the cohort was painted into.
-        synthetic: the cohort, with its `provenance.jsonl`.
-        path: of the PNG.
-        max_lesions: most tiles.
 
     Raises:
         DatasetError: there is no `provenance.jsonl`, or it tells of a lesion that the label maps do not have.
     """
     listed = listed_lesions(synthetic)
-    chosen = choose_evenly(listed, [lesion.name for lesion in synthetic.spec.lesions], max_lesions)
+    chosen = choose_evenly(listed, [lesion.name for lesion in synthetic.spec.lesions], _MOST_TILES)
     tiles = [
         tile
         for case, members in groupby(chosen, key=lambda one: one.case)

@@ -5,7 +5,6 @@ figures of the same N, and read the KID, which has no such bias, beside it.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from statistics import NormalDist
 
 import numpy as np
@@ -15,24 +14,9 @@ from promptlesion.evaluation.features import FeatureExtractor
 from promptlesion.evaluation.lesions import LesionCrop
 from promptlesion.evaluation.results import Estimate, FidelityRow
 
+_LEVEL = 0.95
+"""Of intervals."""
 Features = Float[np.ndarray, "_ _"]
-
-
-@dataclass(frozen=True)
-class FeatureDistance:
-    """FID and KID with what they depend on: network, layer, dimension and both sample sizes."""
-
-    network: str
-    layer: str
-    dimension: int
-    num_real: int
-    num_synthetic: int
-    fid: Estimate
-    kid: Estimate
-
-    def row(self, lesion_type: str, compared: str) -> FidelityRow:
-        """Put it into the form of the results."""
-        return FidelityRow(lesion_type=lesion_type, compared=compared, **vars(self))
 
 
 def frechet_distance(real: Features, synthetic: Features) -> float:
@@ -66,7 +50,6 @@ def distance_interval(
     *,
     seed: int,
     num_resamples: int = 200,
-    level: float = 0.95,
     lowest: float | None = None,
 ) -> Estimate:
     """Estimate a distance with the interval estimate ± z · bootstrap standard error, cut off at `lowest`.
@@ -83,35 +66,9 @@ def distance_interval(
         for _ in range(num_resamples)
     ]
     estimate = distance(real, synthetic)
-    reach = NormalDist().inv_cdf((1 + level) / 2) * float(np.std(resampled, ddof=1))
+    reach = NormalDist().inv_cdf((1 + _LEVEL) / 2) * float(np.std(resampled, ddof=1))
     low = estimate - reach if lowest is None else max(estimate - reach, lowest)
     return Estimate(value=estimate, low=low, high=estimate + reach)
-
-
-def feature_distance(
-    extractor: FeatureExtractor,
-    real: Features,
-    synthetic: Features,
-    *,
-    seed: int,
-    num_resamples: int = 200,
-    level: float = 0.95,
-) -> FeatureDistance:
-    """FID and KID of features that `extractor` gave, with intervals; fewer than two samples give None."""
-    fid = kid = Estimate(value=None)
-    if min(len(real), len(synthetic)) >= 2:
-        options = {"seed": seed, "num_resamples": num_resamples}
-        fid = distance_interval(frechet_distance, real, synthetic, level=level, lowest=0.0, **options)
-        kid = distance_interval(kernel_distance, real, synthetic, level=level, **options)
-    return FeatureDistance(
-        network=extractor.name,
-        layer=extractor.layer,
-        dimension=extractor.dimension,
-        num_real=len(real),
-        num_synthetic=len(synthetic),
-        fid=fid,
-        kid=kid,
-    )
 
 
 def fidelity_rows(
@@ -122,22 +79,32 @@ def fidelity_rows(
     compared: str = "real against synthetic",
     seed: int,
     num_resamples: int = 200,
-    level: float = 0.95,
 ) -> tuple[FidelityRow, ...]:
     """Compare lesions type by type; a type missing on a side has no row, a single lesion gives no figure."""
     rows = []
     for lesion_type, real_lesions in real.items():
         synthetic_lesions = synthetic.get(lesion_type, ())
         if real_lesions and synthetic_lesions:
-            distance = feature_distance(
-                extractor,
-                extractor(real_lesions),
-                extractor(synthetic_lesions),
-                seed=seed,
-                num_resamples=num_resamples,
-                level=level,
+            first, second = extractor(real_lesions), extractor(synthetic_lesions)
+            fid = kid = Estimate(value=None)
+            if min(len(real_lesions), len(synthetic_lesions)) >= 2:
+                fid, kid = (
+                    distance_interval(distance, first, second, seed=seed, num_resamples=num_resamples, lowest=lowest)
+                    for distance, lowest in ((frechet_distance, 0.0), (kernel_distance, None))
+                )
+            rows.append(
+                FidelityRow(
+                    lesion_type=lesion_type,
+                    compared=compared,
+                    network=extractor.name,
+                    layer=extractor.layer,
+                    dimension=extractor.dimension,
+                    num_real=len(real_lesions),
+                    num_synthetic=len(synthetic_lesions),
+                    fid=fid,
+                    kid=kid,
+                )
             )
-            rows.append(distance.row(lesion_type, compared))
     return tuple(rows)
 
 

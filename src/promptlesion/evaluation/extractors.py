@@ -1,7 +1,8 @@
 """Feature extractors by name: the offline default, MedicalNet from the user's file, and a network trained on CT."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from jaxtyping import Float32, Float64
 from torch import Tensor, nn
 
 from promptlesion.data.intensity import HUWindow
+from promptlesion.evaluation.config import EvaluationConfig
 from promptlesion.evaluation.features import FeatureExtractor, ImageNetSliceFeatures, masked_intensity
 from promptlesion.evaluation.lesions import LesionCrop
 from promptlesion.features.ct_network import ct_weights_path, load_ct_network
@@ -18,66 +20,47 @@ from promptlesion.features.medicalnet import load_medicalnet
 from promptlesion.training.atomic import file_hash
 
 EXTRACTORS = ("imagenet", "medicalnet", "ct")
+_MARGIN_VOXELS = 16
+_SIDE_VOXELS = 48
+"""Of the cube that a 3-D network sees."""
 
 
+@dataclass
 class VolumeFeatures:
     """A 3-D network's features, averaged over the lesion's cube.
 
     The cube lies around the lesion's bounding box, its side that of the longest edge and a margin on both sides;
-    outside of the mask it holds the window's low end. It is resized to `side_voxels`, so that what the network
-    sees depends neither on the scan's edge nor on the crop's margin.
+    outside of the mask it holds the window's low end. It is resized, so that what the network sees depends neither on
+    the scan's edge nor on the crop's margin.
     """
 
-    def __init__(
-        self,
-        *,
-        name: str,
-        layer: str,
-        weights_sha256: str,
-        network: nn.Module,
-        pooled: Callable[[Tensor], Tensor],
-        window: HUWindow,
-        scaling: tuple[float, float],
-        margin_voxels: int = 16,
-        side_voxels: int = 48,
-        device: str | torch.device = "cpu",
-    ) -> None:
-        """Take a frozen network.
+    name: str
+    layer: str
+    weights_sha256: str
+    network: nn.Module
+    """Gives feature vectors of volumes with one channel; frozen."""
+    window: HUWindow
+    """HU that map to [-1, 1]."""
+    scaling: tuple[float, float]
+    """Factor and offset from there to what the network was trained on."""
+    device: torch.device
+    dimension: int = field(init=False)
 
-        Args:
-            name: of the network and its weights, for tables.
-            layer: whose features these are.
-            weights_sha256: of the file of weights.
-            network: of volumes with one channel.
-            pooled: gives the feature vectors of what the network was given.
-            window: HU that map to [-1, 1].
-            scaling: factor and offset from there to what the network was trained on.
-            margin_voxels: around the lesion's bounding box.
-            side_voxels: edge of the cube that the network sees.
-            device: to compute on.
-        """
-        self.name = name
-        self.layer = layer
-        self.weights_sha256 = weights_sha256
-        self._device = torch.device(device)
-        self._network = network.to(self._device).eval()
-        self._pooled = pooled
-        self._window = window
-        self._scaling = scaling
-        self._margin_voxels = margin_voxels
-        self._side_voxels = side_voxels
-        with torch.no_grad():
-            self.dimension = pooled(torch.zeros(1, 1, 32, 32, 32, device=self._device)).shape[1]
+    @torch.no_grad()
+    def __post_init__(self) -> None:
+        """Move the network, and ask it how many features it gives."""
+        self.network.to(self.device).eval()
+        self.dimension = self.network(torch.zeros(1, 1, 32, 32, 32, device=self.device)).shape[1]
 
     @torch.no_grad()
     def __call__(self, lesions: Sequence[LesionCrop]) -> Float64[np.ndarray, "lesions dimension"]:
         """Compute the features, one lesion at a time, so that a vector does not depend on its company."""
         vectors = np.empty((len(lesions), self.dimension), dtype=np.float64)
-        factor, offset = self._scaling
+        factor, offset = self.scaling
         for index, lesion in enumerate(lesions):
-            cube = torch.from_numpy(lesion_cube(lesion, self._window, self._margin_voxels))[None, None]
-            resized = _resized(cube.to(self._device), self._side_voxels)
-            vectors[index] = self._pooled(resized * factor + offset)[0].double().cpu().numpy()
+            cube = torch.from_numpy(lesion_cube(lesion, self.window, _MARGIN_VOXELS))[None, None]
+            resized = _resized(cube.to(self.device))
+            vectors[index] = self.network(resized * factor + offset)[0].double().cpu().numpy()
         return vectors
 
 
@@ -115,43 +98,42 @@ def build_extractor(
     found = file_hash(path)
     if weights_sha256 is not None and found != weights_sha256.lower():
         raise ValueError(f"{path}: expected the SHA-256 {weights_sha256}; found {found}")
+    title, pooled, scaling = "Astra ResNet-152, CT", network, (0.5, 0.5)
     if name == "medicalnet":
+        title, pooled = f"MedicalNet {path.stem}", _MeanOfLast(network)
         # HU spread evenly over the window get mean 0 and variance 1, as MedicalNet was trained on; a lesion scaled by
         # its own mean and variance would show no brightness
-        return VolumeFeatures(
-            name=f"MedicalNet {path.stem}, SHA-256 {found[:12]}",
-            layer="layer 4, mean over the lesion's cube",
-            weights_sha256=found,
-            network=network,
-            pooled=lambda volumes: network(volumes)[-1].mean((2, 3, 4)),
-            window=window,
-            scaling=(math.sqrt(3), 0.0),
-            device=device,
-        )
+        scaling = (math.sqrt(3), 0.0)
     return VolumeFeatures(
-        name=f"Astra ResNet-152, CT, SHA-256 {found[:12]}",
+        name=f"{title}, SHA-256 {found[:12]}",
         layer="layer 4, mean over the lesion's cube",
         weights_sha256=found,
-        network=network,
-        pooled=network,
+        network=pooled,
         window=window,
-        scaling=(0.5, 0.5),
-        device=device,
+        scaling=scaling,
+        device=torch.device(device),
     )
 
 
+class _MeanOfLast(nn.Module):
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, volumes: Tensor) -> Tensor:
+        mean: Tensor = self.network(volumes)[-1].mean((2, 3, 4))
+        return mean
+
+
 def build_extractors(
-    names: Sequence[str],
-    *,
-    window: HUWindow,
-    weights: Mapping[str, tuple[Path, str | None]],
-    device: str | torch.device = "cpu",
+    config: EvaluationConfig, *, window: HUWindow, device: str | torch.device
 ) -> list[FeatureExtractor]:
-    """Build the networks of some names, each once; `weights` holds the file and wanted hash of those that need one."""
+    """Build the networks that a configuration names, each once."""
     built = []
-    for name in dict.fromkeys(names):
-        path, sha256 = weights.get(name, (None, None))
-        built.append(build_extractor(name, window=window, weights=path, weights_sha256=sha256, device=device))
+    for name in dict.fromkeys(config.extractors):
+        file, sha256 = (config.medicalnet_weights, config.medicalnet_sha256) if name == "medicalnet" else (None, None)
+        weights = None if file is None else Path(file)
+        built.append(build_extractor(name, window=window, weights=weights, weights_sha256=sha256, device=device))
     return built
 
 
@@ -166,9 +148,9 @@ def lesion_cube(lesion: LesionCrop, window: HUWindow, margin_voxels: int) -> Flo
     return np.pad(inner, widths, constant_values=np.float32(-1))
 
 
-def _resized(cube: Tensor, side_voxels: int) -> Tensor:
+def _resized(cube: Tensor) -> Tensor:
     """Resize to a fixed edge; what is larger is averaged, as a sampled one would drop voxels."""
-    size = (side_voxels,) * 3
-    if cube.shape[-1] >= side_voxels:
+    size = (_SIDE_VOXELS,) * 3
+    if cube.shape[-1] >= _SIDE_VOXELS:
         return F.adaptive_avg_pool3d(cube, size)
     return F.interpolate(cube, size, mode="trilinear", align_corners=False)

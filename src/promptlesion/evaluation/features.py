@@ -13,6 +13,9 @@ from promptlesion.data.intensity import HUWindow
 from promptlesion.evaluation.lesions import LesionCrop
 from promptlesion.features.imagenet import STAGE_CHANNELS, WEIGHTS_SHA256, load_efficientnet_lite0
 
+_STAGE = 4
+"""Of the network, as in `promptlesion.features.imagenet`."""
+
 
 @runtime_checkable
 class FeatureExtractor(Protocol):
@@ -39,21 +42,20 @@ class ImageNetSliceFeatures:
         self,
         *,
         window: HUWindow,
-        stage: int = 4,
         slices_per_axis: int = 8,
         side_pixels: int = 96,
         device: str | torch.device = "cpu",
     ) -> None:
-        """Load the network; `stage` as in `promptlesion.features.imagenet`."""
+        """Load the network."""
         self.name = "EfficientNet-lite0, ImageNet"
-        self.layer = f"stage {stage}, mean over pixels, slices and three axes"
-        self.dimension = STAGE_CHANNELS[stage]
+        self.layer = f"stage {_STAGE}, mean over pixels, slices and three axes"
+        self.dimension = STAGE_CHANNELS[_STAGE]
         self.weights_sha256 = WEIGHTS_SHA256
         self._window = window
         self._slices_per_axis = slices_per_axis
         self._side_pixels = side_pixels
         self._device = torch.device(device)
-        self._network = load_efficientnet_lite0((stage,)).to(self._device)
+        self._network = load_efficientnet_lite0((_STAGE,)).to(self._device)
 
     @torch.no_grad()
     def __call__(self, lesions: Sequence[LesionCrop]) -> Float64[np.ndarray, "lesions dimension"]:

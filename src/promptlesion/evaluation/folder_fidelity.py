@@ -41,9 +41,7 @@ def evaluate_folders(
         ValueError: there is no painted lesion of a type that has real ones.
     """
     margin = config.feature_margin_voxels
-    extractors = build_extractors(
-        config.extractors, window=real.window, weights=config.weights, device=resolve_device(device)
-    )
+    extractors = build_extractors(config, window=real.window, device=resolve_device(device))
     with progress_reports("cutting lesions out") as report:
         real_lesions = collect_lesions(real, margin_voxels=margin, on_progress=report)
     painted_lesions = collect_lesions(synthetic, source=real, margin_voxels=margin)

@@ -41,7 +41,6 @@ def collect_lesions(
     *,
     source: Dataset | None = None,
     margin_voxels: int = 16,
-    min_voxels: int = 1,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> list[LesionCrop]:
     """Cut every lesion out of every case: its bounding box and a margin around it (less at the scan's edge).
@@ -58,20 +57,19 @@ def collect_lesions(
             _, source_labels = read_case(source, _source_case(case, source, sources))
             wanted = np.where(wanted == source_labels.array, np.uint8(0), wanted)
         for instance in find_lesions(wanted, dataset.spec.lesions, image.spacing_mm):
-            if instance.num_voxels >= min_voxels:
-                label = dataset.lesion_labels[instance.type_index]
-                box, mask = cut_instance(wanted, instance, label, margin_voxels=(margin_voxels,) * 3)
-                crops.append(
-                    LesionCrop(
-                        case=case.name,
-                        subject=case.subject,
-                        lesion_type=dataset.spec.lesions[instance.type_index].name,
-                        hu=image.array[box].astype(np.float32),
-                        mask=mask,
-                        start_voxel=(box[0].start, box[1].start, box[2].start),
-                        spacing_mm=image.spacing_mm,
-                    )
+            label = dataset.lesion_labels[instance.type_index]
+            box, mask = cut_instance(wanted, instance, label, margin_voxels=(margin_voxels,) * 3)
+            crops.append(
+                LesionCrop(
+                    case=case.name,
+                    subject=case.subject,
+                    lesion_type=dataset.spec.lesions[instance.type_index].name,
+                    hu=image.array[box].astype(np.float32),
+                    mask=mask,
+                    start_voxel=(box[0].start, box[1].start, box[2].start),
+                    spacing_mm=image.spacing_mm,
                 )
+            )
         if on_progress is not None:
             on_progress(done + 1, len(dataset.cases))
     return crops

@@ -26,12 +26,8 @@ class Surface:
     areas_mm2: Float64[np.ndarray, " elements"]
 
 
-def find_surface(
-    mask: Bool[np.ndarray, "x y z"],
-    spacing_mm: tuple[float, float, float],
-    origin_voxel: tuple[int, int, int] = (0, 0, 0),
-) -> Surface:
-    """Find the surface elements of a mask, which may be a crop whose first voxel is `origin_voxel`."""
+def find_surface(mask: Bool[np.ndarray, "x y z"], spacing_mm: tuple[float, float, float]) -> Surface:
+    """Find the surface elements of a mask."""
     areas, bits = _measure_table(spacing_mm)
     padded = np.pad(mask, 1).view(np.uint8)
     sides = [length + 1 for length in mask.shape]
@@ -39,7 +35,7 @@ def find_surface(
     for (i, j, k), bit in np.ndenumerate(bits):
         codes |= padded[i : i + sides[0], j : j + sides[1], k : k + sides[2]] * bit
     corners = np.flatnonzero((codes > 0) & (codes < _ALL_EIGHT_INSIDE))
-    voxels = np.stack(np.unravel_index(corners, codes.shape), axis=1) + np.array(origin_voxel)
+    voxels = np.stack(np.unravel_index(corners, codes.shape), axis=1)
     return Surface(points_mm=voxels * np.array(spacing_mm), areas_mm2=areas[codes.ravel()[corners]])
 
 

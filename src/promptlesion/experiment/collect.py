@@ -159,12 +159,7 @@ def _real_against_real(experiment: Experiment) -> tuple[FidelityRow, ...]:
             by_type(collect_lesions(experiment.prepared.part(part), margin_voxels=config.feature_margin_voxels), names)
             for part in ("test", "train")
         )
-        extractors = build_extractors(
-            config.extractors,
-            window=dataset.window,
-            weights=config.weights,
-            device=resolve_device(experiment.device),
-        )
+        extractors = build_extractors(config, window=dataset.window, device=resolve_device(experiment.device))
         found = [
             row
             for extractor in extractors

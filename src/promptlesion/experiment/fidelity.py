@@ -41,12 +41,7 @@ def measure_method(cell: Cell, experiment: Experiment, prepared: PreparedDataset
         painted,
         trained_on,
         lesion_types=dataset.spec.lesions,
-        extractors=build_extractors(
-            config.evaluation.extractors,
-            window=dataset.window,
-            weights=config.evaluation.weights,
-            device=synthesizer.card.device,
-        ),
+        extractors=build_extractors(config.evaluation, window=dataset.window, device=synthesizer.card.device),
         seed=experiment.seed,
     )
     patch = method_named(cell.method).patch_voxels(config)

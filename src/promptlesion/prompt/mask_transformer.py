@@ -8,6 +8,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 _PATCHES_PER_AXIS = 3
+_DIMENSION, _NUM_BLOCKS, _QUERY_HEADS, _FEED_FORWARD = 64, 3, 4, 256
+"""d_model, L, H and FF of Table 1."""
 _POSITION_AMPLITUDE = 0.1
 
 
@@ -87,22 +89,14 @@ class MaskTransformer(nn.Module):
         *,
         num_types: int,
         mask_voxels: int = 24,
-        dimension: int = 64,
-        num_blocks: int = 3,
-        query_heads: int = 4,
         key_value_heads: int = 1,
-        feed_forward: int = 256,
     ) -> None:
         """Build the layers of Table 1.
 
         Args:
             num_types: lesion types, the channels of the mask.
             mask_voxels: edge of the cubic mask; a patch is a third of it.
-            dimension: d_model.
-            num_blocks: L.
-            query_heads: H.
-            key_value_heads: 1 reproduces the table's parameter counts, `query_heads` is standard attention.
-            feed_forward: width of the feed-forward layer.
+            key_value_heads: 1 reproduces the table's parameter counts, 4 is standard attention.
 
         Raises:
             ValueError: `mask_voxels` is not divisible by three.
@@ -110,20 +104,20 @@ class MaskTransformer(nn.Module):
         super().__init__()
         if mask_voxels % _PATCHES_PER_AXIS:
             raise ValueError(f"mask_voxels: expected a multiple of {_PATCHES_PER_AXIS}; found {mask_voxels}")
-        self.dimension = dimension
+        self.dimension = _DIMENSION
         self.embedding = PatchEmbedding(
-            num_types=num_types, patch_voxels=mask_voxels // _PATCHES_PER_AXIS, dimension=dimension
+            num_types=num_types, patch_voxels=mask_voxels // _PATCHES_PER_AXIS, dimension=_DIMENSION
         )
         self.blocks = nn.ModuleList(
             TransformerBlock(
-                dimension=dimension,
-                query_heads=query_heads,
+                dimension=_DIMENSION,
+                query_heads=_QUERY_HEADS,
                 key_value_heads=key_value_heads,
-                feed_forward=feed_forward,
+                feed_forward=_FEED_FORWARD,
             )
-            for _ in range(num_blocks)
+            for _ in range(_NUM_BLOCKS)
         )
-        self.head = nn.Sequential(nn.LayerNorm(dimension), nn.Linear(dimension, dimension))
+        self.head = nn.Sequential(nn.LayerNorm(_DIMENSION), nn.Linear(_DIMENSION, _DIMENSION))
 
     def forward(self, masks: Float[Tensor, "batch type x y z"]) -> Float[Tensor, "batch dimension 1 1 1"]:
         """Return the prompt embedding e."""

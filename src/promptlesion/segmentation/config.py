@@ -1,23 +1,11 @@
 """Settings of stage 3. The defaults are the paper's."""
 
-from typing import Annotated, Literal
+from typing import ClassVar, Literal
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import Field, model_validator
 
 from promptlesion.data.spec import HURange
 from promptlesion.training.optimisation import OptimisationConfig
-
-Positive = Annotated[float, Field(gt=0)]
-
-
-def _rising(ends: tuple[float, float]) -> tuple[float, float]:
-    if ends[0] > ends[1]:
-        raise ValueError(f"expected the smaller value first; found {ends[0]:g} and {ends[1]:g}")
-    return ends
-
-
-Range = Annotated[tuple[Positive, Positive], AfterValidator(_rising)]
-"""Two positive values, the smaller first."""
 
 
 class SegmentationConfig(OptimisationConfig):
@@ -48,23 +36,22 @@ class SegmentationConfig(OptimisationConfig):
     )
     mirror_probability: float = Field(0.5, ge=0, le=1, description="how often a patch is mirrored, for each axis")
     rotation_probability: float = Field(0.2, ge=0, le=1, description="how often a patch is turned")
-    max_rotation_degrees: float = Field(30.0, ge=0, le=180, description="largest turn about each axis, degrees")
+    max_rotation_degrees: ClassVar[float] = 30.0
+    """About each axis."""
     scaling_probability: float = Field(0.2, ge=0, le=1, description="how often a patch is made larger or smaller")
-    scaling_range: Range = Field((0.7, 1.4), description="factors of the scaling, smallest and largest")
+    scaling_range: ClassVar[tuple[float, float]] = (0.7, 1.4)
     noise_probability: float = Field(0.1, ge=0, le=1, description="how often noise is added to a patch")
-    max_noise_std: float = Field(
-        0.04, ge=0, le=1, description="largest standard deviation of the added noise, share of the HU window"
-    )
+    max_noise_std: ClassVar[float] = 0.04
+    """Share of the HU window."""
     blur_probability: float = Field(0.1, ge=0, le=1, description="how often a patch is blurred")
-    blur_sigma_voxels: Range = Field((0.5, 1.0), description="standard deviation of the blur, from and to, voxels")
+    blur_sigma_voxels: ClassVar[tuple[float, float]] = (0.5, 1.0)
     brightness_probability: float = Field(0.15, ge=0, le=1, description="how often a patch is made brighter or darker")
-    max_brightness_shift: float = Field(
-        0.05, ge=0, le=1, description="largest shift of brightness either way, share of the HU window"
-    )
+    max_brightness_shift: ClassVar[float] = 0.05
+    """Share of the HU window."""
     contrast_probability: float = Field(0.15, ge=0, le=1, description="how often a patch's contrast is changed")
-    contrast_range: Range = Field((0.75, 1.25), description="factors of the contrast, smallest and largest")
+    contrast_range: ClassVar[tuple[float, float]] = (0.75, 1.25)
     gamma_probability: float = Field(0.3, ge=0, le=1, description="how often a patch's gamma is changed")
-    gamma_range: Range = Field((0.7, 1.5), description="exponents of the gamma, smallest and largest")
+    gamma_range: ClassVar[tuple[float, float]] = (0.7, 1.5)
     num_epochs: int = Field(500, ge=1, description="longest training, epochs")
     steps_per_epoch: int | None = Field(
         None, ge=1, description="steps in an epoch; unset: as many as one patch per real case takes"

@@ -61,10 +61,7 @@ class DeeplySupervisedUNet(nn.Module):
         """Build the blocks.
 
         Args:
-            num_channels: of the patch.
-            num_labels: scores at each voxel, background included.
             resolutions: from fine to coarse, three or more.
-            channels: at each of them.
         """
         super().__init__()
         num_coarser = len(resolutions) - 3

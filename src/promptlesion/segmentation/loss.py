@@ -27,13 +27,7 @@ class SegmentationLoss(nn.Module):
     """
 
     def __init__(self, classes: LabelClasses, *, lesion_labels: Iterable[int], lesion_weight: float) -> None:
-        """Prepare the weights.
-
-        Args:
-            classes: of the dataset's labels.
-            lesion_labels: label values of the lesion types.
-            lesion_weight: weight of a lesion voxel in the cross-entropy; any other weighs 1.
-        """
+        """Prepare the weights."""
         super().__init__()
         lesions = set(lesion_labels)
         weights = torch.tensor([lesion_weight if value in lesions else 1.0 for value in classes.values])
@@ -88,7 +82,6 @@ def score_loss(
 
 
 def _nearest(truth: Int[Tensor, "batch 1 x y z"], shape: torch.Size) -> Int[Tensor, "batch 1 _ _ _"]:
-    """Return the labels on a coarser grid of the same place."""
     return F.interpolate(truth.float(), size=shape, mode="nearest-exact").long()
 
 

@@ -37,13 +37,6 @@ def train_nnunet(
     nnU-Net never gets a test case to see; what it plans it plans from training, synthetic and validation cases. While
     the run lasts nnU-Net's folders lie in `OUT/nnunet`; what it says is in `OUT/nnunet.log`.
 
-    Args:
-        prepared: the real scans and their split.
-        data: the same, cached, with the synthetic scans.
-        synthetic: scans that `synthesize` wrote, or none.
-        config: length, patience and proportion; the rest nnU-Net plans.
-        options: of the run.
-
     Raises:
         ValueError: a training case of a validation or test subject, two cases of one name, no lesion in any
             validation case, several processes, or no nnU-Net.

@@ -22,12 +22,6 @@ _FEWER_REPETITIONS = 100
 def hand_over(prepared: PreparedDataset, synthetic: Dataset | None, ratio: float, folder: Path) -> None:
     """Write nnU-Net's raw dataset, the scans as links, and its split: validation is fold 0's, test cases stay out.
 
-    Args:
-        prepared: the real scans and their split.
-        synthetic: synthetic scans, or none.
-        ratio: synthetic patches per real patch.
-        folder: gets `raw` and `preprocessed`.
-
     Raises:
         ValueError: two cases of one name, or label values that the real scans' dataset does not name.
     """

@@ -61,8 +61,6 @@ def nnunet_process(python: Path, task: Mapping[str, object], *, folder: Path, lo
     """Start nnU-Net on a task; what still runs at the end of the block is ended, and so it is if we are killed.
 
     Args:
-        python: of nnU-Net's environment.
-        task: what `nnunet_driver.py` is to do.
         folder: holds nnU-Net's own folders `raw`, `preprocessed` and `results`.
         log: nnU-Net's words are appended here.
     """

@@ -46,12 +46,8 @@ def segment_dataset(
     label maps of the dataset are not read.
 
     Args:
-        run_folder: a finished segmentation run.
         dataset: the scans; its labels must be those the network was trained on.
-        out_folder: where the predictions go.
-        device: `auto` or a device's name.
         is_mirrored: take the mean over the mirror images of every window; eight times the work.
-        on_progress: called with (done, total) after each case.
 
     Raises:
         ValueError: other labels, window or spacing than the network's, or label maps in the folder that are not
@@ -85,12 +81,7 @@ def segment_dataset(
 
 
 def seen_cases(run_folder: Path, dataset: Dataset) -> tuple[str, ...]:
-    """Return the cases of subjects that a network was trained on, or stopped and selected by.
-
-    Args:
-        run_folder: a finished segmentation run.
-        dataset: of any scans; subjects are known by their names.
-    """
+    """Return the cases of subjects that a network was trained on, or stopped and selected by."""
     card = read_card(run_folder / "checkpoint", stage="segmentation")
     trained_on, selected_by = card["training_subjects"], card["validation_cases"]
     assert isinstance(trained_on, list) and isinstance(selected_by, list)

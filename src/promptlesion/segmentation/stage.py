@@ -26,9 +26,6 @@ def train_stage(
         prepared: the real scans; the training part trains, the validation part selects the weights, and the test
             part is read by nobody: it is named only so that a synthetic scan of one of its subjects is noticed.
         synthetic: scans that `synthesize` wrote, mixed in as `synthetic_ratio` asks; none: real scans only.
-        cache: folder that holds the caches of all datasets.
-        config: network and training.
-        options: of the run; nnU-Net does not know its `hardware`.
 
     Raises:
         ValueError: a training case, real or synthetic, of a validation or test subject, or synthetic cases whose

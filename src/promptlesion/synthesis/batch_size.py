@@ -18,9 +18,8 @@ _BYTES_A_VOXEL = 6
 def lesions_at_once(device: torch.device, *, patch_voxels: int) -> int:
     """Return how many patches of this edge to sample together.
 
-    On a CPU a latent of 24 x 24 x 24 voxels keeps the network busy (two of them took 97 % of the time a lesion that one
-    did, bf16, one thread); eight of 12 x 12 x 12 took 46 %. An accelerator gets as many as its memory allows. The last
-    bits of a lesion depend on the number.
+    On a CPU one latent of 24 x 24 x 24 voxels keeps the network busy. An accelerator gets as many as its memory allows.
+    The last bits of a lesion depend on the number.
     """
     large, most = 1, _MOST_ON_CPU
     if device.type != "cpu":
@@ -42,9 +41,5 @@ def scans_at_once(device: torch.device) -> int:
 
 
 def open_scans_bytes(device: torch.device, *, scan_voxels: int | float) -> float:
-    """Return the main memory that a process needs for its open scans of this size.
-
-    For four scans 24 bytes a voxel were measured where they are stored as float32, 16 where as int16: they and their
-    label maps, and what reading one takes.
-    """
+    """Return the main memory that a process needs for its open scans of this size, label maps and reading included."""
     return float(_BYTES_A_VOXEL * scan_voxels * scans_at_once(device))

@@ -43,11 +43,6 @@ def fit_guidance(dataset: Dataset, config: SynthesisConfig, options: RunOptions)
     is, to 1 HU, nearest to that of its training lesions; one without training lesions, or without room for masks,
     gets 1. No held-out scan is looked at.
 
-    Args:
-        dataset: the training scans.
-        config: how lesions will be sampled.
-        options: of the finished run of stage 2, with a prompt.
-
     Returns:
         What was fitted; none where the configuration names the guidance.
     """
@@ -114,7 +109,6 @@ def _some_of(scans: Sequence[MaskedScan], *, per_type: int) -> list[MaskedScan]:
 
 
 def _painted_means(scan: MaskedScan, synthesizer: PromptLesionSynthesizer) -> list[tuple[int, float]]:
-    """Return type and mean HU of every lesion of a scan."""
     boxes = paint_masks(scan, synthesizer)
     return [(lesion.type_index, float(hu[lesion.mask].mean())) for lesion, hu in zip(scan.lesions, boxes, strict=True)]
 

@@ -72,13 +72,8 @@ def paint_lesions(
     again stays where it is and gets other noise.
 
     Args:
-        image: the scan; its array is changed.
-        labels: its label map; likewise.
         lesions: where to paint, far enough apart that no edge reaches another lesion.
-        dataset: lesion types, hosts and label values.
-        edge_mm: width of the blended edge.
         limits: what each type has to keep, in prompt order; without them every lesion is kept.
-        max_attempts: times a lesion is painted until it passes.
         seed: of the noise; a lesion's place in the list and the number of the attempt make it its own.
     """
     painted = [PaintedLesion(lesion) for lesion in lesions]
@@ -107,8 +102,6 @@ def paint_together(
     until it wants more. Which lesions meet in a batch depends on the works and the method's `batch_size` alone.
 
     Args:
-        works: what is to be done.
-        synthesizer: the method.
         turn: held while the method paints, a lock where several threads share it.
         stopped: once it is set, no batch is begun.
 
@@ -140,7 +133,6 @@ def _go_on(
 
 
 def _paint(wanted: Sequence[Wanted], synthesizer: Synthesizer, stopped: Event) -> list[np.ndarray]:
-    """Return the boxes of all lesions that are wanted, in order."""
     flat = [
         (want.image, lesion, seed) for want in wanted for lesion, seed in zip(want.lesions, want.seeds, strict=True)
     ]

@@ -39,9 +39,7 @@ class PatchGrid:
         """Bring a scan's array to the patch; touches only the part of the scan around it.
 
         Args:
-            array: the scan, or a part of it.
             start: the voxel of the scan that the array begins with.
-            order: of the interpolation.
             fill: where the patch leaves the array.
         """
         index_map = self._index_map(start)

@@ -54,13 +54,6 @@ def source_scans(
     A dataset the model was not trained on has none of its training cases; there the dataset's own split decides. One
     of fewer than three subjects has no split that a training could use, and all of its scans are painted into.
 
-    Args:
-        dataset: the scans.
-        synthesizer: the method.
-        validation_fraction: share of subjects, where the folder has no splits.
-        test_fraction: likewise.
-        seed: of the split, likewise.
-
     Raises:
         ValueError: the model was trained with another window or spacing or other lesion types, or on subjects that
             validate or test now.
@@ -93,14 +86,6 @@ def plan_cohort(
 
     Every case gets the lesions of a training case drawn at random, types together, as far as they are still to be
     painted; the totals are exact. A type that no training case has comes one to a case.
-
-    Args:
-        dataset: names the lesion types.
-        counts: lesions to paint of each type, by name.
-        statistics: of the training lesions.
-        lesions_per_case: most lesions in one case.
-        max_extent_mm: the largest lesion that the method can paint.
-        seed: of the draws.
 
     Raises:
         ValueError: an unknown type, one that is always too large to be painted, or nothing to paint.
@@ -169,7 +154,6 @@ def _examples(names: Sequence[str], statistics: LesionStatistics) -> list[tuple[
 
 
 def _check_sizes(dataset: Dataset, remaining: Sequence[int], max_extent_mm: float) -> None:
-    """Refuse types whose smallest lesion is larger than what the method can paint."""
     for lesion, count in zip(dataset.spec.lesions, remaining, strict=True):
         if count and lesion.diameter_mm[0] > max_extent_mm:
             raise ValueError(

@@ -30,13 +30,6 @@ def measure_prompt_switch(
 
     Masks are drawn for all types in turn, one scan after the other; a scan without room is passed over.
 
-    Args:
-        dataset: scans to paint into.
-        synthesizer: the method to measure.
-        num_lesions: masks.
-        drawing: where their sizes and shapes come from.
-        seed: of masks and noise.
-
     Raises:
         PlacementError: too few masks found a place.
     """

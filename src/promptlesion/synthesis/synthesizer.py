@@ -271,10 +271,6 @@ def _noise(
     """Return noise for a lesion's box like that which the autoencoder drops of the scan there.
 
     Args:
-        lost: what it dropped of the box `covered`.
-        lesion: where the noise goes.
-        covered: the part of the scan that the patch covers.
-        seed: of the lesion.
         present_hu: standard deviation of what varies as finely in the painted lesion: an autoencoder adds its own.
     """
     x, y, z = (a.start - b.start for a, b in zip(lesion.box, covered, strict=True))

@@ -37,14 +37,7 @@ class MaskedScan:
 def lesions_in_place(
     labels: Volume, dataset: Dataset, *, edge_mm: float, max_extent_mm: float
 ) -> tuple[PlacedLesion, ...]:
-    """Return the real lesions of a label map as masks to paint; those larger than the method can paint are left out.
-
-    Args:
-        labels: label map of the scan.
-        dataset: lesion types.
-        edge_mm: width of the blended edge, which the boxes leave room for as far as the scan reaches.
-        max_extent_mm: the largest lesion along an axis.
-    """
+    """Return the real lesions of a label map as masks to paint; those larger than the method can paint are left out."""
     x, y, z = (int(np.ceil(edge_mm / side)) for side in labels.spacing_mm)
     found = []
     for instance in find_lesions(labels.array, dataset.spec.lesions, labels.spacing_mm):
@@ -79,10 +72,6 @@ def scans_with_new_masks(
     """Place as many masks of each type, scans taking turns; those that do not have a type's host are passed over.
 
     Args:
-        dataset: the scans; all of them are kept in memory.
-        num_per_type: masks of each type.
-        drawing: where sizes and shapes come from.
-        seed: of masks and noise.
         is_fewer_enough: where there is no room for so many, take as many as there is.
 
     Returns:

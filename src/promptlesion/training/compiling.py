@@ -22,15 +22,7 @@ def ready_to_train(
     blocks: tuple[type[nn.Module], ...],
     loss: Callable[[], Tensor],
 ) -> bool:
-    """Let a network train as asked for, in place, and return whether torch.compile built it.
-
-    Args:
-        network: called as a module.
-        hardware: whether activations are computed again in the backward pass, and whether to compile.
-        device: where the network is.
-        blocks: whose activations those are.
-        loss: of one batch as there will be.
-    """
+    """Let a network train as asked for, in place, and return whether torch.compile built it."""
     if hardware.activation_checkpointing == "on":
         checkpoint_activations(network, blocks=blocks)
     weights = list(network.parameters())

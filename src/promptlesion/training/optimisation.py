@@ -1,17 +1,33 @@
 """Settings of any training: how its networks descend. Imports no torch."""
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Decay = Literal["none", "cosine"]
 Precision = Literal["auto", "float32", "bfloat16"]
 
 
-class OptimisationConfig(BaseModel):
-    """What every training is told; the stages add what they are."""
+class Settings(BaseModel):
+    """A section of the configuration. Its class variables were settings once: any other value is refused."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _constants_stay(cls, given: Any) -> Any:
+        if not isinstance(given, Mapping):
+            return given
+        for name in cls.__class_vars__ & given.keys():
+            constant, found = getattr(cls, name), given[name]
+            if (tuple(found) if isinstance(found, list) else found) != constant:
+                raise ValueError(f"{name}: expected {constant}, which is no setting any more; found {found}")
+        return {name: value for name, value in given.items() if name not in cls.__class_vars__}
+
+
+class OptimisationConfig(Settings):
+    """What every training is told; the stages add what they are."""
 
     batch_size: int = Field(4, ge=1, description="patches in a step")
     learning_rate: float = Field(1e-4, gt=0, description="learning rate of Adam")

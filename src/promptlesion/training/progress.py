@@ -60,8 +60,6 @@ def progress_bar(description: str, total: int, *, done: int = 0) -> Iterator[Pro
 
 
 class _Bar:
-    """A bar of a running display."""
-
     def __init__(self, progress: Progress, description: str, total: int, done: int) -> None:
         self._progress = progress
         self._task = progress.add_task(description, total=total, completed=done, figures="")
@@ -71,8 +69,6 @@ class _Bar:
 
 
 class _Lines:
-    """Lines on standard error."""
-
     def __init__(self, description: str, total: int, done: int) -> None:
         self._description, self._total = description, total
         self._first = self._told = self._done = done

@@ -65,12 +65,8 @@ class Run:
         """Create the folder or take it up again.
 
         Args:
-            folder: where the run lives.
-            stage: `autoencoder`, `diffusion` or `segmentation`.
             config: the resolved configuration, JSON types only.
-            seed: of everything random in the run.
             inputs: name -> hash of everything the result depends on besides the configuration.
-            device: what the run computes on.
 
         Raises:
             RunError: the folder holds a run of another stage, configuration, seed or input.
