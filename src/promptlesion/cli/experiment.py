@@ -47,8 +47,8 @@ def demo(
 
     promptlesion demo --set diffusion.prompt_encoder=one-hot --out runs/demo-one-hot
     """
-    from promptlesion.demo import run_demo
-    from promptlesion.evaluation.terminal import demo_parts
+    from promptlesion.experiment.demo import run_demo
+    from promptlesion.experiment.terminal import experiment_parts
 
     command = " ".join(["promptlesion", *sys.argv[1:]])
     results, was_work = run_demo(
@@ -56,7 +56,7 @@ def demo(
     )
     if not was_work:
         say(f"{out} is finished; there is nothing to do.")
-    show(*demo_parts(results), f"Report: {out / 'report.html'}")
+    show(*experiment_parts(results), f"Report: {out / 'report.html'}")
 
 
 @app.command()

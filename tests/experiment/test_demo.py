@@ -8,11 +8,11 @@ import pytest
 from promptlesion.config import Config, DemoConfig
 from promptlesion.data.dataset import Dataset, open_dataset
 from promptlesion.data.provenance import read_provenance
-from promptlesion.demo import run_demo
-from promptlesion.evaluation.results import DemoResults, read_results
+from promptlesion.experiment.demo import run_demo
+from promptlesion.experiment.results import ExperimentResults
 from promptlesion.training.run import RunError
 
-Finished = tuple[DemoResults, Path]
+Finished = tuple[ExperimentResults, Path]
 
 
 @pytest.fixture(scope="module")
@@ -38,36 +38,41 @@ class TestDemo:
             assert json.loads((out / folder / "run.json").read_text())["is_finished"], folder
         assert all((out / stage / "checkpoint" / "card.json").is_file() for stage in stages)
         assert (out / "report.html").stat().st_size > 10_000
-        assert {path.stem for path in (out / "figures").glob("*.png")} >= {"montage", "overview", "dice"}
+        assert {path.stem for path in (out / "figures").glob("*.png")} >= {"figure1", "overview", "dice"}
         for name in ("real", "mixed"):
             assert len(list((out / "segmentation" / name / "predictions").glob("*.nii.gz"))) == 1
 
     def test_the_results_are_those_of_the_file_and_say_what_was_done(self, finished: Finished, config: Config) -> None:
         results, out = finished
-        assert read_results(out / "results.json") == results
+        assert ExperimentResults.model_validate_json((out / "results.json").read_bytes()) == results
         assert results.configuration == config.model_dump(mode="json")
         assert (results.seed, results.command) == (1, "promptlesion demo")
         summary = results.dataset
         assert (summary.num_train_cases, summary.num_validation_cases, summary.num_test_cases) == (2, 1, 1)
-        assert (summary.num_synthetic_cases, summary.is_phantom) == (4, False)
-        assert [stage.stage for stage in results.stages] == [
+        (comparison,), (fidelity,) = results.comparisons, results.fidelity
+        assert (comparison.num_synthetic_cases, summary.is_phantom) == ({"promptlesion": 4}, False)
+        assert [time.name for time in results.times] == [
             "data",
             "autoencoder",
             "diffusion",
-            "synthesis",
-            "segmentation, real",
-            "segmentation, mixed",
-            "prompt switch",
-            "evaluation",
+            "synthetic",
+            "segmentation/real",
+            "segmentation/mixed",
+            "fidelity",
         ]
-        assert {row.lesion_type for row in results.segmentation} >= {"bright", "dark"}
-        assert {row.compared for row in results.intensity} == {"autoencoded", "synthetic"}
+        assert {row.method for row in comparison.rows} == {"real", "promptlesion"}
+        assert {row.lesion_type for row in comparison.rows_of("surface_dice")} >= {"bright", "dark"}
+        assert {row.compared for row in fidelity.intensity} == {"autoencoded", "synthetic"}
+        assert fidelity.prompt_switch is not None and fidelity.prompt_switch.num_lesions == 2
+        assert not results.unfinished
 
     def test_synthetic_cases_come_from_training_subjects_alone(self, finished: Finished, tiny_data: Dataset) -> None:
         _, out = finished
         synthetic = open_dataset(out / "synthetic")
         assert len(synthetic.cases) == 4
-        predicted = {path.name.removesuffix(".nii.gz") for path in (out / "segmentation").rglob("predictions/*.nii.gz")}
+        predicted = {
+            path.name.removesuffix(".nii.gz") for path in (out / "segmentation").glob("*/predictions/*.nii.gz")
+        }
         sources = {line["source"] for line in read_provenance(synthetic.root).values()}
         assert len(predicted) == 1
         assert len(sources) == 2
