@@ -1,6 +1,7 @@
 """The whole loop on a tiny dataset: everything is written, agrees, and is not done twice."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from promptlesion.config import Config, DemoConfig
 from promptlesion.data.dataset import Dataset, open_dataset
 from promptlesion.data.provenance import read_provenance
 from promptlesion.experiment.demo import run_demo
+from promptlesion.experiment.experiment import Experiment
 from promptlesion.experiment.results import ExperimentResults
 from promptlesion.training.run import RunError
 
@@ -16,18 +18,17 @@ Finished = tuple[ExperimentResults, Path]
 
 
 @pytest.fixture(scope="module")
-def config(tiny_config: Config) -> Config:
-    return tiny_config.model_copy(update={"demo": DemoConfig(synthetic_cases=4, prompt_switch_lesions=2)})
+def experiment(
+    tiny_data: Dataset, any_hu: Path, tiny_config: Config, tmp_path_factory: pytest.TempPathFactory
+) -> Experiment:
+    config = tiny_config.model_copy(update={"demo": DemoConfig(prompt_switch_lesions=2)})
+    out = tmp_path_factory.mktemp("demo") / "out"
+    return Experiment(tiny_data.root, any_hu, out, config, 1, "cpu", num_synthetic_cases=4)
 
 
 @pytest.fixture(scope="module")
-def finished(tiny_data: Dataset, config: Config, any_hu: Path, tmp_path_factory: pytest.TempPathFactory) -> Finished:
-    out = tmp_path_factory.mktemp("demo") / "out"
-    results, was_work = run_demo(
-        out=out, config=config, seed=1, device="cpu", command="promptlesion demo", data=tiny_data.root, lesions=any_hu
-    )
-    assert was_work
-    return results, out
+def finished(experiment: Experiment) -> Finished:
+    return run_demo(experiment, command="promptlesion demo"), experiment.out
 
 
 class TestDemo:
@@ -42,10 +43,12 @@ class TestDemo:
         for name in ("real", "mixed"):
             assert len(list((out / "segmentation" / name / "predictions").glob("*.nii.gz"))) == 1
 
-    def test_the_results_are_those_of_the_file_and_say_what_was_done(self, finished: Finished, config: Config) -> None:
+    def test_the_results_are_those_of_the_file_and_say_what_was_done(
+        self, finished: Finished, experiment: Experiment
+    ) -> None:
         results, out = finished
         assert ExperimentResults.model_validate_json((out / "results.json").read_bytes()) == results
-        assert results.configuration == config.model_dump(mode="json")
+        assert results.configuration == experiment.config.model_dump(mode="json")
         assert (results.seed, results.command) == (1, "promptlesion demo")
         summary = results.dataset
         assert (summary.num_train_cases, summary.num_validation_cases, summary.num_test_cases) == (2, 1, 1)
@@ -79,21 +82,22 @@ class TestDemo:
         assert not sources & predicted
         assert sources < {case.name for case in tiny_data.cases}
 
-    def test_run_again_there_is_nothing_to_do(
-        self, finished: Finished, tiny_data: Dataset, config: Config, any_hu: Path
-    ) -> None:
+    def test_run_again_there_is_nothing_to_do(self, finished: Finished, experiment: Experiment) -> None:
         results, out = finished
         before = {path: path.stat().st_mtime_ns for path in out.rglob("*")}
-        again, was_work = run_demo(
-            out=out, config=config, seed=1, device="cpu", command="again", data=tiny_data.root, lesions=any_hu
-        )
-        assert (again, was_work) == (results, False)
+        assert run_demo(replace(experiment), command="again") == results
         assert {path: path.stat().st_mtime_ns for path in out.rglob("*")} == before
 
-    def test_another_seed_or_setting_is_refused(
-        self, finished: Finished, tiny_data: Dataset, config: Config, any_hu: Path
-    ) -> None:
-        other = config.model_copy(update={"demo": DemoConfig(synthetic_cases=5, prompt_switch_lesions=2)})
-        for options in ({"seed": 2, "config": config}, {"seed": 1, "config": other}):
+    def test_another_seed_or_setting_or_version_is_refused(self, finished: Finished, experiment: Experiment) -> None:
+        other = experiment.config.model_copy(update={"demo": DemoConfig(prompt_switch_lesions=3)})
+        for changed in ({"seed": 2}, {"config": other}):
             with pytest.raises(RunError, match="expected a run with the asked-for settings"):
-                run_demo(out=finished[1], device="cpu", command="again", data=tiny_data.root, lesions=any_hu, **options)
+                run_demo(replace(experiment, **changed), command="again")
+        record = finished[1] / "run.json"
+        written = record.read_text()
+        content = json.loads(written)
+        del content["inputs"]["lesions"]
+        record.write_text(json.dumps(content))
+        with pytest.raises(RunError, match=r"other inputs.lesions .* Choose another --out, or remove the folder"):
+            run_demo(replace(experiment), command="again")
+        record.write_text(written)

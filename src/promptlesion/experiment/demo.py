@@ -1,11 +1,11 @@
 """The demo: a small experiment on the phantom, PromptLesion against real scans alone, in this process."""
 
+import logging
 import os
 import time
 from dataclasses import replace
 from pathlib import Path
 
-from promptlesion.config import Config
 from promptlesion.data.cache import data_fingerprint
 from promptlesion.data.phantom import write_phantom_dataset
 from promptlesion.experiment.cells import Asked, Cell
@@ -18,40 +18,24 @@ from promptlesion.training.device import resolve_device
 from promptlesion.training.progress import progress_bar
 from promptlesion.training.run import Run
 
+logger = logging.getLogger(__name__)
 
-def run_demo(
-    *,
-    out: Path,
-    config: Config,
-    seed: int,
-    device: str,
-    command: str,
-    data: Path | None = None,
-    lesions: Path | None = None,
-) -> tuple[ExperimentResults, bool]:
-    """Run the whole loop, or what is left of it.
+
+def run_demo(experiment: Experiment, *, command: str, is_phantom: bool = False) -> ExperimentResults:
+    """Run the whole loop, or what is left of it; of a finished demo only read the results.
 
     Args:
-        out: folder of all runs, the synthetic dataset, the results and the report.
-        config: of every stage.
-        seed: of everything random but the split.
-        device: `auto` or a device's name.
+        experiment: dataset, configuration and folder.
         command: as typed, for the report.
-        data: a dataset folder; without one the built-in phantom is made.
-        lesions: another `lesions.toml` than the folder's own.
-
-    Returns:
-        The results, and whether there was anything to do.
+        is_phantom: make the built-in phantom where the dataset is to lie.
 
     Raises:
         RunError: the folder holds a demo on other data, with another configuration or seed, or of another version.
     """
     started = time.perf_counter()
-    if data is None:
-        _write_phantom(out / "data", num_cases=config.demo.phantom_cases, seed=seed)
-    experiment = Experiment(
-        data or out / "data", lesions, out, config, seed, device, num_synthetic_cases=config.demo.synthetic_cases
-    )
+    out, config, seed = experiment.out, experiment.config, experiment.seed
+    if is_phantom:
+        _write_phantom(experiment.data, num_cases=config.demo.phantom_cases, seed=seed)
     prepared = experiment.prepared
     prepared.check_held_out()
     preparing = CellTime(name="data", seconds=round(time.perf_counter() - started, 1))
@@ -64,10 +48,11 @@ def run_demo(
             "data": data_fingerprint([*prepared.train, *prepared.validation, *prepared.test]),
             "lesions": prepared.dataset.spec.model_dump_json(),
         },
-        device=resolve_device(device),
+        device=resolve_device(experiment.device),
     )
     if run.is_finished:
-        return ExperimentResults.model_validate_json((out / "results.json").read_bytes()), False
+        logger.info("%s is finished; there is nothing to do", out)
+        return ExperimentResults.model_validate_json((out / "results.json").read_bytes())
     ratio = config.segmentation.synthetic_ratio
     asked = Asked((REAL, PROMPTLESION), (seed,), (ratio,), (experiment.num_subjects,))
     cells = demo_cells(experiment.num_subjects, ratio=ratio, seed=seed)
@@ -78,7 +63,7 @@ def run_demo(
         experiment, asked, command=command, failures={}, cells=cells, title="PromptLesion demo", times=[preparing]
     )
     run.finish()
-    return results, True
+    return results
 
 
 def demo_cells(num_subjects: int, *, ratio: float, seed: int) -> list[Cell]:
