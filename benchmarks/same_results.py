@@ -32,7 +32,7 @@ import numpy as np
 import typer
 
 CONFIG = Path(__file__).with_name("same-results.toml")
-UNHASHED = {"run.json", "card.json", "table2-time.csv"}
+UNHASHED = {"run.json", "card.json", "table2-time.csv", "times.csv"}
 VARIES = {"command", "configuration", "created", "data", "file_bytes", "files", "key", "limits", "machine", "model"}
 VARIES |= {"seen", "settings", "stages", "weights_sha256"}
 """Keys of JSON files that say when, where and of what a result was made, not what it is."""

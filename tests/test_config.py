@@ -20,8 +20,8 @@ READERS = {
     "segmentation": ["segmentation", "training"],
     "copy_paste": ["baselines"],
     "intensity": ["baselines"],
-    "evaluation": ["demo.py", "evaluation", "evaluation/config.py"],
-    "demo": ["demo.py"],
+    "evaluation": ["experiment", "evaluation", "evaluation/config.py"],
+    "demo": ["experiment"],
     "hardware": ["training", "diffusion", "synthesis"],
 }
 """Where the settings of each section are used, beside the file that defines them."""

@@ -9,7 +9,7 @@ from measure.bench import Bench, Model, interval, markdown, masks_hash, sampling
 from measure.figures import confusion_figure
 from measure.lesions import DescribedLesions, described, joined, kid_words, lesion_kids, painted_crops, real_lesions
 from measure.type_classifier import TypeClassifier, balanced_accuracy, confusion, fit_type_classifier
-from promptlesion.evaluation.bootstrap import bootstrap_interval
+from promptlesion.evaluation.bootstrap import type_mean_bootstrap
 from promptlesion.evaluation.features import ImageNetSliceFeatures
 from promptlesion.evaluation.figures import save_figure
 from promptlesion.evaluation.results import Estimate
@@ -152,4 +152,4 @@ def _mean_of_type(mean_hu: np.ndarray, types: np.ndarray, index: int) -> str:
 def _accuracy(asked: np.ndarray, told: np.ndarray, bench: Bench) -> Estimate:
     """Share of right answers, the interval from resampling masks with all their prompts."""
     per_mask = (asked == told).reshape(-1, len(bench.types)).mean(axis=1)
-    return bootstrap_interval(per_mask, seed=bench.seed)
+    return type_mean_bootstrap(per_mask[:, None], seed=bench.seed)

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from promptlesion.front.training import train
     from promptlesion.front.verbs import (
         check_dataset,
+        demo,
         evaluate,
         evaluate_fidelity,
         experiment,
@@ -56,6 +57,7 @@ __all__ = [
     "Painted",
     "__version__",
     "check_dataset",
+    "demo",
     "evaluate",
     "evaluate_fidelity",
     "evaluate_reconstruction",
@@ -83,7 +85,10 @@ _HOMES = {
     "front.preparation": ("prepare", "prepare_phantom"),
     "front.reconstruction": ("evaluate_reconstruction",),
     "front.training": ("train",),
-    "front.verbs": ("check_dataset", "evaluate", "evaluate_fidelity", "experiment", "open_dataset", "segment"),
+    "front.verbs": (
+        *("check_dataset", "demo", "evaluate", "evaluate_fidelity", "experiment"),
+        *("open_dataset", "segment"),
+    ),
 }
 
 

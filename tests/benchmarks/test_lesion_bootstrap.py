@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from measure.lesion_bootstrap import lesion_bootstrap
 
-from promptlesion.evaluation.bootstrap import bootstrap_interval
+from promptlesion.evaluation.bootstrap import type_mean_bootstrap
 from promptlesion.evaluation.results import Estimate
 
 
@@ -12,7 +12,7 @@ def test_one_lesion_a_subject_is_the_mean_over_subjects() -> None:
     values = np.random.default_rng(0).normal(5.0, 2.0, 80)
     subjects = [f"subject_{index}" for index in range(80)]
     ours = lesion_bootstrap(values.tolist(), subjects, seed=1, num_resamples=8000)
-    plain = bootstrap_interval(values, seed=2, num_resamples=8000)
+    plain = type_mean_bootstrap(values[:, None], seed=2, num_resamples=8000)
     assert ours.value == pytest.approx(plain.value)
     assert (ours.low, ours.high) == pytest.approx((plain.low, plain.high), abs=0.03)
 

@@ -1,7 +1,7 @@
-"""Lesion crops, a small dataset folder with its synthetic counterpart, and made-up results."""
+"""Lesion crops, and a small dataset folder with its synthetic counterpart."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -17,18 +17,7 @@ from promptlesion.data.dataset import (
     write_spec,
 )
 from promptlesion.data.volume import Volume
-from promptlesion.evaluation.lesion_intensity import intensity_rows, prompt_switch
 from promptlesion.evaluation.lesions import LesionCrop
-from promptlesion.evaluation.results import (
-    CaseScoreRow,
-    DatasetSummary,
-    DemoResults,
-    Estimate,
-    FalsePositiveRow,
-    FidelityRow,
-    SegmentationRow,
-    StageTime,
-)
 
 SPACING_MM = (0.8, 1.0, 1.5)
 LABELS = {"background": 0, "lumen": 1, "wall": 2, "hard_plaque": 3, "soft_plaque": 4}
@@ -102,96 +91,3 @@ def datasets(tmp_path_factory: pytest.TempPathFactory) -> tuple[Dataset, Dataset
 
 def _volumes(hu: np.ndarray, labels: np.ndarray, affine: np.ndarray) -> tuple[Volume, Volume]:
     return Volume(hu.round().astype(np.int16), affine), Volume(labels, affine)
-
-
-def _scores(trained_on: str, dice: Sequence[float]) -> tuple[CaseScoreRow, ...]:
-    return tuple(
-        CaseScoreRow(
-            trained_on=trained_on,
-            case=f"case_{index}",
-            subject=f"subject_{index}",
-            lesion_type=lesion_type,
-            dice=value,
-            surface_dice=min(value + 0.1, 1.0),
-            hd95_mm=None if value == 0 else 3.2,
-            num_truth_voxels=120,
-            num_predicted_voxels=100,
-        )
-        for lesion_type in ("hard_plaque", "soft_plaque")
-        for index, value in enumerate(dice)
-    )
-
-
-@pytest.fixture(scope="session")
-def results() -> DemoResults:
-    """Made-up results of a small run with two lesion types."""
-    names = ("hard_plaque", "soft_plaque")
-    switch = prompt_switch(
-        "one-hot",
-        {"hard_plaque": np.array([560.0, 640.0, 610.0]), "soft_plaque": np.array([70.0, 95.0, 60.0])},
-        {"hard_plaque": 640.0, "soft_plaque": 55.0},
-    )
-    improved = Estimate(value=0.08, low=0.02, high=0.15)
-    return DemoResults(
-        command="promptlesion demo --out runs/demo",
-        created="2025-01-01T12:00:00Z",
-        seed=0,
-        machine="2 cores, CPU <test>",
-        versions={"promptlesion": "0.1.0", "torch": "2.13.0"},
-        dataset=DatasetSummary(
-            name="ccta phantom",
-            path="runs/demo/data",
-            is_phantom=True,
-            lesion_types=names,
-            spacing_mm=SPACING_MM,
-            window_hu=(-200, 1300),
-            num_train_cases=14,
-            num_validation_cases=3,
-            num_test_cases=4,
-            num_train_subjects=14,
-            num_validation_subjects=3,
-            num_test_subjects=4,
-            num_synthetic_cases=14,
-        ),
-        segmentation=tuple(
-            SegmentationRow(
-                lesion_type=name,
-                metric=metric,
-                num_subjects=4,
-                num_cases=4,
-                real=Estimate(value=0.5, low=0.4, high=0.6),
-                mixed=Estimate(value=0.58, low=0.47, high=0.66),
-                difference=improved if name == "hard_plaque" else Estimate(value=0.01, low=-0.05, high=0.06),
-            )
-            for name in names
-            for metric in ("Dice", "surface Dice (2 mm)")
-        ),
-        false_positives=(FalsePositiveRow(lesion_type="soft_plaque", num_cases=2, num_real=1, num_mixed=0),),
-        case_scores=_scores("real", (0.3, 0.5, 0.7, 0.0)) + _scores("mixed", (0.45, 0.55, 0.72, 0.1)),
-        fidelity=tuple(
-            FidelityRow(
-                lesion_type=name,
-                compared="real against synthetic",
-                network="EfficientNet-lite0, ImageNet",
-                layer="stage 4",
-                dimension=112,
-                num_real=20,
-                num_synthetic=28,
-                fid=Estimate(value=1.25, low=0.9, high=1.6),
-                kid=Estimate(value=0.00042, low=-0.0001, high=0.0009),
-            )
-            for name in names
-        ),
-        intensity=intensity_rows(
-            "synthetic",
-            {"hard_plaque": np.array([640.0, 620.0]), "soft_plaque": np.array([55.0])},
-            {"hard_plaque": np.array([600.0]), "soft_plaque": np.array([95.0])},
-        ),
-        prompt_switch=(switch,),
-        stages=(
-            StageTime(stage="autoencoder", seconds=125.0, note="300 steps"),
-            StageTime(stage="diffusion", seconds=7.5),
-        ),
-        configuration={"diffusion": {"num_steps": 400, "prediction": "v"}, "seed": 0},
-        limits=("Phantom only.", "Short training."),
-    )

@@ -16,8 +16,6 @@ from promptlesion.evaluation.segmentation_metrics import (
     LesionScore,
     evaluate_case,
     evaluate_folder,
-    false_positive_rows,
-    segmentation_rows,
 )
 
 SPACING_MM = (0.7, 1.1, 2.5)
@@ -94,34 +92,6 @@ def test_different_shapes_are_named() -> None:
             case="case_7",
             subject="s",
         )
-
-
-def _made_up(case: str, subject: str, dice: float | None, truth: int, predicted: int = 5) -> LesionScore:
-    return LesionScore(case, subject, "hard", dice, dice, None, truth, predicted)
-
-
-def test_rows_average_over_subjects_not_cases() -> None:
-    real = [_made_up("a", "s1", 0.2, 9), _made_up("b", "s1", 0.4, 9), _made_up("c", "s2", 0.9, 9)]
-    mixed = [_made_up("a", "s1", 0.4, 9), _made_up("b", "s1", 0.6, 9), _made_up("c", "s2", 1.0, 9)]
-    dice, surface_dice = segmentation_rows(real, mixed, seed=0)
-    assert (dice.num_subjects, dice.num_cases) == (2, 3)
-    assert dice.real.value == pytest.approx(0.6)
-    assert dice.difference.value == pytest.approx(0.15)
-    assert surface_dice.metric == "surface Dice (2 mm)"
-
-
-def test_cases_without_a_lesion_count_as_false_positives_only() -> None:
-    real = [_made_up("a", "s1", 0.5, 9), _made_up("b", "s2", 0.0, 0, 4), _made_up("c", "s3", None, 0, 0)]
-    mixed = [_made_up("a", "s1", 0.7, 9), _made_up("b", "s2", None, 0, 0), _made_up("c", "s3", None, 0, 0)]
-    dice = segmentation_rows(real, mixed, seed=0)[0]
-    assert dice.num_subjects == 1 and dice.difference.value == pytest.approx(0.2)
-    (row,) = false_positive_rows(real, mixed)
-    assert (row.num_cases, row.num_real, row.num_mixed) == (2, 1, 0)
-
-
-def test_networks_scored_on_different_cases_are_refused() -> None:
-    with pytest.raises(ValueError, match="expected the same cases and lesion types from both networks"):
-        segmentation_rows([_made_up("a", "s", 0.5, 9)], [_made_up("b", "s", 0.5, 9)], seed=0)
 
 
 def test_folders_with_other_grids_or_labels_are_refused(tiny_data: Dataset, tmp_path: Path) -> None:

@@ -4,107 +4,13 @@ import csv
 import io
 
 import pytest
+from tests.experiment.made_up import HELPS, TYPES, case_scores, fidelity, results, row
 
 from promptlesion.cli.console import show
-from promptlesion.evaluation.method_comparison import MethodRow
-from promptlesion.evaluation.results import DatasetSummary, Estimate
-from promptlesion.experiment.report import summary_sentences
-from promptlesion.experiment.results import Comparison, ExperimentResults, MethodTime
-from promptlesion.experiment.tables import Table, all_tables, as_csv, as_latex
+from promptlesion.experiment.summary import summary_sentences
+from promptlesion.experiment.table import Table, as_csv, as_latex
+from promptlesion.experiment.tables import all_tables
 from promptlesion.experiment.terminal import experiment_parts
-
-TYPES = ("calcified_plaque", "liver_tumor")
-
-
-def row(
-    method: str,
-    lesion_type: str,
-    value: float,
-    difference: tuple[float, float, float] | None = None,
-    spread: float = 0.0,
-) -> MethodRow:
-    estimate = None if difference is None else Estimate(value=difference[0], low=difference[1], high=difference[2])
-    return MethodRow(
-        method=method,
-        lesion_type=lesion_type,
-        size="all sizes",
-        metric="dice",
-        num_subjects=12,
-        value=Estimate(value=value, low=value - 0.1, high=value + 0.1),
-        difference=estimate,
-        p_value=None if difference is None else 0.04,
-        trainings=(value - spread, value, value + spread),
-    )
-
-
-def results(rows: tuple[MethodRow, ...]) -> ExperimentResults:
-    """Two methods at one ratio; the second number of subjects is there for the sweep."""
-    comparisons = tuple(
-        Comparison(
-            num_subjects=number,
-            num_cases=number,
-            num_lesions=dict.fromkeys(TYPES, 3),
-            ratio=1.0,
-            num_synthetic={"copy-paste": 6.0},
-            rows=rows,
-        )
-        for number in (4, 8)
-    )
-    return ExperimentResults(
-        command="promptlesion experiment",
-        created="2026-11-22T00:00:00+00:00",
-        seed=0,
-        seeds=(0, 1, 2),
-        methods=("real", "copy-paste"),
-        machine="a machine",
-        versions={},
-        dataset=DatasetSummary(
-            name="data",
-            path="data",
-            is_phantom=False,
-            lesion_types=TYPES,
-            spacing_mm=(1.0, 1.0, 1.0),
-            window_hu=(-100.0, 200.0),
-            num_train_cases=8,
-            num_validation_cases=2,
-            num_test_cases=12,
-            num_train_subjects=8,
-            num_validation_subjects=2,
-            num_test_subjects=12,
-            num_synthetic_cases=0,
-        ),
-        main_num_subjects=8,
-        main_ratio=1.0,
-        comparisons=comparisons,
-        fidelity=(),
-        real_against_real=(),
-        times=(
-            MethodTime(
-                num_subjects=8,
-                method="copy-paste",
-                autoencoder_seconds=None,
-                training_seconds=2.0,
-                volumes_per_minute=None,
-                sampling="no network",
-                patch_voxels=None,
-            ),
-        ),
-        failures={},
-        unfinished=(),
-        configuration={},
-        limits=(),
-        num_resamples=100,
-    )
-
-
-HELPS = (
-    row("real", "calcified_plaque", 0.5),
-    row("copy-paste", "calcified_plaque", 0.6, (0.1, 0.02, 0.18)),
-    row("real", "liver_tumor", 0.7),
-    row("copy-paste", "liver_tumor", 0.6, (-0.1, -0.15, -0.05)),
-    row("real", "all types", 0.6),
-    row("copy-paste", "all types", 0.6, (0.0, -0.05, 0.05)),
-)
 
 
 def test_the_dice_table_has_value_interval_difference_and_p() -> None:
@@ -115,7 +21,9 @@ def test_the_dice_table_has_value_interval_difference_and_p() -> None:
     first, second = dice.rows
     assert first[:4] == ("real", "3", "0.500 [0.400, 0.600]", "–")
     assert second[3] == "+0.100 [+0.020, +0.180] (p 0.040)"
-    assert {"dice", "trainings", "metrics", "sizes", "table2-time", "sweep"} == set(tables)  # nothing was painted
+    assert {"dice", "trainings", "metrics", "sizes", "table2-time", "times", "sweep"} == set(
+        tables
+    )  # nothing was painted
     assert [line[0] for line in tables["sweep"].rows] == ["4", "4", "8", "8"]
 
 
@@ -154,14 +62,41 @@ def test_promptlesion_is_held_against_every_other_method_that_paints() -> None:
     ]
 
 
+def test_what_is_painted_is_as_bright_as_the_rows_say() -> None:
+    tables = {table.name: table for table in all_tables(results(fidelity=(fidelity(),)))}
+    assert [(line[1], *line[4:]) for line in tables["intensity"].rows] == [
+        ("autoencoded, promptlesion", "630", "630", "+0", "+0%", "±158", "holds"),
+        ("promptlesion", "630", "600", "-30", "-5%", "±158", "holds"),
+        ("promptlesion", "55", "95", "+40", "+73%", "±30", "broken"),
+    ]
+    assert [line[4:] for line in tables["prompt-switch"].rows] == [
+        ("calcified plaque", "603 ± 33", "630", "holds", "liver tumor 1.000"),
+        ("liver tumor", "75 ± 15", "55", "holds", "calcified plaque 1.000"),
+    ]
+    assert tables["table3-fid"].rows[0][:4] == (
+        "promptlesion",
+        "8",
+        "EfficientNet-lite0, ImageNet",
+        "1.25 [0.90, 1.60]",
+    )
+
+
+def test_lesions_drawn_where_there_are_none_are_counted() -> None:
+    tables = {table.name: table for table in all_tables(results(case_scores=case_scores()))}
+    assert tables["false-positives"].rows == (("real", "0 of 1", "–"), ("copy-paste", "1 of 1", "–"))
+    assert tables["cases"].rows[2] == ("case_2", "real", "0", "calcified plaque", "–", "–", "–", "0", "0")
+    assert len(tables["cases"].rows) == 6
+
+
 def test_in_a_terminal_no_figure_is_cut_off(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", "80")
-    show(*experiment_parts(results(HELPS)))
+    show(*experiment_parts(results(fidelity=(fidelity(),))))
     printed = capsys.readouterr().out
     assert "…" not in printed
     assert [printed.count(text) for text in ("copy-paste  ", "+0.100", "-0.150", "all types")] == [3, 1, 1, 1]
+    assert [printed.count(text) for text in ("autoencoded", "liver tumor 1.000", "1.25")] == [1, 1, 1]
 
 
 def test_the_sentences_say_for_which_type_it_is_clear() -> None:
@@ -221,7 +156,7 @@ def test_without_real_scans_alone_nothing_is_said() -> None:
     assert summary_sentences(empty) == [
         "Nothing could be compared: there is no segmentation network trained on real scans alone."
     ]
-    assert [table.name for table in all_tables(empty)] == ["table2-time"]
+    assert [table.name for table in all_tables(empty)] == ["table2-time", "times"]
 
 
 TABLE = Table("t", "50 % of A & B_C: < 3 mm", ("a_b", "c"), (("1,5", "36³"), ('"x"', ">= 2 ± 1 – \\")))

@@ -47,16 +47,11 @@ def demo(
 
     promptlesion demo --set diffusion.prompt_encoder=one-hot --out runs/demo-one-hot
     """
-    from promptlesion.demo import run_demo
-    from promptlesion.evaluation.terminal import demo_parts
+    from promptlesion.experiment.terminal import experiment_parts
+    from promptlesion.front import verbs
 
-    command = " ".join(["promptlesion", *sys.argv[1:]])
-    results, was_work = run_demo(
-        out=out, config=config, seed=seed, device=device, command=command, data=data, lesions=lesions
-    )
-    if not was_work:
-        say(f"{out} is finished; there is nothing to do.")
-    show(*demo_parts(results), f"Report: {out / 'report.html'}")
+    results = verbs.demo(out, data=data, lesions=lesions, seed=seed, device=device, config=config)
+    show(*experiment_parts(results), f"Report: {out / 'report.html'}")
 
 
 @app.command()

@@ -1,60 +1,19 @@
 """Bootstrap intervals over subjects, standard errors of distances, and the paired permutation test of two methods."""
 
-from collections.abc import Sequence
 from functools import lru_cache
 
 import numpy as np
-from jaxtyping import Float, Float64
+from jaxtyping import Float64
 
 from promptlesion.evaluation.results import Estimate
-
-
-def bootstrap_interval(
-    values: Float[np.ndarray, " subjects"] | Sequence[float],
-    *,
-    seed: int,
-    num_resamples: int = 2000,
-    level: float = 0.95,
-) -> Estimate:
-    """Estimate the mean with its percentile bootstrap interval (Efron 1979); one value a subject.
-
-    No values give an estimate of None, a single one an estimate without an interval: one subject says nothing
-    about the spread between subjects.
-    """
-    if not 0 < level < 1:
-        raise ValueError(f"level: expected a number between 0 and 1, got {level}")
-    sample = np.asarray(values, dtype=np.float64)
-    if not np.isfinite(sample).all():
-        raise ValueError("values: expected finite numbers; leave out what was not counted")
-    if sample.size == 0:
-        return Estimate(value=None)
-    if sample.size == 1:
-        return Estimate(value=float(sample[0]))
-    generator = np.random.default_rng(seed)
-    means = sample[generator.integers(0, sample.size, (num_resamples, sample.size))].mean(axis=1)
-    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
-    return Estimate(value=float(sample.mean()), low=float(low), high=float(high))
-
-
-def paired_bootstrap(
-    first: Float[np.ndarray, " subjects"] | Sequence[float],
-    second: Float[np.ndarray, " subjects"] | Sequence[float],
-    *,
-    seed: int,
-    num_resamples: int = 2000,
-    level: float = 0.95,
-) -> Estimate:
-    """Estimate the mean of second − first, where both belong to the same subjects in the same order."""
-    if len(first) != len(second):
-        raise ValueError(f"paired values: expected equal numbers of subjects, got {len(first)} and {len(second)}")
-    difference = np.asarray(second, dtype=np.float64) - np.asarray(first, dtype=np.float64)
-    return bootstrap_interval(difference, seed=seed, num_resamples=num_resamples, level=level)
 
 
 def type_mean_bootstrap(
     values: Float64[np.ndarray, "subjects types"], *, seed: int, num_resamples: int = 2000, level: float = 0.95
 ) -> Estimate:
-    """Estimate the mean over lesion types of the mean over subjects, resampling whole subjects.
+    """Estimate the mean over lesion types of the mean over subjects, with its percentile bootstrap (Efron 1979).
+
+    Whole subjects are resampled. One subject alone has no interval: it says nothing about the spread between subjects.
 
     NaN is *not counted*: a subject has not every type. Draws that leave a type without a subject are left out. A type
     without any subject makes the estimate None, for a mean over other types would be another quantity.
@@ -118,8 +77,8 @@ def sign_flip_p_value(
 @lru_cache(maxsize=16)
 def _subject_draws(num_subjects: int, seed: int, num_resamples: int) -> Float64[np.ndarray, "resamples subjects"]:
     """How often each subject is in each resample."""
-    shares = np.full(num_subjects, 1 / num_subjects)
-    return np.random.default_rng(seed).multinomial(num_subjects, shares, num_resamples).astype(np.float64)
+    drawn = np.random.default_rng(seed).integers(0, num_subjects, (num_resamples, num_subjects))
+    return np.stack([np.bincount(row, minlength=num_subjects) for row in drawn]).astype(np.float64)
 
 
 @lru_cache(maxsize=16)

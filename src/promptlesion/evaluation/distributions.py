@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Float64
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from scipy import stats
 
 from promptlesion.data.lesion_instances import sphere_diameter_mm
@@ -15,6 +15,7 @@ from promptlesion.evaluation.agatston import plaque_burden
 from promptlesion.evaluation.lesion_texture import lesion_texture
 from promptlesion.evaluation.lesions import LesionCrop
 from promptlesion.evaluation.palette import MUTED_COLOR, REAL_COLOR, TEXT_COLOR, lesion_colors
+from promptlesion.evaluation.results import Frozen
 from promptlesion.evaluation.wording import readable
 
 Lesions = Mapping[str, Sequence[LesionCrop]]
@@ -39,10 +40,8 @@ MEASURES = (
 PLAQUE_MEASURES = (Measure("agatston", "Agatston score"), Measure("volume_mm3", "volume (mm³)"))
 
 
-class DistributionRow(BaseModel):
+class DistributionRow(Frozen):
     """One measure of the real and the synthetic lesions of one type, a lesion a value."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     lesion_type: str = Field(description="lesion type")
     measure: str = Field(

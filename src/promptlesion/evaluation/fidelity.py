@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Sequence
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from promptlesion.data.dataset import Dataset, LesionType
 from promptlesion.data.splits import dataset_split
@@ -12,14 +12,10 @@ from promptlesion.evaluation.distributions import DistributionRow, distribution_
 from promptlesion.evaluation.features import FeatureExtractor
 from promptlesion.evaluation.lesions import LesionCrop, by_type
 from promptlesion.evaluation.memorisation import Memorisation, find_copies
-from promptlesion.evaluation.results import FidelityRow
+from promptlesion.evaluation.results import FidelityRow, Frozen
 
 
-class _Model(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-
-class ExtractorRecord(_Model):
+class ExtractorRecord(Frozen):
     """Which network gave the features, down to its weights."""
 
     name: str = Field(description="network and data that it was trained on")
@@ -28,7 +24,7 @@ class ExtractorRecord(_Model):
     weights_sha256: str = Field(description="SHA-256 of its file of weights")
 
 
-class Fidelity(_Model):
+class Fidelity(Frozen):
     """The whole comparison."""
 
     extractors: tuple[ExtractorRecord, ...] = Field(description="networks behind the distances")

@@ -1,7 +1,8 @@
-"""The report's charts: training curves, HU histograms, paired Dice. Every function gives a new `Figure`."""
+"""The report's charts: training curves and HU histograms. Every function gives a new `Figure`."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from jaxtyping import Float
@@ -14,9 +15,7 @@ from promptlesion.evaluation.palette import (
     REAL_COLOR,
     SYNTHETIC_COLOR,
     TEXT_COLOR,
-    lesion_colors,
 )
-from promptlesion.evaluation.results import CaseScoreRow, SegmentationRow
 from promptlesion.evaluation.wording import readable
 from promptlesion.training.atomic import written_whole
 
@@ -80,68 +79,13 @@ def hu_histogram_figure(
             axes.hist(np.clip(values, bins[0], bins[-1]), histtype="stepfilled", alpha=0.22, **options)
             axes.hist(np.clip(values, bins[0], bins[-1]), histtype="step", linewidth=1.6, label=label, **options)
             axes.axvline(values.mean(), color=color, linewidth=1.2, linestyle=(0, (4, 2)))
-        _plain(axes)
+        plain(axes)
         axes.set_title(readable(lesion_type), fontsize=11, color=TEXT_COLOR, loc="left")
         axes.set_xlabel("HU inside the lesion", fontsize=9, color=MUTED_COLOR)
         axes.set_ylabel("share of voxels", fontsize=9, color=MUTED_COLOR)
         axes.set_ylim(top=axes.get_ylim()[1] * 1.28)
         axes.legend(fontsize=8.5, loc="upper right", edgecolor="none", framealpha=0.9, labelcolor=TEXT_COLOR)
     return figure
-
-
-def dice_figure(rows: Sequence[SegmentationRow], scores: Sequence[CaseScoreRow], lesion_types: Sequence[str]) -> Figure:
-    """Draw each subject's Dice, real only joined to real + synthetic, with the means and their intervals.
-
-    `rows` and `scores` are `DemoResults.segmentation` and `.case_scores`; cases without a lesion are not.
-    """
-    shown = {row.lesion_type: row for row in rows if row.metric == "Dice"}
-    names = [name for name in lesion_types if name in shown]
-    figure = Figure(figsize=(2.9 * max(len(names), 1) + 0.2, 3.3), layout="constrained")
-    panels = figure.subplots(1, max(len(names), 1), squeeze=False, sharey=True)[0]
-    for axes, name in zip(panels, names, strict=False):
-        _paired_dots(axes, shown[name], scores, lesion_colors(lesion_types)[name])
-    panels[0].set_ylabel("Dice, held-out subjects", fontsize=10, color=MUTED_COLOR)
-    return figure
-
-
-def _paired_dots(axes: Axes, row: SegmentationRow, scores: Sequence[CaseScoreRow], color: str) -> None:
-    sides = [_subject_dice(scores, row.lesion_type, trained_on) for trained_on in ("real", "mixed")]
-    for subject, value in sides[0].items():
-        if subject in sides[1]:
-            points = (value, sides[1][subject])
-            axes.plot((0, 1), points, color=color, linewidth=1.1, alpha=0.55, marker="o", markersize=4)
-    for position, estimate, offset in ((0, row.real, -0.16), (1, row.mixed, 0.16)):
-        if estimate.value is None:
-            continue
-        if estimate.low is not None and estimate.high is not None:
-            reach = ([estimate.value - estimate.low], [estimate.high - estimate.value])
-            axes.errorbar(position + offset, estimate.value, reach, color=TEXT_COLOR, capsize=3, linewidth=1.4)
-        axes.plot(position + offset, estimate.value, marker="D", color=TEXT_COLOR, markersize=6)
-        side = "right" if position == 0 else "left"
-        axes.annotate(
-            f"{estimate.value:.2f}",
-            (position + 1.55 * offset, estimate.value),
-            ha=side,
-            va="center",
-            fontsize=10,
-            color=TEXT_COLOR,
-        )
-    _plain(axes)
-    axes.set_title(
-        f"{readable(row.lesion_type)}\n{row.num_subjects} subjects", fontsize=11, color=TEXT_COLOR, loc="left"
-    )
-    axes.set_xticks((0, 1), ("real only", "real + synthetic"), fontsize=10)
-    axes.set_xlim(-0.62, 1.62)
-    axes.set_ylim(-0.03, 1.03)
-
-
-def _subject_dice(scores: Sequence[CaseScoreRow], lesion_type: str, trained_on: str) -> dict[str, float]:
-    values: dict[str, list[float]] = {}
-    for score in scores:
-        is_wanted = score.lesion_type == lesion_type and score.trained_on == trained_on
-        if is_wanted and score.num_truth_voxels and score.dice is not None:
-            values.setdefault(score.subject, []).append(score.dice)
-    return {subject: float(np.mean(dice)) for subject, dice in values.items()}
 
 
 def _metric_keys(lines: Sequence[Mapping[str, float]]) -> list[str]:
@@ -156,7 +100,7 @@ def _curve(axes: Axes, lines: Sequence[Mapping[str, float]], key: str) -> None:
         for index, line in enumerate(lines)
         if key in line and np.isfinite(line[key])
     ]
-    _plain(axes)
+    plain(axes)
     if not points:
         return
     positions, values = (np.array(column, dtype=np.float64) for column in zip(*points, strict=True))
@@ -182,8 +126,9 @@ def _curve(axes: Axes, lines: Sequence[Mapping[str, float]], key: str) -> None:
     axes.set_xlabel(position_key or "report", fontsize=8, color=MUTED_COLOR)
 
 
-def _plain(axes: Axes) -> None:
-    axes.grid(axis="y", color=GRID_COLOR, linewidth=0.8)
+def plain(axes: Axes, *, lines: Literal["x", "y", "both"] = "y") -> None:
+    """Draw axes as every chart has them: faint grid lines of one axis or both, no frame."""
+    axes.grid(axis=lines, color=GRID_COLOR, linewidth=0.8)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[["left", "bottom"]].set_color(MUTED_COLOR)

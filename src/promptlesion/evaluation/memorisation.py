@@ -12,23 +12,20 @@ from itertools import permutations, product
 import numpy as np
 from jaxtyping import Float32
 from numpy.lib.stride_tricks import sliding_window_view
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from scipy import ndimage
 
 from promptlesion.evaluation.distance_calibration import CopyThreshold, fit_copy_threshold
 from promptlesion.evaluation.lesion_texture import LesionTexture, lesion_texture
 from promptlesion.evaluation.lesions import LesionCrop
+from promptlesion.evaluation.results import Frozen
 
 FALSE_ALARM_RATE = 0.001
 _MAX_SIDE = 24
 _TURNS = tuple(product(permutations(range(3)), product((1, -1), repeat=3)))
 
 
-class _Model(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-
-class NearestLesion(_Model):
+class NearestLesion(Frozen):
     """A lesion and the training lesion of its type that it is most like."""
 
     case: str = Field(description="case of the lesion")
@@ -43,7 +40,7 @@ class NearestLesion(_Model):
     is_copy: bool = Field(description="whether it is nearer than that")
 
 
-class Memorisation(_Model):
+class Memorisation(Frozen):
     """What the search for copies found."""
 
     false_alarm_rate: float = Field(description="share of lesions of strangers that would be called copies")

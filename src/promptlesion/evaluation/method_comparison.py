@@ -24,11 +24,11 @@ from typing import Literal
 
 import numpy as np
 from jaxtyping import Float64
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from promptlesion.evaluation.bootstrap import sign_flip_p_value, type_mean_bootstrap
 from promptlesion.evaluation.lesion_matching import PredictedLesion, TrueLesion
-from promptlesion.evaluation.results import Estimate
+from promptlesion.evaluation.results import Estimate, Frozen
 from promptlesion.evaluation.segmentation_metrics import LesionScore
 
 Metric = Literal[
@@ -48,10 +48,8 @@ METRICS: dict[Metric, bool] = {
 ALL_TYPES, ALL_SIZES = "all types", "all sizes"
 
 
-class MethodRow(BaseModel):
+class MethodRow(Frozen):
     """One method, lesion type, size and metric, over the held-out subjects; seeds averaged within a subject first."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     method: str = Field(description="the method's name")
     lesion_type: str = Field(description="the type's name, or 'all types': the mean over the types")
@@ -137,9 +135,9 @@ _Within = Callable[[float], bool] | None
 _Stratum = tuple[str, str, _Within]
 
 
-def dice_rows(rows: Iterable[MethodRow]) -> list[MethodRow]:
-    """Return the rows that hold the Dice of lesions of all sizes together."""
-    return [row for row in rows if (row.metric, row.size) == ("dice", ALL_SIZES)]
+def rows_of(rows: Iterable[MethodRow], metric: Metric = "dice") -> list[MethodRow]:
+    """Return the rows that hold a metric of lesions of all sizes together."""
+    return [row for row in rows if (row.metric, row.size) == (metric, ALL_SIZES)]
 
 
 def _strata(scores: Sequence[LesionScore], lesion_type: str) -> dict[str, _Within]:

@@ -11,31 +11,9 @@ from promptlesion.evaluation.distributions import DistributionRow
 from promptlesion.evaluation.memorisation import Memorisation
 from promptlesion.evaluation.method_comparison import MethodRow
 from promptlesion.evaluation.reconstruction import ReconstructionRow
-from promptlesion.evaluation.results import DemoResults, FidelityRow
+from promptlesion.evaluation.results import FidelityRow
 from promptlesion.evaluation.segmentation_metrics import LesionScore
 from promptlesion.evaluation.wording import readable
-
-
-def demo_parts(results: DemoResults) -> Iterator[RenderableType]:
-    """Yield what the synthetic data did, and whether the painted lesions are right."""
-    table = _table("lesion type", "metric", "N", "real", "mixed", "difference")
-    for row in results.segmentation:
-        real, mixed, difference = (_text(estimate.value) for estimate in (row.real, row.mixed, row.difference))
-        interval = f"{difference} ({_text(row.difference.low)} to {_text(row.difference.high)})"
-        table.add_row(row.lesion_type, row.metric, str(row.num_subjects), real, mixed, interval)
-    yield f"Held-out subjects, real only against real + synthetic, {results.interval_level:.0%} bootstrap intervals"
-    yield table
-    bias = _table("lesion type", "compared", "real HU", "its HU", "bias", "allowed", "within")
-    for entry in results.intensity:
-        figures = (f"{v:.0f}" for v in (entry.real_mean_hu, entry.compared_mean_hu, entry.bias_hu, entry.tolerance_hu))
-        bias.add_row(entry.lesion_type, entry.compared, *figures, "yes" if entry.is_within_tolerance else "NO")
-    yield "Mean HU inside lesions"
-    yield bias
-    for switch in results.prompt_switch:
-        aucs = ", ".join(f"{pair.first} / {pair.second} {max(pair.auc, 1 - pair.auc):.2f}" for pair in switch.pairs)
-        if aucs:
-            yield f"Only the prompt switched ({switch.encoder}, {switch.num_lesions} masks): AUC {aucs}"
-    yield from fidelity_parts(results.fidelity)
 
 
 def fidelity_parts(rows: Sequence[FidelityRow]) -> Iterator[RenderableType]:

@@ -144,7 +144,10 @@ def plan_cells(asked: Asked) -> list[Cell]:
                 number,
                 method,
                 asked.main_ratio,
-                needs=tuple(cohort_name(number, method, asked.main_ratio, seed) for seed in asked.seeds),
+                needs=(
+                    f"{part}/{method}",
+                    *(cohort_name(number, method, asked.main_ratio, seed) for seed in asked.seeds),
+                ),
             )
             for method in asked.painting
         ]

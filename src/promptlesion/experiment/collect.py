@@ -1,5 +1,7 @@
 """From the scores and measurements on disk to the results."""
 
+import os
+import platform
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -8,144 +10,187 @@ from statistics import mean
 from pydantic import TypeAdapter
 
 from promptlesion.data.phantom import is_phantom
+from promptlesion.data.prepared import PreparedDataset
 from promptlesion.data.provenance import read_provenance
 from promptlesion.evaluation.distances import fidelity_rows
 from promptlesion.evaluation.extractors import build_extractors
 from promptlesion.evaluation.lesions import by_type, collect_lesions
-from promptlesion.evaluation.method_comparison import ALL_SIZES, ALL_TYPES, MethodRow, dice_rows, method_rows
+from promptlesion.evaluation.method_comparison import ALL_SIZES, ALL_TYPES, MethodRow, method_rows, rows_of
 from promptlesion.evaluation.results import FidelityRow
 from promptlesion.evaluation.segmentation_metrics import LesionScore
-from promptlesion.evaluation.summary import dataset_summary, machine_text
-from promptlesion.experiment.cells import (
-    FIDELITY_FILE,
-    SCORES_FILE,
-    Asked,
-    cohort_name,
-    part_name,
-    plan_cells,
-    segmentation_name,
-)
+from promptlesion.experiment.cells import FIDELITY_FILE, SCORES_FILE, Asked, Cell
 from promptlesion.experiment.experiment import Experiment
-from promptlesion.experiment.results import Comparison, ExperimentResults, MethodFidelity, MethodTime
+from promptlesion.experiment.results import (
+    CaseScore,
+    CellTime,
+    Comparison,
+    DatasetSummary,
+    ExperimentResults,
+    MethodFidelity,
+)
 from promptlesion.methods import PROMPTLESION, REAL, method_named
 from promptlesion.training.atomic import read_json, write_text
 from promptlesion.training.device import resolve_device
-from promptlesion.training.run import is_finished_run
+from promptlesion.training.memory import main_memory_bytes
 
 _SCORES = TypeAdapter(list[LesionScore])
+_Scores = Mapping[tuple[int, str, float, int], list[LesionScore]]
+"""By number of subjects, method, ratio and seed."""
 
 
 def collect_results(
-    experiment: Experiment, asked: Asked, *, command: str, failures: Mapping[str, str]
+    experiment: Experiment,
+    asked: Asked,
+    cells: Sequence[Cell],
+    *,
+    title: str,
+    command: str,
+    failures: Mapping[str, str],
+    times: Sequence[CellTime] = (),
 ) -> ExperimentResults:
-    """Put together what is there; pieces that failed, or are not done, are left out and named."""
-    prepared, config = experiment.prepared, experiment.config
-    root = prepared.dataset.root.resolve()
-    fidelity = tuple(_fidelity(experiment, asked))
+    """Put together what is there; pieces that failed, or are not done, are left out and named.
+
+    Args:
+        experiment: dataset, configuration and folder.
+        asked: what is compared with what.
+        cells: all pieces of work.
+        title: of the report.
+        command: as typed.
+        failures: why pieces failed, by name.
+        times: of what was done before the pieces.
+    """
+    prepared, config, out = experiment.prepared, experiment.config, experiment.out
+    done = [cell for cell in cells if cell.is_done(out)]
+    scores = _read_scores(experiment, done, "scores")
+    comparisons = tuple(_comparisons(experiment, asked, done, scores))
+    fidelity = tuple(
+        MethodFidelity.model_validate_json((out / cell.name / FIDELITY_FILE).read_bytes())
+        for cell in sorted(done, key=lambda cell: cell.num_subjects)
+        if cell.kind == "fidelity"
+    )
     return ExperimentResults(
+        title=title,
         command=command,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         seed=experiment.seed,
         seeds=asked.seeds,
         methods=asked.methods,
-        machine=machine_text(experiment.device),
+        machine=f"{platform.machine()}, {os.cpu_count()} cores, {main_memory_bytes() / 2**30:.0f} GiB, device "
+        f"{resolve_device(experiment.device)}",
         versions={name: version(name) for name in ("promptlesion", "torch", "monai", "numpy")},
-        dataset=dataset_summary(prepared, name=root.name, num_synthetic_cases=0, is_phantom=is_phantom(root)),
+        dataset=_dataset_summary(prepared),
         main_num_subjects=asked.num_subjects[-1],
         main_ratio=asked.main_ratio,
-        comparisons=tuple(_comparisons(experiment, asked)),
+        comparisons=comparisons,
+        case_scores=tuple(_case_scores(asked, scores)) if comparisons else (),
         fidelity=fidelity,
         real_against_real=_real_against_real(experiment) if fidelity else (),
-        times=tuple(_times(experiment, asked, fidelity)),
+        times=(*times, *_times(experiment, done, fidelity)),
         failures=dict(failures),
-        unfinished=tuple(
-            cell.name for cell in plan_cells(asked) if cell.name not in failures and not cell.is_done(experiment.out)
-        ),
+        unfinished=tuple(cell.name for cell in cells if cell.name not in failures and cell not in done),
         configuration=config.model_dump(mode="json"),
         limits=_limits(experiment, asked),
         num_resamples=config.evaluation.num_resamples,
+        surface_tolerance_mm=config.evaluation.surface_tolerance_mm,
     )
 
 
-def _scores(experiment: Experiment, number: int, method: str, ratio: float, seed: int) -> list[LesionScore] | None:
-    path = experiment.out / segmentation_name(number, method, ratio, seed) / SCORES_FILE
-    return _SCORES.validate_python(read_json(path)["scores"]) if path.is_file() else None
+def _dataset_summary(prepared: PreparedDataset) -> DatasetSummary:
+    """Count the cases and subjects of each part."""
+    root, spec = prepared.dataset.root.resolve(), prepared.dataset.spec
+    parts = {"train": prepared.train, "validation": prepared.validation, "test": prepared.test}
+    return DatasetSummary(
+        name=root.name,
+        path=str(prepared.dataset.root),
+        is_phantom=is_phantom(root),
+        lesion_types=tuple(lesion.name for lesion in spec.lesions),
+        spacing_mm=spec.spacing_mm,
+        window_hu=spec.window_hu,
+        **{f"num_{part}_cases": len(cases) for part, cases in parts.items()},
+        **{f"num_{part}_subjects": len({case.subject for case in cases}) for part, cases in parts.items()},
+    )
 
 
-def _training_dice(experiment: Experiment, number: int, asked: Asked) -> dict[str, float]:
+def _read_scores(experiment: Experiment, done: Sequence[Cell], key: str) -> _Scores:
+    """Read the scores of all networks, on held-out scans or, by another key, on those they learned from."""
+    found = {}
+    for cell in done:
+        if cell.kind == "segmentation":
+            content = read_json(experiment.out / cell.name / SCORES_FILE)
+            if key in content:
+                place = cell.num_subjects, cell.method, cell.ratio, cell.seed
+                found[place] = _SCORES.validate_python(content[key])
+    return found
+
+
+def _case_scores(asked: Asked, scores: _Scores) -> Iterator[CaseScore]:
+    own = {*CaseScore.model_fields} - {"method", "seed"}  # single lesions are not part of the results
+    for method in asked.methods:
+        for seed in asked.seeds:
+            ratio = 0.0 if method == REAL else asked.main_ratio
+            for score in scores.get((asked.num_subjects[-1], method, ratio, seed), ()):
+                yield CaseScore(method=method, seed=seed, **{name: getattr(score, name) for name in own})
+
+
+def _training_dice(trained: Sequence[list[LesionScore] | None], *, seed: int) -> dict[str, float]:
     """Return the Dice of real scans alone on the scans it learned from, by type, averaged as that of held-out ones."""
-    files = [
-        read_json(experiment.out / segmentation_name(number, REAL, 0.0, seed) / SCORES_FILE) for seed in asked.seeds
-    ]
-    trained = [_SCORES.validate_python(each["training_scores"]) for each in files if "training_scores" in each]
-    if len(trained) < len(asked.seeds):
+    if not all(trained):
         return {}  # of before there were such scores
-    rows = method_rows({REAL: trained}, reference=REAL, seed=experiment.seed, num_resamples=1)
+    rows = method_rows({REAL: trained}, reference=REAL, seed=seed, num_resamples=1)
     return {
         row.lesion_type: row.value.value
-        for row in dice_rows(rows)
+        for row in rows_of(rows)
         if row.lesion_type != ALL_TYPES and row.value.value is not None
     }
 
 
-def _comparisons(experiment: Experiment, asked: Asked) -> Iterator[Comparison]:
+def _comparisons(experiment: Experiment, asked: Asked, done: Sequence[Cell], scores: _Scores) -> Iterator[Comparison]:
     """Compare all methods for every number of real subjects and every ratio; without real scans alone there is none."""
-    config = experiment.config.evaluation
+    trained_on = _read_scores(experiment, done, "training_scores")
+    options = {"seed": experiment.seed, "num_resamples": experiment.config.evaluation.num_resamples}
     for number in asked.num_subjects:
         prepared = experiment.with_subjects(number)
-        real = [_scores(experiment, number, REAL, 0.0, seed) for seed in asked.seeds]
-        training_dice = _training_dice(experiment, number, asked) if all(real) else {}
+        real, trained = (
+            [found.get((number, REAL, 0.0, seed)) for seed in asked.seeds] for found in (scores, trained_on)
+        )
+        if not any(real):
+            continue
         for ratio in [ratio for ratio in asked.ratios if ratio > 0]:
-            by_method = {REAL: real}
-            for method in asked.painting:
-                found = [_scores(experiment, number, method, ratio, seed) for seed in asked.seeds]
-                if any(found):
-                    by_method[method] = found
-            if not any(real):
-                continue
-            painting = {method: scores for method, scores in by_method.items() if method != REAL}
+            by_method = {
+                method: [scores.get((number, method, ratio, seed)) for seed in asked.seeds] for method in asked.painting
+            }
+            painting = {method: found for method, found in by_method.items() if any(found)}
             ours = [method for method in painting if method_named(method).family == PROMPTLESION]
             rivals: Sequence[MethodRow] = ()
             if ours and len(painting) > 1:
-                rivals = method_rows(
-                    painting, reference=ours[-1], seed=experiment.seed, num_resamples=config.num_resamples
-                )
-            names = [lesion.name for lesion in prepared.dataset.spec.lesions]
+                rivals = method_rows(painting, reference=ours[-1], **options)
+            cohorts = [cell for cell in done if (cell.kind, cell.num_subjects, cell.ratio) == ("cohort", number, ratio)]
+            painted = _painted(experiment, [cell for cell in cohorts if cell.method in painting])
+            lesions = [lesion.type_index for case in prepared.train for lesion in case.lesions]
             yield Comparison(
                 num_subjects=number,
                 num_cases=len(prepared.train),
                 num_lesions={
-                    name: sum(lesion.type_index == index for case in prepared.train for lesion in case.lesions)
-                    for index, name in enumerate(names)
+                    lesion.name: lesions.count(index) for index, lesion in enumerate(prepared.dataset.spec.lesions)
                 },
                 ratio=ratio,
-                num_synthetic={
-                    method: mean(painted)
-                    for method in by_method
-                    if (painted := _num_painted(experiment, number, method, ratio, asked))
-                },
-                training_dice=training_dice,
+                num_synthetic={method: mean(map(sum, counts)) for method, counts in painted.items()},
+                num_synthetic_cases={method: mean(map(len, counts)) for method, counts in painted.items()},
+                training_dice=_training_dice(trained, seed=experiment.seed),
                 rivals=tuple(row for row in rivals if row.size == ALL_SIZES),
-                rows=method_rows(by_method, reference=REAL, seed=experiment.seed, num_resamples=config.num_resamples),
+                rows=method_rows({REAL: real, **painting}, reference=REAL, **options),
             )
 
 
-def _num_painted(experiment: Experiment, number: int, method: str, ratio: float, asked: Asked) -> list[int]:
-    """Count the accepted lesions of each seed's finished cohort; real scans alone have none."""
-    folders = [experiment.out / cohort_name(number, method, ratio, seed) for seed in asked.seeds]
-    return [
-        sum(lesion["is_accepted"] for line in read_provenance(folder).values() for lesion in line["lesions"])
-        for folder in folders
-        if is_finished_run(folder)
-    ]
-
-
-def _fidelity(experiment: Experiment, asked: Asked) -> Iterator[MethodFidelity]:
-    for number in asked.num_subjects:
-        for method in asked.painting:
-            path = experiment.out / part_name(number) / "fidelity" / method / FIDELITY_FILE
-            if path.is_file():
-                yield MethodFidelity.model_validate_json(path.read_bytes())
+def _painted(experiment: Experiment, cohorts: Sequence[Cell]) -> dict[str, list[list[int]]]:
+    """Count the accepted lesions of every case of every cohort, by method."""
+    counts: dict[str, list[list[int]]] = {}
+    for cell in cohorts:
+        lines = read_provenance(experiment.out / cell.name).values()
+        counts.setdefault(cell.method, []).append(
+            [sum(lesion["is_accepted"] for lesion in line["lesions"]) for line in lines]
+        )
+    return counts
 
 
 def _real_against_real(experiment: Experiment) -> tuple[FidelityRow, ...]:
@@ -155,10 +200,11 @@ def _real_against_real(experiment: Experiment) -> tuple[FidelityRow, ...]:
     if not path.is_file():
         dataset, config = experiment.prepared.dataset, experiment.config.evaluation
         names = [lesion.name for lesion in dataset.spec.lesions]
-        held_out, trained_on = (
+        sides = (
             by_type(collect_lesions(experiment.prepared.part(part), margin_voxels=config.feature_margin_voxels), names)
             for part in ("test", "train")
         )
+        held_out, trained_on = sides
         extractors = build_extractors(config, window=dataset.window, device=resolve_device(experiment.device))
         found = [
             row
@@ -171,34 +217,32 @@ def _real_against_real(experiment: Experiment) -> tuple[FidelityRow, ...]:
     return rows.validate_json(path.read_bytes())
 
 
-def _times(experiment: Experiment, asked: Asked, fidelity: tuple[MethodFidelity, ...]) -> Iterator[MethodTime]:
-    """Read from the runs what training took."""
-    for number in asked.num_subjects:
-        part = experiment.out / part_name(number)
-        measured = {each.method: each for each in fidelity if each.num_subjects == number}
-        for method in asked.painting:
-            if not is_finished_run(part / method):
-                continue
-            speed = measured.get(method)
-            stage1 = part / "autoencoder" / "run.json"
-            yield MethodTime(
-                num_subjects=number,
-                method=method,
-                autoencoder_seconds=read_json(stage1)["seconds"] if method_named(method).needs_autoencoder else None,
-                training_seconds=read_json(part / method / "run.json")["seconds"],
-                volumes_per_minute=speed.volumes_per_minute if speed else None,
-                sampling=speed.sampling if speed else "–",
-                patch_voxels=speed.patch_voxels if speed else None,
-            )
+def _times(experiment: Experiment, done: Sequence[Cell], fidelity: Sequence[MethodFidelity]) -> Iterator[CellTime]:
+    """Read what every piece of work took, over all the times it was taken up."""
+    measuring = {(each.num_subjects, each.method): each.seconds for each in fidelity}
+    for cell in done:
+        folder = experiment.out / cell.name
+        if cell.kind == "fidelity":
+            seconds = measuring[cell.num_subjects, cell.method]
+        else:
+            seconds = float(read_json(folder / "run.json")["seconds"])
+        if cell.kind == "segmentation":
+            seconds += float(read_json(folder / SCORES_FILE).get("seconds", 0.0))
+        yield CellTime(
+            name=cell.name, kind=cell.kind, num_subjects=cell.num_subjects, method=cell.method, seconds=seconds
+        )
 
 
 def _limits(experiment: Experiment, asked: Asked) -> tuple[str, ...]:
     """Say what the figures do not show."""
-    config = experiment.config
-    prepared = experiment.prepared
+    config, prepared = experiment.config, experiment.prepared
+    number = len(asked.seeds)
+    varied = f"the {number} seeds vary the painted cohort and the segmentation's training"
+    if number == 1:
+        varied = "so is every segmentation network's: another seed changes the Dice by an unknown amount"
     limits = [
         f"One split into training, validation and held-out subjects, and one training of every generator (seed "
-        f"{experiment.seed}); the {len(asked.seeds)} seeds vary the painted cohort and the segmentation's training.",
+        f"{experiment.seed}); {varied}.",
         f"Length of training: {config.autoencoder.num_epochs} epochs of stage 1 (the paper: 1000), "
         f"{config.diffusion.num_steps} steps of stage 2 (60 000), {config.segmentation.num_epochs} epochs of "
         f"segmentation (500); patches of {config.diffusion.patch_voxels} voxels (96).",

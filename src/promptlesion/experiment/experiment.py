@@ -1,16 +1,14 @@
 """What every piece of an experiment has to know."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 from promptlesion.config import Config
-from promptlesion.data.dataset import Dataset, open_dataset
 from promptlesion.data.prepared import PreparedDataset, prepare_dataset
-from promptlesion.experiment.cells import cohort_name, part_name
 from promptlesion.experiment.subjects import fewer_subjects
 from promptlesion.methods import load_method, method_named
+from promptlesion.synthesis.config import SynthesisConfig
 from promptlesion.synthesis.synthesizer import Synthesizer
 
 
@@ -26,6 +24,8 @@ class Experiment:
     device: str
     lesions_per_type: int | None = None
     """To paint into a cohort; none: as many as the real scans have, times the ratio."""
+    num_synthetic_cases: int = 0
+    """In a cohort; 0: as many as there are real training scans, times the ratio."""
 
     @property
     def cache(self) -> Path:
@@ -46,12 +46,10 @@ class Experiment:
         """Return the dataset with so many training subjects."""
         return fewer_subjects(self.prepared, num_subjects, seed=self.config.data.split_seed)
 
-    def load(self, method: str, num_subjects: int) -> Synthesizer:
-        """Read a trained method."""
-        folder = self.out / part_name(num_subjects) / method
-        synthesis = method_named(method).configured(self.config).synthesis
-        return load_method(folder, synthesis, self.device, hardware=self.config.hardware)
+    def load(self, run: str, method: str) -> Synthesizer:
+        """Read a trained method from its folder below the experiment's."""
+        return load_method(self.out / run, self.synthesis(method), self.device, hardware=self.config.hardware)
 
-    def cohorts(self, method: str, num_subjects: int, ratio: float, seeds: Sequence[int]) -> list[Dataset]:
-        """Open the painted datasets of all seeds."""
-        return [open_dataset(self.out / cohort_name(num_subjects, method, ratio, seed)) for seed in seeds]
+    def synthesis(self, method: str) -> SynthesisConfig:
+        """Return how a method's lesions are drawn, sampled and judged."""
+        return method_named(method).configured(self.config).synthesis

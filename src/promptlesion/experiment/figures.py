@@ -8,10 +8,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from promptlesion.data.dataset import Dataset
-from promptlesion.evaluation.method_comparison import ALL_TYPES, MethodRow
-from promptlesion.evaluation.palette import GRID_COLOR, MUTED_COLOR, REAL_COLOR, TEXT_COLOR
+from promptlesion.evaluation.figures import plain
+from promptlesion.evaluation.method_comparison import MethodRow
+from promptlesion.evaluation.palette import MUTED_COLOR, REAL_COLOR, TEXT_COLOR
 from promptlesion.evaluation.wording import readable
-from promptlesion.experiment.results import Comparison
+from promptlesion.experiment.results import CaseScore, Comparison
+from promptlesion.experiment.score_tables import type_names
 from promptlesion.methods import REAL, method_named
 from promptlesion.synthesis.synthesizer import Synthesizer
 from promptlesion.synthesis.trial_painting import MaskedScan, blend_masks, paint_masks, scans_with_own_masks, widened
@@ -20,24 +22,31 @@ _GALLERY_MARGIN_VOXELS = 12
 _SHOWN_AROUND = 0.35
 
 
-def dice_figure(comparison: Comparison) -> Figure:
-    """Draw each method's Dice, interval and trainings, a panel a lesion type; the dashed line is real scans alone."""
-    rows = comparison.dice_rows
-    types = sorted(dict.fromkeys(row.lesion_type for row in rows), key=lambda name: name == ALL_TYPES)
-    methods = list(dict.fromkeys(row.method for row in rows))
-    figure = Figure(figsize=(2.0 * len(types) + 2.0, 0.34 * len(methods) + 1.3), layout="constrained")
+def dice_figure(comparison: Comparison, scores: Sequence[CaseScore]) -> Figure:
+    """Draw each method's Dice, interval and trainings, a panel a lesion type; the dashed line is real scans alone.
+
+    Faint lines join the Dice of each held-out subject, the mean over its cases and the seeds.
+    """
+    rows = comparison.rows_of()
+    types, methods = type_names(rows), list(dict.fromkeys(row.method for row in rows))
+    size = 2.2 * len(types) + 2.0, max(0.38 * len(methods), 1.3) + 1.3
+    figure = Figure(figsize=size, layout="constrained")
     panels = figure.subplots(1, len(types), squeeze=False, sharey=True)[0]
     for axes, name in zip(panels, types, strict=True):
         by_method = {row.method: row for row in rows if row.lesion_type == name}
+        for by_subject in _subject_dice(scores, name).values():
+            places = [position for position, method in enumerate(methods) if method in by_subject]
+            values = [by_subject[methods[position]] for position in places]
+            axes.plot(values, places, "o-", color=MUTED_COLOR, linewidth=0.7, markersize=2.5, alpha=0.3)
         for position, method in enumerate(methods):
             _dot(axes, by_method[method], position, method)
         real = by_method[REAL].value.value
         if real is not None:
             axes.axvline(real, color=REAL_COLOR, linewidth=0.8, linestyle=(0, (4, 3)))
         axes.set_title(f"{readable(name)}\nN = {by_method[REAL].num_subjects}", fontsize=9, color=TEXT_COLOR)
-        _plain(axes)
+        plain(axes, lines="both")
     panels[0].set_yticks(range(len(methods)), methods, fontsize=9)
-    panels[0].invert_yaxis()
+    panels[0].set_ylim(len(methods) - 0.5, -0.5)
     figure.supxlabel("Dice", fontsize=9, color=MUTED_COLOR)
     return figure
 
@@ -49,8 +58,8 @@ def sweep_figure(comparisons: Sequence[Comparison], *, by: str) -> Figure:
         comparisons: those to draw, that differ in nothing else.
         by: `ratio` or `num_subjects`.
     """
-    rows = [(float(getattr(comparison, by)), row) for comparison in comparisons for row in comparison.dice_rows]
-    types = sorted(dict.fromkeys(row.lesion_type for _, row in rows), key=lambda name: name == ALL_TYPES)
+    rows = [(float(getattr(comparison, by)), row) for comparison in comparisons for row in comparison.rows_of()]
+    types = type_names([row for _, row in rows])
     methods = list(dict.fromkeys(row.method for _, row in rows))
     figure = Figure(figsize=(2.5 * len(types) + 1.8, 2.9), layout="constrained")
     panels = figure.subplots(1, len(types), squeeze=False)[0]
@@ -71,7 +80,7 @@ def sweep_figure(comparisons: Sequence[Comparison], *, by: str) -> Figure:
                 lows, highs = [low for *_, low, _ in points], [high for *_, high in points]
                 axes.fill_between(places, lows, highs, color=_color(method), alpha=0.08, linewidth=0)
         axes.set_title(readable(name), fontsize=9, color=TEXT_COLOR)
-        _plain(axes)
+        plain(axes, lines="both")
     words = {"ratio": "synthetic scans per real one", "num_subjects": "real training subjects"}
     figure.supxlabel(words[by], fontsize=9, color=MUTED_COLOR)
     panels[0].set_ylabel("Dice", fontsize=9, color=MUTED_COLOR)
@@ -161,13 +170,17 @@ def _dot(axes: Axes, row: MethodRow, position: int, method: str) -> None:
     axes.plot(row.value.value, position, "o", color=color, markersize=5)
 
 
+def _subject_dice(scores: Sequence[CaseScore], lesion_type: str) -> dict[str, dict[str, float]]:
+    """Return the Dice of each method by subject, of those that have such a lesion."""
+    found: dict[str, dict[str, list[float]]] = {}
+    for score in scores:
+        if score.lesion_type == lesion_type and score.num_truth_voxels and score.dice is not None:
+            found.setdefault(score.subject, {}).setdefault(score.method, []).append(score.dice)
+    return {
+        subject: {method: float(np.mean(values)) for method, values in by_method.items()}
+        for subject, by_method in found.items()
+    }
+
+
 def _color(method: str) -> str:
     return REAL_COLOR if method == REAL else method_named(method).color
-
-
-def _plain(axes: Axes) -> None:
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.spines[["left", "bottom"]].set_color(GRID_COLOR)
-    axes.tick_params(colors=MUTED_COLOR, labelsize=8)
-    axes.grid(color=GRID_COLOR, linewidth=0.6)
-    axes.set_axisbelow(True)

@@ -15,6 +15,7 @@ from promptlesion.evaluation.fidelity import Fidelity
 from promptlesion.evaluation.folder_fidelity import evaluate_folders
 from promptlesion.evaluation.prediction_folders import ComparedPredictions, compare_predictions
 from promptlesion.experiment.cells import ask
+from promptlesion.experiment.demo import run_demo
 from promptlesion.experiment.experiment import Experiment
 from promptlesion.experiment.results import ExperimentResults
 from promptlesion.experiment.run import run_experiment
@@ -234,5 +235,33 @@ def experiment(
         ratios=ratios,
         real_fractions=real_fractions,
     )
-    command = " ".join(["promptlesion", *sys.argv[1:]])
-    return run_experiment(planned, asked, command=command, num_workers=workers, is_report_only=report_only)[0]
+    return run_experiment(planned, asked, command=_command(), num_workers=workers, is_report_only=report_only)[0]
+
+
+def demo(
+    out: Folder,
+    *,
+    data: Folder | None = None,
+    lesions: Folder | None = None,
+    seed: int = 0,
+    device: str = "auto",
+    config: Config | str = "demo",
+) -> ExperimentResults:
+    """Run a small experiment in this process: real scans alone against PromptLesion, by default on the phantom.
+
+    Args:
+        out: folder of all runs, the synthetic dataset, the results and the report; what is done there stays.
+        data: dataset folder; without one the built-in phantom is made in `out`/data.
+        lesions: a `lesions.toml` elsewhere.
+        seed: of everything random but the split.
+        device: `auto`, `cpu`, `cuda`, `cuda:1` or `mps`.
+        config: a preset's name, or what `resolve_config` gave.
+    """
+    resolved, root = as_config(config), Path(data or Path(out) / "data")
+    num_cases = resolved.demo.synthetic_cases
+    planned = Experiment(root, as_path(lesions), Path(out), resolved, seed, device, num_synthetic_cases=num_cases)
+    return run_demo(planned, command=_command(), is_phantom=data is None)
+
+
+def _command() -> str:
+    return " ".join(["promptlesion", *sys.argv[1:]])
