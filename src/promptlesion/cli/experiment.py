@@ -1,8 +1,10 @@
 """Verbs that run the whole loop: small, or to learn what helps."""
 
+import json
 import sys
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from typer import Exit, Option, Typer
 
@@ -25,6 +27,8 @@ _LESIONS_PER_TYPE = (
 )
 _WORKERS = "Pieces of work at a time; on a CPU several small ones are faster."
 _REPORT_ONLY = "Do no work: report on what is done so far, also while others work on OUT."
+_PLAN = "Do no work: print the pieces of work as JSON, with what each needs and takes."
+_CELL = "Do the one piece of work of this name, and end."
 
 
 @demo_app.command()
@@ -72,6 +76,8 @@ def experiment(
     lesions_per_type: Annotated[int | None, number(_LESIONS_PER_TYPE)] = None,
     workers: Annotated[int, number(_WORKERS)] = 1,
     report_only: Annotated[bool, Option("--report-only", help=_REPORT_ONLY)] = False,
+    plan: Annotated[bool, Option("--plan", help=_PLAN)] = False,
+    cell: Annotated[str | None, Option(help=_CELL, metavar="NAME")] = None,
     lesions: Lesions = None,
     seed: Seed = 0,
     device: Device = "auto",
@@ -95,21 +101,17 @@ def experiment(
     from promptlesion.experiment.terminal import experiment_parts
     from promptlesion.front import verbs
 
-    results = verbs.experiment(
-        data,
-        out,
-        methods=methods,
-        seeds=seeds,
-        ratios=ratios,
-        real_fractions=real_fractions,
-        lesions_per_type=lesions_per_type,
-        workers=workers,
-        report_only=report_only,
-        lesions=lesions,
-        seed=seed,
-        device=device,
-        config=config,
-    )
+    question = verbs.Question(methods, seeds, ratios, real_fractions, lesions_per_type)
+    given: Any = {"lesions": lesions, "seed": seed, "device": device, "config": config}
+    if plan:
+        pieces = [asdict(piece) for piece in verbs.plan_experiment(data, out, question, **given)]
+        sys.stdout.write(json.dumps(pieces, indent=1) + "\n")
+        return
+    if cell is not None:
+        was_left = verbs.do_cell(cell, data, out, question, **given)
+        say(f"{cell} is done." if was_left else f"{cell} was done before; there is nothing to do.")
+        return
+    results = verbs.experiment(data, out, question, workers=workers, report_only=report_only, **given)
     show(*experiment_parts(results))
     if report_only and results.unfinished:
         say(f"{len(results.unfinished)} pieces of work are not done yet.")

@@ -39,8 +39,9 @@ class Board:
         """Estimate the time to the end, corrected by how long the finished cells took against their estimates."""
         if not self.estimates:
             return None
-        left = sum(self.estimates[c.name] for c in self.cells if self.state(c) not in ("done", "failed", "skipped"))
-        expected = sum(self.estimates[name] for name in self.seconds)
+        at_rest = ("done", "failed", "skipped")
+        left = sum(self.estimates.get(c.name, 0.0) for c in self.cells if self.state(c) not in at_rest)
+        expected = sum(self.estimates.get(name, 0.0) for name in self.seconds)
         correction = sum(self.seconds.values()) / expected if expected > 0 else 1.0
         return left * correction / self.num_workers
 

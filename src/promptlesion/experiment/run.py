@@ -26,10 +26,11 @@ from promptlesion.data.cache import data_fingerprint
 from promptlesion.data.processes import end_with_parent, threads_each
 from promptlesion.data.trained_on import TrainedOn, check_unseen
 from promptlesion.evaluation.wording import duration_text
-from promptlesion.experiment.cells import Asked, Cell, plan_cells
+from promptlesion.experiment.cells import Asked, Cell, cell_named, plan_cells
 from promptlesion.experiment.estimate import estimate_cells
 from promptlesion.experiment.execution import do
 from promptlesion.experiment.experiment import Experiment
+from promptlesion.experiment.plan import PlannedCell
 from promptlesion.experiment.progress import Board, shown
 from promptlesion.experiment.report import write_experiment
 from promptlesion.experiment.results import ExperimentResults
@@ -43,6 +44,7 @@ logger = logging.getLogger(__name__)
 
 _POLL_SECONDS = 1.0
 _LOCKS_FOLDER, _LOGS_FOLDER = ".locks", "logs"
+_FAILURES = (ValueError, OSError, RuntimeError, MemoryError)
 _STDERR = Console(stderr=True, markup=False, emoji=False)
 
 
@@ -75,9 +77,50 @@ def run_experiment(
     Raises:
         RunError: the folder holds an experiment on other data or with another configuration or seed.
     """
-    prepared = experiment.prepared
+    cells = _opened(experiment, asked)
+    failures = {} if is_report_only else _work(cells, experiment, num_workers)
+    with locked(experiment.out / _LOCKS_FOLDER / "report.lock"):  # several commands may end at once
+        results = write_experiment(experiment, asked, command=command, failures=failures)
+    return results, failures
+
+
+def plan_experiment(experiment: Experiment, asked: Asked) -> list[PlannedCell]:
+    """List all work, what others need first; what is left is timed on this machine, one piece at a time.
+
+    Raises:
+        RunError: as `run_experiment` does.
+    """
+    cells = _opened(experiment, asked)
+    left = [cell for cell in cells if not cell.is_done(experiment.out)]
+    estimates = estimate_cells(left, experiment, num_workers=1) if left else {}
+    return [PlannedCell.of(cell, is_done=cell not in left, estimate=estimates.get(cell.name)) for cell in cells]
+
+
+def do_cell(name: str, experiment: Experiment, asked: Asked) -> bool:
+    """Do one piece of work, after whoever else has it, and return whether anything was left to do.
+
+    Raises:
+        ValueError: there is no such piece, or what it needs is not done.
+        RunError: as `run_experiment` does.
+    """
+    cells = _opened(experiment, asked)
+    cell = cell_named(name, cells)
+    with locked(_lock_path(experiment.out, cell)):
+        if cell.is_done(experiment.out):
+            return False
+        needed = [each.name for each in cells if each.name in cell.needs and not each.is_done(experiment.out)]
+        if needed:
+            raise ValueError(f"--cell {name}: expected what it needs to be done; not done: {', '.join(needed)}")
+        with _told(experiment.out, cell):
+            do(cell, experiment)
+    return True
+
+
+def _opened(experiment: Experiment, asked: Asked) -> list[Cell]:
+    """Check that data and folder are those of this experiment, or begin the folder; return its pieces of work."""
+    cells, prepared = plan_cells(asked), experiment.prepared
     prepared.check_held_out()
-    _check_trained(plan_cells(asked), experiment)
+    _check_trained(cells, experiment)
     Run(
         experiment.out,
         stage="experiment",
@@ -90,10 +133,7 @@ def run_experiment(
         },
         device=resolve_device(experiment.device),
     )
-    failures = {} if is_report_only else _work(plan_cells(asked), experiment, num_workers)
-    with locked(experiment.out / _LOCKS_FOLDER / "report.lock"):  # several commands may end at once
-        results = write_experiment(experiment, asked, command=command, failures=failures)
-    return results, failures
+    return cells
 
 
 def _check_trained(cells: Sequence[Cell], experiment: Experiment) -> None:
@@ -110,7 +150,8 @@ def _work(cells: list[Cell], experiment: Experiment, num_workers: int) -> dict[s
     board = Board(cells, num_workers=num_workers)
     _look(board, experiment.out, set())
     if any(board.state(cell) != "done" for cell in cells):
-        board.estimates = estimate_cells(cells, experiment, num_workers=num_workers)
+        estimates = estimate_cells(cells, experiment, num_workers=num_workers)
+        board.estimates = {name: each.seconds for name, each in estimates.items()}
         num_left = sum(board.state(cell) != "done" for cell in cells)
         logger.info(
             "%d of %d pieces of work are left: about %s with %d at a time",
@@ -174,8 +215,7 @@ def _can_begin(cell: Cell, board: Board) -> bool:
 def _begin(cell: Cell, experiment: Experiment, board: Board, num_workers: int, taken: set[int]) -> _Busy | None:
     """Start a piece of work, unless another command has it or has just done it."""
     lock = ExitStack()
-    path = experiment.out / _LOCKS_FOLDER / f"{cell.name.replace('/', '-')}.lock"
-    if not lock.enter_context(lock_if_free(path)):
+    if not lock.enter_context(lock_if_free(_lock_path(experiment.out, cell))):
         board.states[cell.name] = "elsewhere"
         return None
     if cell.is_done(experiment.out):
@@ -216,6 +256,10 @@ def _how_far(cell: Cell, out: Path) -> str:
     return f"step {lines[-1]['step']:.0f}" if lines else "at work"
 
 
+def _lock_path(out: Path, cell: Cell) -> Path:
+    return out / _LOCKS_FOLDER / f"{cell.name.replace('/', '-')}.lock"
+
+
 def _log_path(out: Path, cell: Cell) -> Path:
     return out / _LOGS_FOLDER / f"{cell.name.replace('/', '-')}.log"
 
@@ -226,18 +270,28 @@ def _do_alone(cell: Cell, experiment: Experiment, num_threads: int) -> None:
     end_with_parent()
     torch.set_num_threads(num_threads)
     log = _log_path(experiment.out, cell)
-    told = log.with_suffix(".error")
     log.parent.mkdir(parents=True, exist_ok=True)
-    told.unlink(missing_ok=True)
     with log.open("a", encoding="utf-8", buffering=1) as file, _redirected(file.fileno()):
         logging.basicConfig(level=logging.WARNING, format="%(message)s")
         logging.getLogger("promptlesion").setLevel(logging.INFO)
         try:
-            do(cell, experiment)
-        except (ValueError, OSError, RuntimeError, MemoryError) as error:
+            with _told(experiment.out, cell):
+                do(cell, experiment)
+        except _FAILURES:
             traceback.print_exc()
-            write_text(told, f"{type(error).__name__}: {error}")
             sys.exit(1)
+
+
+@contextmanager
+def _told(out: Path, cell: Cell) -> Iterator[None]:
+    """Let a failure stand in a file beside the log, until the next attempt, for whoever writes the report."""
+    path = _log_path(out, cell).with_suffix(".error")
+    path.unlink(missing_ok=True)
+    try:
+        yield
+    except _FAILURES as error:
+        write_text(path, f"{type(error).__name__}: {error}")
+        raise
 
 
 @contextmanager

@@ -15,13 +15,14 @@ from promptlesion.evaluation.fidelity import Fidelity
 from promptlesion.evaluation.folder_fidelity import evaluate_folders
 from promptlesion.evaluation.prediction_folders import ComparedPredictions, compare_predictions
 from promptlesion.evaluation.reconstruction import ReconstructionRow
-from promptlesion.experiment.cells import ask
+from promptlesion.experiment import run
+from promptlesion.experiment.cells import Asked, Question, ask
 from promptlesion.experiment.experiment import Experiment
+from promptlesion.experiment.plan import PlannedCell
 from promptlesion.experiment.reconstruction import measure_reconstruction
 from promptlesion.experiment.results import ExperimentResults
-from promptlesion.experiment.run import run_experiment
 from promptlesion.front.settings import as_config
-from promptlesion.methods import PROMPTLESION, compared_names
+from promptlesion.methods import PROMPTLESION
 from promptlesion.segmentation.predict import chosen_cases, segment_dataset
 from promptlesion.stages import Job, train_first, train_second, train_third
 from promptlesion.stages import synthesize as paint_cohort
@@ -30,7 +31,8 @@ from promptlesion.training.progress import progress_bar, progress_reports
 from promptlesion.training.run import Run
 
 Folder = str | Path
-ALL_METHODS = ",".join(compared_names())
+QUESTION = Question()
+"""All methods, three seeds, 1 : 1, all real subjects."""
 _OF_STAGES = {"autoencoder": (), "diffusion": ("method", "autoencoder", "types"), "segmentation": ("synthetic",)}
 
 
@@ -325,12 +327,8 @@ def evaluate_reconstruction(
 def experiment(
     data: Folder,
     out: Folder,
+    question: Question = QUESTION,
     *,
-    methods: str = ALL_METHODS,
-    seeds: int = 3,
-    ratios: str = "1",
-    real_fractions: str = "1",
-    lesions_per_type: int | None = None,
     workers: int = 1,
     report_only: bool = False,
     lesions: Folder | None = None,
@@ -343,11 +341,7 @@ def experiment(
     Args:
         data: dataset folder.
         out: the experiment's folder; what is done there is not done again.
-        methods: what to compare, with commas; real is training on real scans alone.
-        seeds: trainings of each segmentation network, each with its own cohort.
-        ratios: synthetic scans per real one, with commas.
-        real_fractions: shares of the real training subjects, with commas.
-        lesions_per_type: to paint into a cohort; by default as many as the real scans have.
+        question: what to compare.
         workers: pieces of work at a time.
         report_only: report on what is done so far.
         lesions: a `lesions.toml` elsewhere.
@@ -358,17 +352,56 @@ def experiment(
     Returns:
         What was measured; `failures` says why pieces failed, `unfinished` what is not done.
     """
-    planned = Experiment(Path(data), _path(lesions), Path(out), as_config(config), seed, device, lesions_per_type)
-    asked = ask(
-        num_subjects=planned.num_subjects,
-        first_seed=seed,
-        methods=methods,
-        num_seeds=seeds,
-        ratios=ratios,
-        real_fractions=real_fractions,
-    )
     command = " ".join(["promptlesion", *sys.argv[1:]])
-    return run_experiment(planned, asked, command=command, num_workers=workers, is_report_only=report_only)[0]
+    planned, asked = _asked(data, out, question, lesions, seed, device, config)
+    return run.run_experiment(planned, asked, command=command, num_workers=workers, is_report_only=report_only)[0]
+
+
+def plan_experiment(
+    data: Folder,
+    out: Folder,
+    question: Question = QUESTION,
+    *,
+    lesions: Folder | None = None,
+    seed: int = 0,
+    device: str = "auto",
+    config: Config | str = "demo",
+) -> list[PlannedCell]:
+    """List an experiment's pieces of work, with what each needs and takes; the arguments are `experiment`'s."""
+    return run.plan_experiment(*_asked(data, out, question, lesions, seed, device, config))
+
+
+def do_cell(
+    name: str,
+    data: Folder,
+    out: Folder,
+    question: Question = QUESTION,
+    *,
+    lesions: Folder | None = None,
+    seed: int = 0,
+    device: str = "auto",
+    config: Config | str = "demo",
+) -> bool:
+    """Do one of an experiment's pieces of work, and return whether it was left to do; the rest is `experiment`'s.
+
+    Raises:
+        ValueError: there is no such piece, or what it needs is not done.
+    """
+    return run.do_cell(name, *_asked(data, out, question, lesions, seed, device, config))
+
+
+def _asked(
+    data: Folder,
+    out: Folder,
+    question: Question,
+    lesions: Folder | None,
+    seed: int,
+    device: str,
+    config: Config | str,
+) -> tuple[Experiment, Asked]:
+    per_type = question.lesions_per_type
+    planned = Experiment(Path(data), _path(lesions), Path(out), as_config(config), seed, device, per_type)
+    return planned, ask(question, num_subjects=planned.num_subjects, first_seed=seed)
 
 
 def _is_test(part: str) -> bool:
