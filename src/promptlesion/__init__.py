@@ -32,18 +32,22 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from promptlesion.config import resolve_config
+    from promptlesion.experiment.cells import Question
     from promptlesion.front.images import read_labels, read_scan
     from promptlesion.front.model import Model, load_model
     from promptlesion.front.painted import Lesion, Painted
     from promptlesion.front.painting import paint
     from promptlesion.front.verbs import (
         check_dataset,
+        do_cell,
         evaluate,
         evaluate_fidelity,
         evaluate_reconstruction,
         experiment,
         open_dataset,
+        plan_experiment,
         segment,
+        submit_experiment,
         synthesize,
         train,
     )
@@ -53,8 +57,10 @@ __all__ = [
     "Lesion",
     "Model",
     "Painted",
+    "Question",
     "__version__",
     "check_dataset",
+    "do_cell",
     "evaluate",
     "evaluate_fidelity",
     "evaluate_reconstruction",
@@ -62,23 +68,26 @@ __all__ = [
     "load_model",
     "open_dataset",
     "paint",
+    "plan_experiment",
     "read_labels",
     "read_scan",
     "resolve_config",
     "segment",
+    "submit_experiment",
     "synthesize",
     "train",
 ]
 
 _HOMES = {
     "config": ("resolve_config",),
+    "experiment.cells": ("Question",),
     "front.images": ("read_labels", "read_scan"),
     "front.model": ("Model", "load_model"),
     "front.painted": ("Lesion", "Painted"),
     "front.painting": ("paint",),
     "front.verbs": (
-        *("check_dataset", "evaluate", "evaluate_fidelity", "evaluate_reconstruction", "experiment"),
-        *("open_dataset", "segment", "synthesize", "train"),
+        *("check_dataset", "do_cell", "evaluate", "evaluate_fidelity", "evaluate_reconstruction", "experiment"),
+        *("open_dataset", "plan_experiment", "segment", "submit_experiment", "synthesize", "train"),
     ),
 }
 

@@ -135,7 +135,7 @@ def run_demo(
     run = Run(
         out,
         stage="demo",
-        config=config.model_dump(mode="json", exclude={"hardware"}),
+        config=config.of_results(),
         seed=seed,
         inputs={"data": data_fingerprint([*prepared.train, *prepared.validation, *prepared.test])},
         device=resolve_device(device),

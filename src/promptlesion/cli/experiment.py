@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from typer import Exit, Option, Typer
 
 from promptlesion.cli.console import say, show
-from promptlesion.cli.options import Data, Device, Lesions, Out, Seed, configured, folder, number
+from promptlesion.cli.options import Cluster, Data, Device, Lesions, Out, Seed, configured, folder, number
 from promptlesion.methods import compared_names
 
 if TYPE_CHECKING:
@@ -78,6 +78,7 @@ def experiment(
     report_only: Annotated[bool, Option("--report-only", help=_REPORT_ONLY)] = False,
     plan: Annotated[bool, Option("--plan", help=_PLAN)] = False,
     cell: Annotated[str | None, Option(help=_CELL, metavar="NAME")] = None,
+    cluster: Cluster = None,
     lesions: Lesions = None,
     seed: Seed = 0,
     device: Device = "auto",
@@ -95,13 +96,14 @@ def experiment(
     promptlesion experiment --data data/liver --out runs/liver-experiment
     --methods real,copy-paste,promptlesion-transformer --ratios 0,0.5,1,2,4 --real-fractions 0.1,0.25,0.5,1
 
-    sbatch --array=0-7 --gres=gpu:1 --wrap "promptlesion experiment --data data/liver --out runs/liver-experiment
-    --preset paper"
+    promptlesion experiment --data data/liver --out runs/liver-experiment --preset paper --cluster slurm
+    --set cluster.partition=gpu
     """
+    from promptlesion import Question
     from promptlesion.experiment.terminal import experiment_parts
     from promptlesion.front import verbs
 
-    question = verbs.Question(methods, seeds, ratios, real_fractions, lesions_per_type)
+    question = Question(methods, seeds, ratios, real_fractions, lesions_per_type)
     given: Any = {"lesions": lesions, "seed": seed, "device": device, "config": config}
     if plan:
         pieces = [asdict(piece) for piece in verbs.plan_experiment(data, out, question, **given)]
@@ -110,6 +112,11 @@ def experiment(
     if cell is not None:
         was_left = verbs.do_cell(cell, data, out, question, **given)
         say(f"{cell} is done." if was_left else f"{cell} was done before; there is nothing to do.")
+        return
+    if cluster:
+        jobs = verbs.submit_experiment(data, out, question, **given)
+        say("\n".join(f"{job}  {name}" for name, job in jobs.items()))
+        say(f"What jobs say is in {out / 'jobs'}; --report-only reports on what is done so far.")
         return
     results = verbs.experiment(data, out, question, workers=workers, report_only=report_only, **given)
     show(*experiment_parts(results))

@@ -1,12 +1,13 @@
 """The verb that paints."""
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from typer import Option, Typer
 
 from promptlesion.cli.console import say, say_finished
-from promptlesion.cli.options import Data, Device, Lesions, Out, Seed, configured, folder, number
+from promptlesion.cli.options import Cluster, Data, Device, Lesions, Out, Seed, configured, folder, number
 from promptlesion.methods import trainable_names
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ def synthesize(
     workers: Annotated[int | None, number(_WORKERS)] = None,
     accept_all: Annotated[bool, Option("--accept-all", help=_ACCEPT_ALL)] = False,
     dicom: Annotated[bool, Option("--dicom", help=_DICOM)] = False,
+    cluster: Cluster = None,
     lesions: Lesions = None,
     seed: Seed = 0,
     device: Device = "auto",
@@ -50,8 +52,8 @@ def synthesize(
     promptlesion synthesize --data data/liver --model runs/liver/diffusion --count liver_tumor=500 --workers 8
     --shapes liver_tumor=Task03_Liver/labelsTr:2 --dicom --out data/liver-synthetic
 
-    sbatch --array=0-15 --wrap "promptlesion synthesize --data data/liver --model runs/liver/diffusion
-    --count liver_tumor=5000 --out data/liver-synthetic"
+    promptlesion synthesize --data data/liver --model runs/liver/diffusion --count liver_tumor=5000
+    --out data/liver-synthetic --cluster slurm --set cluster.jobs=16
 
     torchrun --nproc-per-node 4 -m promptlesion synthesize --data data/liver --model runs/liver/diffusion
     --count liver_tumor=5000 --out data/liver-synthetic
@@ -64,8 +66,10 @@ def synthesize(
     from promptlesion.stages import CONTACT_SHEET, Job
     from promptlesion.stages import synthesize as paint_cohort
     from promptlesion.synthesis.plan import parse_counts
+    from promptlesion.training.cluster import ClusterJob, submit_array
 
-    run = paint_cohort(
+    work = partial(
+        paint_cohort,
         Job(data, out, config, lesions, seed=seed, device=device),
         model,
         parse_counts(count),
@@ -74,6 +78,12 @@ def synthesize(
         num_workers=workers,
         is_dicom=dicom,
     )
+    if cluster:
+        jobs = out.with_name(f"{out.name}-jobs")
+        job = submit_array(ClusterJob(f"synthesize {out.name}", work), jobs, config.cluster)
+        say(f"Job {job} on the cluster; what it says is in {jobs}.")
+        return
+    run = work()
     if run.is_finished:
         say_finished(out, run.seconds)
         say(f"Look at {out / CONTACT_SHEET} before training on it.")

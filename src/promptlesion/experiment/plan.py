@@ -1,7 +1,6 @@
 """The pieces of an experiment as whoever schedules them needs to know them."""
 
 from dataclasses import dataclass
-from typing import Self
 
 from promptlesion.experiment.cells import Cell, Kind
 from promptlesion.experiment.estimate import CellEstimate
@@ -29,7 +28,7 @@ class PlannedCell:
     """Most that is held on the device, on a CPU by the process; none where that is not known."""
 
     @classmethod
-    def of(cls, cell: Cell, *, is_done: bool, estimate: CellEstimate | None) -> Self:
+    def of(cls, cell: Cell, *, is_done: bool, estimate: CellEstimate | None) -> "PlannedCell":
         """Put a piece of work and its estimate together."""
         return cls(
             name=cell.name,

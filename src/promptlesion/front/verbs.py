@@ -352,9 +352,8 @@ def experiment(
     Returns:
         What was measured; `failures` says why pieces failed, `unfinished` what is not done.
     """
-    command = " ".join(["promptlesion", *sys.argv[1:]])
     planned, asked = _asked(data, out, question, lesions, seed, device, config)
-    return run.run_experiment(planned, asked, command=command, num_workers=workers, is_report_only=report_only)[0]
+    return run.run_experiment(planned, asked, command=_typed(), num_workers=workers, is_report_only=report_only)[0]
 
 
 def plan_experiment(
@@ -388,6 +387,33 @@ def do_cell(
         ValueError: there is no such piece, or what it needs is not done.
     """
     return run.do_cell(name, *_asked(data, out, question, lesions, seed, device, config))
+
+
+def submit_experiment(
+    data: Folder,
+    out: Folder,
+    question: Question = QUESTION,
+    *,
+    lesions: Folder | None = None,
+    seed: int = 0,
+    device: str = "auto",
+    config: Config | str = "demo",
+) -> dict[str, str]:
+    """Submit an experiment's pieces of work and its report to Slurm; the arguments are `experiment`'s.
+
+    Returns:
+        The jobs' ids by name, in the order they were submitted.
+
+    Raises:
+        ImportError: submitit is not there.
+        RuntimeError: Slurm is not there, or refuses.
+    """
+    planned, asked = _asked(data, out, question, lesions, seed, device, config)
+    return run.submit_experiment(planned, asked, command=_typed())
+
+
+def _typed() -> str:
+    return " ".join(["promptlesion", *sys.argv[1:]])
 
 
 def _asked(

@@ -2,7 +2,7 @@
 
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
@@ -19,13 +19,13 @@ class Postponed:
     received: signal.Signals | None = None
 
 
-def end_as_interrupted() -> None:
-    """From now on let the signals end this process as Ctrl+C does: what it started ends, half-written files go."""
+def end_as_interrupted(signals: Iterable[signal.Signals] = SIGNALS) -> None:
+    """From now on let signals end this process as Ctrl+C does: what it started ends, half-written files go."""
 
     def interrupt(_number: int, _frame: FrameType | None) -> None:
         raise KeyboardInterrupt
 
-    for each in SIGNALS:
+    for each in signals:
         signal.signal(each, interrupt)
 
 
@@ -33,8 +33,8 @@ def end_as_interrupted() -> None:
 def signals_postponed() -> Iterator[Postponed]:
     """Note a signal rather than let it act; after the block it does what it would have done.
 
-    A second one acts at once. Signals that are ignored stay so, and outside the main thread, where Python lets nobody
-    handle them, none is put off.
+    Signals that are ignored stay so, and outside the main thread, where Python lets nobody handle them, none is put
+    off.
     """
     postponed = Postponed()
     if threading.current_thread() is not threading.main_thread():
@@ -43,14 +43,7 @@ def signals_postponed() -> Iterator[Postponed]:
     handlers = {each: signal.getsignal(each) for each in SIGNALS}
     handlers = {each: handler for each, handler in handlers.items() if handler not in (signal.SIG_IGN, None)}
 
-    def restore() -> None:
-        for each, handler in handlers.items():
-            signal.signal(each, handler)
-
     def note(number: int, _frame: FrameType | None) -> None:
-        if postponed.received is not None:
-            restore()
-            signal.raise_signal(number)
         postponed.received = signal.Signals(number)
 
     for each in handlers:
@@ -58,6 +51,7 @@ def signals_postponed() -> Iterator[Postponed]:
     try:
         yield postponed
     finally:
-        restore()
+        for each, handler in handlers.items():
+            signal.signal(each, handler)
         if postponed.received is not None:
             signal.raise_signal(postponed.received)
