@@ -63,7 +63,9 @@ class ClusterJob:
         try:
             self.work()
         except KeyboardInterrupt:
-            sys.exit(f"{self.name}: interrupted; what is finished stays, and the job goes on from there if it is requeued")
+            sys.exit(
+                f"{self.name}: interrupted; what is finished stays, and the job goes on from there if it is requeued"
+            )
 
     def checkpoint(self) -> "DelayedSubmission":
         """Say what a requeued job does: the same, which goes on from what is saved."""
@@ -117,6 +119,7 @@ def _executor(folder: Path, config: ClusterConfig, job: ClusterJob) -> "SlurmExe
         time=max(1, round(60 * config.hours)),
         signal_delay_s=_SAVING_SECONDS,
         stderr_to_stdout=True,
+        setup=[f"export OMP_NUM_THREADS=${{OMP_NUM_THREADS:-{config.cpus}}}"],  # a node may show a job all its cores
         wckey=None,
         additional_parameters={
             "requeue": True,
