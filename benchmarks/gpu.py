@@ -191,21 +191,19 @@ def diffusion_training(suite: "Suite", num_steps: int) -> Figures:
     from timing.lesion import promptlesion_run, small_data
     from timing.made_up import LABELS
 
+    from promptlesion.data.training_data import TrainingData
     from promptlesion.diffusion.train import train_diffusion
+    from promptlesion.training.run import RunOptions
 
     promptlesion_run(suite)
     dataset, cases = small_data(suite)
     config = suite.config.diffusion.model_copy(update={"num_steps": num_steps, "checkpoint_every_steps": 10**6})
     _peak_mib(suite)  # that of the parts before is forgotten
     train_diffusion(
-        train_cases=cases,
-        spec=dataset.spec,
-        labels=LABELS,
+        TrainingData(cases, dataset.spec, LABELS),
         autoencoder_run=suite.folder / "promptlesion-autoencoder",
         config=config,
-        out=suite.folder / "trained-diffusion",
-        seed=0,
-        device=str(suite.device),
+        options=RunOptions(suite.folder / "trained-diffusion", 0, str(suite.device)),
     )
     rate = steps_a_second(suite.folder / "trained-diffusion", after=num_steps // 4)
     whole = suite.config.diffusion.num_steps
@@ -222,6 +220,8 @@ def autoencoder_training(suite: "Suite", num_steps: int) -> Figures:
     from timing.lesion import small_data
 
     from promptlesion.autoencoder.train import train_autoencoder
+    from promptlesion.data.training_data import TrainingData
+    from promptlesion.training.run import RunOptions
 
     dataset, cases = small_data(suite)
     config = suite.config.autoencoder.model_copy(
@@ -236,13 +236,10 @@ def autoencoder_training(suite: "Suite", num_steps: int) -> Figures:
     out = suite.folder / "trained-autoencoder"
     _peak_mib(suite)
     train_autoencoder(
-        train_cases=cases[:3],
+        TrainingData(cases[:3], dataset.spec, LABELS),
         validation_cases=cases[3:],
-        spec=dataset.spec,
         config=config,
-        out=out,
-        seed=0,
-        device=str(suite.device),
+        options=RunOptions(out, 0, str(suite.device)),
     )
     half = max(2, num_steps // 2)
     without, with_them = steps_a_second(out, after=half // 4, until=half), steps_a_second(out, after=half + half // 4)

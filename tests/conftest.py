@@ -114,20 +114,20 @@ def tiny_autoencoder_run(
     tmp_path_factory: pytest.TempPathFactory,
     tiny_cases: "list[CachedCase]",
     tiny_spec: "DatasetSpec",
+    tiny_labels: dict[str, int],
     tiny_autoencoder_config: "AutoencoderConfig",
 ) -> Path:
     """A finished run of stage 1, trained without a break."""
     from promptlesion.autoencoder.train import train_autoencoder
+    from promptlesion.data.training_data import TrainingData
+    from promptlesion.training.run import RunOptions
 
     out = tmp_path_factory.mktemp("runs") / "autoencoder"
     train_autoencoder(
-        train_cases=tiny_cases[:3],
+        TrainingData(tiny_cases[:3], tiny_spec, tiny_labels),
         validation_cases=tiny_cases[3:],
-        spec=tiny_spec,
         config=tiny_autoencoder_config,
-        out=out,
-        seed=7,
-        device="cpu",
+        options=RunOptions(out, 7, "cpu"),
     )
     return out
 
@@ -165,18 +165,16 @@ def tiny_diffusion_run(
     tiny_diffusion_config: "DiffusionConfig",
 ) -> Path:
     """A finished run of stage 2 beside its autoencoder, trained without a break."""
+    from promptlesion.data.training_data import TrainingData
     from promptlesion.diffusion.train import train_diffusion
+    from promptlesion.training.run import RunOptions
 
     out = tiny_autoencoder_run.parent / "diffusion"
     train_diffusion(
-        train_cases=tiny_cases[:3],
-        spec=tiny_spec,
-        labels=tiny_labels,
+        TrainingData(tiny_cases[:3], tiny_spec, tiny_labels),
         autoencoder_run=tiny_autoencoder_run,
         config=tiny_diffusion_config,
-        out=out,
-        seed=7,
-        device="cpu",
+        options=RunOptions(out, 7, "cpu"),
     )
     return out
 

@@ -765,7 +765,7 @@ def test_a_disk_that_is_full_while_preparing_ends_in_a_message(
 
 WITH_LITTLE_MEMORY = """
 import resource, sys
-import promptlesion.cli, promptlesion.data.sources
+import promptlesion.cli, promptlesion.front.preparation
 from pathlib import Path
 taken = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_AS, (taken + 100_000_000, resource.RLIM_INFINITY))

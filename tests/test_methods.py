@@ -1,6 +1,6 @@
 """The table of methods: every name in it leads somewhere, and a new method is one file and one line."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from pkgutil import resolve_name
@@ -14,16 +14,13 @@ from promptlesion import methods
 from promptlesion.autoencoder.config import AutoencoderConfig
 from promptlesion.baselines.config import MedDDPMConfig
 from promptlesion.baselines.hand_painting import card_without_network
-from promptlesion.baselines.run import open_run
 from promptlesion.config import Config, resolve_config
 from promptlesion.cost.fitting import fitted_config
 from promptlesion.cost.parameters import count_parameters
 from promptlesion.cost.passes import Bench, Pass
-from promptlesion.data.cache import CachedCase
 from promptlesion.data.dataset import Dataset, open_dataset, read_case
-from promptlesion.data.lesion_statistics import measure_lesions, training_facts
 from promptlesion.data.provenance import read_provenance
-from promptlesion.data.spec import DatasetSpec
+from promptlesion.data.training_data import TrainingData
 from promptlesion.data.volume import Volume
 from promptlesion.experiment.cells import Question, ask, plan_cells
 from promptlesion.experiment.estimate import estimate_cells
@@ -44,37 +41,18 @@ from promptlesion.synthesis.cohort import synthesize_cohort
 from promptlesion.synthesis.config import SynthesisConfig
 from promptlesion.synthesis.synthesizer import Synthesizer, SynthesizerCard
 from promptlesion.training.checkpoint import load_checkpoint, save_checkpoint
-from promptlesion.training.device import resolve_device
 from promptlesion.training.hardware import HardwareConfig
-from promptlesion.training.run import Run
+from promptlesion.training.run import Run, RunOptions
 
 LEVEL_HU = 321.0
 
 
-def train_toy(
-    *,
-    train_cases: Sequence[CachedCase],
-    spec: DatasetSpec,
-    labels: Mapping[str, int],
-    config: MedDDPMConfig,
-    out: Path,
-    seed: int,
-    device: str,
-    hardware: HardwareConfig,
-) -> Run:
-    run = open_run(
-        out,
-        stage="toy",
-        train_cases=train_cases,
-        spec=spec,
-        config=config,
-        seed=seed,
-        device=resolve_device(device),
-    )
+def train_toy(data: TrainingData, *, config: MedDDPMConfig, options: RunOptions) -> Run:
+    run = data.open_run(options, stage="toy", config=config, inputs={})
     if not run.is_finished:
-        facts = training_facts(train_cases, spec, measure_lesions(train_cases, spec, labels))
         parts = {"level": {"hu": torch.tensor([LEVEL_HU])}}
-        save_checkpoint(run.checkpoint_folder, card={"stage": "toy", "method": "toy", **facts}, parts=parts)
+        card = {**run.facts("toy"), **data.facts(data.measure())}
+        save_checkpoint(run.checkpoint_folder, card=card, parts=parts)
         run.finish()
     return run
 
@@ -147,7 +125,7 @@ def test_a_new_method_is_one_file_and_one_line(experiment: Experiment, tmp_path:
     assert {network.name: network.total for network in count_parameters(config, num_types=2)}["toy"] == 2 * 27 + 1
     with pytest.raises(ValueError, match="expected none, as toy works on voxels"):
         check_asked("toy", tmp_path)
-    train_method("toy", prepared, autoencoder_run=None, config=config, out=tmp_path / "run", seed=0, device="cpu")
+    train_method("toy", prepared, autoencoder_run=None, config=config, options=RunOptions(tmp_path / "run", 0, "cpu"))
 
     synthesizer = load_method(tmp_path / "run", config.synthesis, "cpu", asked="toy")
     assert isinstance(synthesizer, Synthesizer)

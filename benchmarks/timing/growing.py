@@ -25,6 +25,7 @@ from promptlesion.data.dataset import Dataset, open_dataset
 from promptlesion.data.lesion_statistics import measure_lesions
 from promptlesion.data.patch_sampling import AIR_HU, PatchSampler
 from promptlesion.data.splits import dataset_split
+from promptlesion.data.training_data import TrainingData
 from promptlesion.data.volume import Volume
 from promptlesion.masks.placement import PlacedLesion, place_lesion
 from promptlesion.masks.sizes_and_shapes import build_drawing
@@ -33,6 +34,7 @@ from promptlesion.synthesis.cohort import synthesize_cohort
 from promptlesion.synthesis.config import SynthesisConfig
 from promptlesion.synthesis.plan import plan_cohort
 from promptlesion.synthesis.trial_painting import MaskedScan, paint_masks
+from promptlesion.training.run import RunOptions
 from timing.clock import extra_mib, timed
 from timing.cohort import painted
 from timing.made_up import LABELS, without_fit, write_autoencoder, write_dataset, write_diffusion
@@ -123,13 +125,9 @@ def of_cases(num_cases: int, folder: Path) -> list[Point]:
         return check_dataset(root, out=out, config=resolve_config(preset="demo", settings=_TINY), device="cpu")
 
     train_intensity(
-        train_cases=cached[:10],
-        spec=dataset.spec,
-        labels=LABELS,
+        TrainingData(cached[:10], dataset.spec, LABELS),
         config=IntensityConfig(),
-        out=folder / "intensity",
-        seed=0,
-        device="cpu",
+        options=RunOptions(folder / "intensity", 0, "cpu"),
     )
     synthesizer = load_intensity(folder / "intensity", device="cpu")
 

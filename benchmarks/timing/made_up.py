@@ -12,8 +12,8 @@ from promptlesion.baselines.voxel_denoiser import build_voxel_denoiser
 from promptlesion.config import Config
 from promptlesion.data.cache import CachedCase
 from promptlesion.data.dataset import Dataset, open_dataset, write_case, write_dataset_json, write_spec
-from promptlesion.data.lesion_statistics import measure_lesions, training_facts
 from promptlesion.data.spec import DatasetSpec, LesionType
+from promptlesion.data.training_data import TrainingData
 from promptlesion.data.volume import Volume
 from promptlesion.diffusion.config import DiffusionConfig
 from promptlesion.diffusion.denoiser import build_denoiser
@@ -130,4 +130,5 @@ def write_med_ddpm(run: Path, config: Config, cases: Sequence[CachedCase], spec:
 
 
 def _facts(cases: Sequence[CachedCase], spec: DatasetSpec) -> dict[str, object]:
-    return training_facts(cases, spec, measure_lesions(cases, spec, LABELS))
+    data = TrainingData(cases, spec, LABELS)
+    return data.facts(data.measure())

@@ -17,7 +17,7 @@ from promptlesion.data.patch_batches import PatchBatches
 from promptlesion.data.spec import DatasetSpec
 from promptlesion.diffusion.config import DiffusionConfig
 from promptlesion.segmentation.inference import predict_scores
-from promptlesion.segmentation.mixing import mixed_batches
+from promptlesion.segmentation.mixing import SegmentationData, mixed_batches
 from promptlesion.segmentation.network import build_segmentation_network
 from promptlesion.training.device import place, send
 from promptlesion.training.prefetch import prefetched
@@ -49,7 +49,7 @@ def _loops(config: Config, cases: list[CachedCase], spec: DatasetSpec) -> dict[s
         batch_size=config.autoencoder.batch_size,
         seed=0,
     )
-    third = mixed_batches(real_cases=cases, synthetic_cases=[], spec=spec, config=config.segmentation, seed=0)
+    third = mixed_batches(SegmentationData(cases, [], [], [], spec, {}), config.segmentation, seed=0)
     voxels = LesionBatches(cases, spec=spec, patch_voxels=config.med_ddpm.patch_voxels, seed=0)
     return {
         f"autoencoder, batch {config.autoencoder.batch_size}": first.draw,
@@ -163,10 +163,8 @@ def measure_prediction(suite: Suite) -> None:
                 placed,
                 scan,
                 spec=dataset.spec,
-                patch_voxels=edge,
-                overlap=config.window_overlap,
+                config=config.model_copy(update={"precision": precision}),
                 device=suite.device,
-                precision=precision,
             )
         }
         if precision == "float32":

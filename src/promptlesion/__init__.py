@@ -33,24 +33,16 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from promptlesion.config import resolve_config
     from promptlesion.experiment.cells import Question
+    from promptlesion.front.cohort import submit_synthesis, synthesize
+    from promptlesion.front.experiments import do_cell, experiment, plan_experiment, submit_experiment
     from promptlesion.front.images import read_labels, read_scan
     from promptlesion.front.model import Model, load_model
     from promptlesion.front.painted import Lesion, Painted
     from promptlesion.front.painting import paint
-    from promptlesion.front.verbs import (
-        check_dataset,
-        do_cell,
-        evaluate,
-        evaluate_fidelity,
-        evaluate_reconstruction,
-        experiment,
-        open_dataset,
-        plan_experiment,
-        segment,
-        submit_experiment,
-        synthesize,
-        train,
-    )
+    from promptlesion.front.preparation import prepare, prepare_phantom
+    from promptlesion.front.reconstruction import evaluate_reconstruction
+    from promptlesion.front.training import train
+    from promptlesion.front.verbs import check_dataset, evaluate, evaluate_fidelity, open_dataset, segment
 
 __version__ = version("promptlesion")
 __all__ = [
@@ -69,11 +61,14 @@ __all__ = [
     "open_dataset",
     "paint",
     "plan_experiment",
+    "prepare",
+    "prepare_phantom",
     "read_labels",
     "read_scan",
     "resolve_config",
     "segment",
     "submit_experiment",
+    "submit_synthesis",
     "synthesize",
     "train",
 ]
@@ -81,14 +76,16 @@ __all__ = [
 _HOMES = {
     "config": ("resolve_config",),
     "experiment.cells": ("Question",),
+    "front.cohort": ("submit_synthesis", "synthesize"),
+    "front.experiments": ("do_cell", "experiment", "plan_experiment", "submit_experiment"),
     "front.images": ("read_labels", "read_scan"),
     "front.model": ("Model", "load_model"),
     "front.painted": ("Lesion", "Painted"),
     "front.painting": ("paint",),
-    "front.verbs": (
-        *("check_dataset", "do_cell", "evaluate", "evaluate_fidelity", "evaluate_reconstruction", "experiment"),
-        *("open_dataset", "plan_experiment", "segment", "submit_experiment", "synthesize", "train"),
-    ),
+    "front.preparation": ("prepare", "prepare_phantom"),
+    "front.reconstruction": ("evaluate_reconstruction",),
+    "front.training": ("train",),
+    "front.verbs": ("check_dataset", "evaluate", "evaluate_fidelity", "open_dataset", "segment"),
 }
 
 

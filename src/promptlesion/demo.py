@@ -62,7 +62,7 @@ from promptlesion.synthesis.synthesizer import PromptLesionSynthesizer, load_syn
 from promptlesion.training.atomic import read_json, write_json
 from promptlesion.training.device import resolve_device
 from promptlesion.training.progress import progress_bar
-from promptlesion.training.run import Run, read_metrics
+from promptlesion.training.run import Run, RunOptions, read_metrics
 
 _SEGMENTATIONS = ("real", "mixed")
 
@@ -87,9 +87,10 @@ class Demo:
         """Lesion types in prompt order."""
         return [lesion.name for lesion in self.dataset.spec.lesions]
 
-    def fitted(self, training: str, out: Path) -> Config:
-        """Return the configuration with the machine used so that a training fits into its memory."""
-        return fitted_config(self.config, training, self.dataset, out=out, device=self.device)
+    def options(self, training: str, out: Path) -> RunOptions:
+        """Return where and how a training runs, the machine used so that it fits into its memory."""
+        fitted = fitted_config(self.config, training, self.dataset, out=out, device=self.device)
+        return RunOptions(out, self.seed, self.device, fitted.hardware)
 
 
 def run_demo(
@@ -168,25 +169,19 @@ def run_demo(
 
 def _train_generator(demo: Demo) -> dict[str, Run]:
     """Train stages 1 and 2 on the training subjects."""
-    spec, config, prepared = demo.dataset.spec, demo.config, demo.prepared
+    prepared = demo.prepared
     autoencoder = train_autoencoder(
-        train_cases=prepared.train,
+        prepared.training,
         validation_cases=prepared.validation,
-        spec=spec,
-        config=config.autoencoder,
-        out=demo.out / "autoencoder",
-        seed=demo.seed,
-        device=demo.device,
-        hardware=demo.fitted("autoencoder", demo.out / "autoencoder").hardware,
+        config=demo.config.autoencoder,
+        options=demo.options("autoencoder", demo.out / "autoencoder"),
     )
     diffusion = train_method(
         PROMPTLESION,
         prepared,
         autoencoder_run=demo.out / "autoencoder",
-        config=demo.fitted(PROMPTLESION, demo.out / "diffusion"),
-        out=demo.out / "diffusion",
-        seed=demo.seed,
-        device=demo.device,
+        config=demo.config,
+        options=demo.options(PROMPTLESION, demo.out / "diffusion"),
     )
     return {"autoencoder": autoencoder, "diffusion": diffusion}
 
@@ -242,10 +237,7 @@ def _train_segmentations(demo: Demo, synthetic: Dataset) -> dict[str, Run]:
             synthetic=synthetic if name == "mixed" else None,
             cache=demo.out / "cache",
             config=demo.config.segmentation,
-            out=demo.out / "segmentation" / name,
-            seed=demo.seed,
-            device=demo.device,
-            hardware=demo.fitted("segmentation", demo.out / "segmentation" / name).hardware,
+            options=demo.options("segmentation", demo.out / "segmentation" / name),
         )
         for name in _SEGMENTATIONS
     }

@@ -5,7 +5,6 @@ Imports no torch: what does is named in a record, `module:function`, and looked 
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
 from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Any
@@ -19,7 +18,7 @@ if TYPE_CHECKING:
     from promptlesion.data.prepared import PreparedDataset
     from promptlesion.synthesis.config import SynthesisConfig
     from promptlesion.synthesis.synthesizer import Synthesizer
-    from promptlesion.training.run import Run
+    from promptlesion.training.run import Run, RunOptions
 
 REAL, PROMPTLESION = "real", "promptlesion"
 _WITHOUT_PROMPT: dict[str, Mapping[str, object]] = {"synthesis": {"guidance_scale": 1.0}}
@@ -38,8 +37,8 @@ class Method:
     section: str
     """Of the configuration, its own; `patch_voxels` there is the edge of the patch it samples, if it samples any."""
     train: str
-    """Trains it: `train_copy_paste` has the arguments. With a training pass `hardware` comes on top, with an
-    autoencoder `autoencoder_run`, with one model a type `types`, and `on_trained` with what follows training."""
+    """Trains it: `train_copy_paste` has the arguments. With an autoencoder `autoencoder_run` comes on top, with one
+    model a type `types`, and `on_trained` with what follows training."""
     load: str
     """Reads a finished run: (its folder, device=); with a training pass (its folder, SynthesisConfig, device=,
     hardware=)."""
@@ -149,7 +148,7 @@ METHODS: tuple[Method, ...] = (
         color="#CC79A7",
         section="med_ddpm",
         train="promptlesion.baselines.med_ddpm:train_med_ddpm",
-        load="promptlesion.baselines.med_ddpm_synthesizer:load_med_ddpm_synthesizer",
+        load="promptlesion.baselines.med_ddpm:load_med_ddpm",
         training_pass="promptlesion.cost.passes:voxel_step",
         networks="promptlesion.baselines.voxel_denoiser:build_networks",
         is_shortened=True,
@@ -242,9 +241,7 @@ def train_method(
     *,
     autoencoder_run: Path | None,
     config: "Config",
-    out: Path,
-    seed: int,
-    device: str,
+    options: "RunOptions",
     types: Sequence[str] = (),
 ) -> "Run":
     """Train a method on the training subjects, or go on with an interrupted run.
@@ -254,9 +251,7 @@ def train_method(
         prepared: the dataset.
         autoencoder_run: finished stage 1 of the same training subjects; the latent methods alone have one.
         config: of all stages.
-        out: the run's folder.
-        seed: of the training.
-        device: `auto` or a device's name.
+        options: of the run.
         types: of a method with one model a lesion type, those to train now; by default all.
 
     Raises:
@@ -265,26 +260,17 @@ def train_method(
     """
     method = method_named(name)
     _check_autoencoder(name, autoencoder_run)
-    options: dict[str, Any] = {"config": method.own_settings(config), "out": out, "seed": seed, "device": device}
+    further: dict[str, Any] = {}
     if autoencoder_run is not None:
         _check_unseen(autoencoder_run, prepared)
-        options["autoencoder_run"] = autoencoder_run
-    if method.training_pass is not None:
-        options["hardware"] = config.hardware
+        further["autoencoder_run"] = autoencoder_run
     if method.is_one_model_a_type:
-        options["types"] = types
+        further["types"] = types
     if method.after_training is not None:
-        options["on_trained"] = partial(
-            resolve_name(method.after_training),
-            out,
-            prepared.part("train"),
-            method.configured(config).synthesis,
-            seed=seed,
-            device=device,
-            hardware=config.hardware,
-        )
+        follow, synthesis = resolve_name(method.after_training), method.configured(config).synthesis
+        further["on_trained"] = lambda: follow(prepared.part("train"), synthesis, options)
     trained: Run = resolve_name(method.train)(
-        train_cases=prepared.train, spec=prepared.dataset.spec, labels=prepared.dataset.labels, **options
+        prepared.training, config=method.own_settings(config), options=options, **further
     )
     return trained
 

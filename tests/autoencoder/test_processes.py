@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
+from tests.trained import trained
 from torch import Tensor
 
 from promptlesion.autoencoder.config import AutoencoderConfig
@@ -51,15 +52,18 @@ def test_the_codebook_is_in_step_and_that_of_all_tokens(
 def test_two_processes_follow_one_and_go_on_where_they_were_killed(
     tiny_cases: list[CachedCase],
     tiny_spec: DatasetSpec,
+    tiny_labels: dict[str, int],
     tiny_autoencoder_config: AutoencoderConfig,
     one_and_two_processes: Callable[..., tuple[Path, Path]],
 ) -> None:
     """Eight steps: the codebook comes in at the third, the discriminators at the fifth."""
     train = partial(
+        trained,
         train_autoencoder,
         train_cases=tiny_cases[:3],
         validation_cases=tiny_cases[3:],
         spec=tiny_spec,
+        labels=tiny_labels,
         config=tiny_autoencoder_config.model_copy(
             update={"steps_per_epoch": 2, "num_epochs": 4, "adversarial_weighting": "adaptive"}
         ),

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from tests.trained import trained
 
 from promptlesion.autoencoder.autoencoder import load_autoencoder
 from promptlesion.autoencoder.config import AutoencoderConfig
@@ -23,14 +24,19 @@ CPU = torch.device("cpu")
 
 @pytest.fixture
 def train(
-    tiny_cases: list[CachedCase], tiny_spec: DatasetSpec, tiny_autoencoder_config: AutoencoderConfig
+    tiny_cases: list[CachedCase],
+    tiny_spec: DatasetSpec,
+    tiny_labels: dict[str, int],
+    tiny_autoencoder_config: AutoencoderConfig,
 ) -> partial[object]:
     """The training of `tiny_autoencoder_run`, to be called with another `out`."""
     return partial(
+        trained,
         train_autoencoder,
         train_cases=tiny_cases[:3],
         validation_cases=tiny_cases[3:],
         spec=tiny_spec,
+        labels=tiny_labels,
         config=tiny_autoencoder_config,
         seed=7,
         device="cpu",

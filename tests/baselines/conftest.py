@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tests.trained import trained
 
 from promptlesion.baselines.config import DiffTumorConfig, MedDDPMConfig
 from promptlesion.baselines.difftumor import train_difftumor
@@ -56,6 +57,7 @@ def difftumor(
     tiny_difftumor_config: DiffTumorConfig,
 ) -> partial[object]:
     return partial(
+        trained,
         train_difftumor,
         train_cases=tiny_cases[:3],
         spec=tiny_spec,
@@ -101,6 +103,7 @@ def med_ddpm(
     tiny_med_ddpm_config: MedDDPMConfig,
 ) -> partial[object]:
     return partial(
+        trained,
         train_med_ddpm,
         train_cases=tiny_cases[:3],
         spec=tiny_spec,

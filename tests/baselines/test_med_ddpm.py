@@ -12,8 +12,7 @@ import torch
 
 from promptlesion.baselines.config import MedDDPMConfig
 from promptlesion.baselines.lesion_batches import LesionBatches
-from promptlesion.baselines.med_ddpm import load_med_ddpm
-from promptlesion.baselines.med_ddpm_synthesizer import MedDDPMSynthesizer, load_med_ddpm_synthesizer
+from promptlesion.baselines.med_ddpm import MedDDPMSynthesizer, load_med_ddpm
 from promptlesion.baselines.voxel_denoiser import build_voxel_denoiser
 from promptlesion.data.cache import CachedCase
 from promptlesion.data.spec import DatasetSpec
@@ -35,7 +34,7 @@ def batches(tiny_cases: list[CachedCase], tiny_spec: DatasetSpec) -> LesionBatch
 
 @pytest.fixture
 def synthesizer(med_ddpm_run: Path, sampling: SynthesisConfig) -> MedDDPMSynthesizer:
-    return load_med_ddpm_synthesizer(med_ddpm_run, sampling, device="cpu")
+    return load_med_ddpm(med_ddpm_run, sampling, device="cpu")
 
 
 def test_a_patch_shows_its_lesion_in_the_channel_of_its_type(batches: LesionBatches) -> None:
@@ -96,7 +95,7 @@ def test_a_perfect_prediction_gives_the_patch_back(
     clean, noise = 2 * torch.rand(2, 1, 4, 5, 6) - 1, torch.randn(2, 1, 4, 5, 6)
     for level in (0, 10, 18):
         levels = torch.full((2,), level)
-        perfect = denoiser.target(clean, noise, levels)
+        perfect = denoiser.schedule.target(clean, noise, levels, denoiser.prediction)
         monkeypatch.setattr(denoiser.network, "predict", lambda *_, perfect=perfect: perfect)
         noisy = denoiser.schedule.add_noise(clean, noise, levels)
         estimate = denoiser.bound(torch.zeros(2, 2, 4, 5, 6), [level])(noisy, level)
@@ -186,10 +185,10 @@ def test_every_step_is_logged_and_the_squared_error_learns_too(
 
 
 def test_what_is_loaded_is_the_average_and_frozen(
-    med_ddpm_run: Path, tiny_med_ddpm_config: MedDDPMConfig, tiny_spec: DatasetSpec
+    med_ddpm_run: Path, synthesizer: MedDDPMSynthesizer, tiny_med_ddpm_config: MedDDPMConfig, tiny_spec: DatasetSpec
 ) -> None:
-    trained = load_med_ddpm(med_ddpm_run, CPU)
-    assert (trained.config, trained.spec) == (tiny_med_ddpm_config, tiny_spec)
+    trained = synthesizer
+    assert (trained.settings, trained.card.spec) == (tiny_med_ddpm_config, tiny_spec)
     assert not trained.denoiser.training
     assert not any(parameter.requires_grad for parameter in trained.denoiser.parameters())
     average = torch.load(med_ddpm_run / "state.pt", weights_only=True)["networks"]["average"]
@@ -204,7 +203,7 @@ def test_the_scan_is_not_seen_and_the_labels_are(
 ) -> None:
     image, lesions = scene
     generator = torch.Generator().manual_seed(0)
-    for parameter in synthesizer.model.denoiser.parameters():
+    for parameter in synthesizer.denoiser.parameters():
         parameter += 0.1 * torch.randn(parameter.shape, generator=generator)
     plain = synthesizer.paint([image], lesions[:1], types=[0], seeds=[3])[0]
     elsewhere = synthesizer.paint([image.with_array(image.array + 100)], lesions[:1], types=[0], seeds=[3])[0]
@@ -227,7 +226,7 @@ def test_its_steps_are_recorded_where_that_can_be_had(
 ) -> None:
     image, lesions = scene
     hardware = HardwareConfig(compile=choice)
-    synthesizer = load_med_ddpm_synthesizer(med_ddpm_run, sampling, device="cpu", hardware=hardware)
+    synthesizer = load_med_ddpm(med_ddpm_run, sampling, device="cpu", hardware=hardware)
     synthesizer.paint([image], lesions[:1], types=[0], seeds=[3])
     assert caplog.text.count("no CUDA graph of the denoiser's step can be recorded (found the device cpu)") == is_said
 
@@ -239,7 +238,7 @@ def test_settings_without_effect_are_refused(med_ddpm_run: Path, sampling: Synth
         ({"guidance_scale": 1.5}, r"synthesis\.guidance_scale=1\.0 \(found 1\.5\)"),
     ):
         with pytest.raises(ValueError, match=message):
-            load_med_ddpm_synthesizer(med_ddpm_run, sampling.model_copy(update=change), device="cpu")
+            load_med_ddpm(med_ddpm_run, sampling.model_copy(update=change), device="cpu")
 
 
 def test_edge_and_extent(synthesizer: MedDDPMSynthesizer) -> None:

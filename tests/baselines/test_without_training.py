@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 from tests.synthesis.contract import check_contract, contents
+from tests.trained import trained
 
 from promptlesion.baselines.config import CopyPasteConfig, IntensityConfig
 from promptlesion.baselines.copy_paste import train_copy_paste
@@ -38,8 +39,8 @@ Train = partial[object]
 def trains(tiny_cases: list[CachedCase], tiny_spec: DatasetSpec, tiny_labels: dict[str, int]) -> dict[str, Train]:
     given = {"train_cases": tiny_cases[:3], "spec": tiny_spec, "labels": tiny_labels, "seed": 7, "device": "cpu"}
     return {
-        "copy-paste": partial(train_copy_paste, config=CopyPasteConfig(), **given),
-        "intensity": partial(train_intensity, config=IntensityConfig(), **given),
+        "copy-paste": partial(trained, train_copy_paste, config=CopyPasteConfig(), **given),
+        "intensity": partial(trained, train_intensity, config=IntensityConfig(), **given),
     }
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from tests.trained import trained
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -201,22 +202,22 @@ def trainings(
 
     def stage_1(out: Path, num_steps: int) -> object:
         config = first.model_copy(update={"steps_per_epoch": num_steps})
-        return train_autoencoder(validation_cases=[], config=config, out=out, **learning)  # type: ignore[arg-type]
+        return trained(train_autoencoder, labels=labels, validation_cases=[], config=config, out=out, **learning)
 
     def stage_2(out: Path, num_steps: int) -> object:
         config = tiny_config.diffusion.model_copy(update={"num_steps": num_steps})
         of = {"labels": labels, "autoencoder_run": tiny_autoencoder_run}
-        return train_diffusion(config=config, out=out, **of, **learning)  # type: ignore[arg-type]
+        return trained(train_diffusion, config=config, out=out, **of, **learning)
 
     def med_ddpm(out: Path, num_steps: int) -> object:
         config = voxels.model_copy(update={"num_steps": num_steps})
-        return train_med_ddpm(labels=labels, config=config, out=out, **learning)  # type: ignore[arg-type]
+        return trained(train_med_ddpm, labels=labels, config=config, out=out, **learning)
 
     def stage_3(out: Path, num_steps: int) -> object:
         config = third.model_copy(update={"steps_per_epoch": num_steps})
         cases = {"real_cases": tiny_cases[:2], "validation_cases": tiny_cases[2:3], "synthetic_cases": []}
         of = {**shared, **cases, "spec": coarse, "test_cases": [], "labels": labels}
-        return train_segmentation(config=config, out=out, **of)  # type: ignore[arg-type]
+        return trained(train_segmentation, config=config, out=out, **of)
 
     found = passes(tiny_config.model_copy(update={"autoencoder": first, "med_ddpm": voxels}))
     segmenting_step = partial(segmentation_step, third, num_labels=len(labels), spacing_mm=coarse.spacing_mm)

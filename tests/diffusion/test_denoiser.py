@@ -65,7 +65,7 @@ def test_the_target_gives_back_the_clean_latent_and_the_noise(
     clean, noise = torch.randn(2, 3, 3, 6, 6, 6, generator=torch.Generator().manual_seed(3))
     levels = torch.full((3,), level)
     noisy = denoiser.schedule.add_noise(clean, noise, levels)
-    perfect = denoiser.target(clean, noise, levels)
+    perfect = denoiser.schedule.target(clean, noise, levels, denoiser.prediction)
     monkeypatch.setattr(denoiser.network, "predict", lambda *_: perfect)
     estimate = denoiser.bound(conditioning, [level])(noisy, level)
     torch.testing.assert_close(estimate.clean, clean, rtol=1e-3, atol=1e-3)
@@ -92,7 +92,10 @@ def test_v_is_noise_error_weighted_by_the_signal() -> None:
     noisy = denoiser.schedule.add_noise(clean, noise, level)
     signal, sigma = denoiser.schedule.signal_and_noise(level, noisy)
     other_clean = (noisy - sigma * other) / signal
-    error = (denoiser.target(clean, noise, level) - denoiser.target(other_clean, other, level)).square()
+    error = (
+        denoiser.schedule.target(clean, noise, level, denoiser.prediction)
+        - denoiser.schedule.target(other_clean, other, level, denoiser.prediction)
+    ).square()
     torch.testing.assert_close(error, (noise - other).square() / signal**2, rtol=1e-3, atol=1e-4)
 
 
@@ -157,7 +160,10 @@ def test_one_batch_is_overfitted(prediction: Literal["noise", "v"], conditioning
     denoiser = tiny_denoiser(prediction)
     clean, noise = torch.randn(2, 3, 3, 6, 6, 6, generator=torch.Generator().manual_seed(4))
     level, keep = torch.tensor([3, 20, 38]), torch.zeros(3, dtype=torch.bool)
-    noisy, target = denoiser.schedule.add_noise(clean, noise, level), denoiser.target(clean, noise, level)
+    noisy, target = (
+        denoiser.schedule.add_noise(clean, noise, level),
+        denoiser.schedule.target(clean, noise, level, denoiser.prediction),
+    )
     optimizer = torch.optim.Adam(denoiser.parameters(), lr=3e-3)
     losses = []
     for _ in range(100):

@@ -9,6 +9,8 @@ import torch
 from promptlesion.autoencoder.autoencoder import TrainedAutoencoder, load_autoencoder
 from promptlesion.data.cache import CachedCase
 from promptlesion.data.spec import DatasetSpec
+from promptlesion.data.training_data import TrainingData
+from promptlesion.diffusion.config import DiffusionConfig
 from promptlesion.diffusion.latents import LesionLatents, encode_lesions
 
 CPU = torch.device("cpu")
@@ -32,13 +34,14 @@ def encode(tiny_spec: DatasetSpec, autoencoder: TrainedAutoencoder, tmp_path: Pa
         denoise_lesions: bool = False,
     ) -> LesionLatents:
         return encode_lesions(
-            cases,
-            spec=tiny_spec,
-            autoencoder=autoencoder,
-            patch_voxels=24,
-            patches_per_lesion=patches,
-            blank_margin_voxels=margin,
-            denoise_lesions=denoise_lesions,
+            TrainingData(cases, tiny_spec, {}),
+            autoencoder,
+            DiffusionConfig(
+                patch_voxels=24,
+                patches_per_lesion=patches,
+                blank_margin_voxels=margin,
+                denoise_lesions=denoise_lesions,
+            ),
             seed=seed,
             path=tmp_path / "latents.safetensors",
             key=key,

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
+from tests.trained import trained
 
 from promptlesion.data.cache import CachedCase
 from promptlesion.data.spec import DatasetSpec
@@ -30,6 +31,7 @@ def test_two_processes_follow_one_and_go_on_where_they_were_killed(
         update={"num_steps": 12, "batch_size": 4, "lesion_weight": 1000.0, "prompt_dropout": 0.5}
     )
     train = partial(
+        trained,
         train_diffusion,
         train_cases=tiny_cases[:3],
         spec=tiny_spec,

@@ -15,18 +15,17 @@ import torch
 from monai.networks.schedulers import DDIMScheduler, DDPMScheduler
 from torch import Tensor
 
-from promptlesion.diffusion.sampler import (
-    Denoise,
-    NoiseSource,
-    sample_ancestral,
-    sample_ddim,
-    sample_dpm_solver,
-)
+from promptlesion.diffusion import sampler as samplers
+from promptlesion.diffusion.sampler import Denoise, NoiseSource
 from promptlesion.diffusion.schedule import Estimate, NoiseSchedule, linear_schedule
 
 MEAN, STD = 1.5, 0.4
 SHAPE = (3, 9, 7, 8)
 CPU = torch.device("cpu")
+NO_NOISE = NoiseSource([], SHAPE, CPU)
+sample_ancestral = partial(samplers.sample, sampler="ancestral")
+sample_ddim = partial(samplers.sample, sampler="ddim", noise=NO_NOISE)
+sample_dpm_solver = partial(samplers.sample, sampler="dpm-solver++", noise=NO_NOISE)
 DETERMINISTIC = [sample_ddim, sample_dpm_solver]
 Sampler = Callable[..., Tensor]
 
@@ -260,15 +259,6 @@ def test_noise_drawn_ahead_is_the_noise_that_comes_next() -> None:
         for _ in range(2 * is_asked):  # to ask again before it is drawn draws no more
             ahead.draw_ahead()
         assert torch.equal(ahead.draw(), plain.draw())
-
-
-def test_steps_are_reported(schedule: NoiseSchedule) -> None:
-    done: list[int] = []
-    levels, denoise = schedule.spaced_levels(4), ideal_denoiser(schedule)
-    source = NoiseSource([1], SHAPE, CPU)
-    for sample in (*DETERMINISTIC, partial(sample_ancestral, noise=source)):
-        sample(source.draw(), schedule=schedule, levels=levels, denoise=denoise, on_step=done.append)
-    assert done == 3 * [1, 2, 3, 4]
 
 
 @pytest.mark.parametrize("name", ["ancestral", "ddim", "dpm-solver"])

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from tests.trained import trained
 
 from promptlesion.data.cache import CachedCase, data_fingerprint
 from promptlesion.data.spec import DatasetSpec
@@ -30,6 +31,7 @@ def train(
     tiny_diffusion_config: DiffusionConfig,
 ) -> partial[object]:
     return partial(
+        trained,
         train_diffusion,
         train_cases=tiny_cases[:3],
         spec=tiny_spec,

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tests.trained import trained
 
 from promptlesion.data.cache import CachedCase, build_cache
 from promptlesion.data.dataset import (
@@ -117,7 +118,7 @@ def train(spec: DatasetSpec, cases: list[CachedCase]) -> Callable[..., Run]:
             "seed": 7,
             "device": "cpu",
         }
-        return train_segmentation(**{**arguments, **changes})  # type: ignore[arg-type]
+        return trained(train_segmentation, **{**arguments, **changes})
 
     return make
 

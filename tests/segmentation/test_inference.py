@@ -17,9 +17,9 @@ from promptlesion.segmentation import inference as inference_module
 from promptlesion.segmentation.config import SegmentationConfig
 from promptlesion.segmentation.inference import (
     TrainedSegmentation,
+    likeliest,
     load_segmentation,
     predict_case,
-    predict_labels,
     predict_scores,
 )
 from promptlesion.segmentation.label_classes import LabelClasses
@@ -28,6 +28,7 @@ from promptlesion.training.checkpoint import CheckpointError
 from promptlesion.training.run import Run
 
 CPU = torch.device("cpu")
+SMALL = SegmentationConfig(patch_voxels=16, channels=(4, 8), precision="float32")
 THRESHOLDS_HU = (0.0, 200.0)
 
 
@@ -69,16 +70,8 @@ def smooth_scan(shape: tuple[int, int, int], affine: np.ndarray) -> Volume:
 def test_windows_together_give_what_the_network_gives_for_the_whole(spec: DatasetSpec) -> None:
     """Sides smaller than, equal to and no multiple of the window."""
     hu = np.random.default_rng(0).integers(-500, 900, (37, 16, 11)).astype(np.int16)
-    labels = predict_labels(
-        Thresholds(HUWindow(*spec.window_hu)),
-        hu,
-        spec=spec,
-        patch_voxels=16,
-        overlap=0.25,
-        label_values=(0, 2, 9),
-        device=CPU,
-        precision="float32",
-    )
+    scores = predict_scores(Thresholds(HUWindow(*spec.window_hu)), hu, spec=spec, config=SMALL, device=CPU)
+    labels = LabelClasses((0, 2, 9)).to_values(likeliest(scores).numpy())
     is_clear = (np.abs(hu - THRESHOLDS_HU[0]) > 1) & (np.abs(hu - THRESHOLDS_HU[1]) > 1)
     expected = np.select([hu < THRESHOLDS_HU[0], hu < THRESHOLDS_HU[1]], [0, 2], 9)
     assert labels.dtype == np.uint8
@@ -146,7 +139,7 @@ def test_loaded_network_repeats_the_dice_of_its_card(
         cases[3:5],
         spec=spec,
         config=model.config,
-        label_values=model.classes.values,
+        classes=model.classes,
         device=CPU,
     )
     assert np.mean(list(dice.values())) == pytest.approx(model.card["best_dice"], abs=1e-12)
@@ -168,10 +161,8 @@ def scores_of(hu: np.ndarray, spec: DatasetSpec, *, is_mirrored: bool) -> Tensor
         Positional(),
         hu,
         spec=spec,
-        patch_voxels=16,
-        overlap=0.25,
+        config=SMALL,
         device=CPU,
-        precision="float32",
         is_mirrored=is_mirrored,
     )
 

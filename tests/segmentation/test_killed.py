@@ -4,6 +4,8 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+from tests.trained import trained
+
 from promptlesion.data.cache import CachedCase
 from promptlesion.data.dataset import Dataset
 from promptlesion.segmentation.config import SegmentationConfig
@@ -23,6 +25,7 @@ def test_killed_it_ends_with_the_weights_of_an_unbroken_run(
         precision="float32",
     )
     train = partial(
+        trained,
         train_segmentation,
         real_cases=tiny_cases[:2],
         synthetic_cases=tiny_cases[2:3],

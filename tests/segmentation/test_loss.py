@@ -8,7 +8,7 @@ from promptlesion.data.dataset import DatasetSpec
 from promptlesion.segmentation.config import SegmentationConfig
 from promptlesion.segmentation.label_classes import IGNORED_CLASS, LabelClasses
 from promptlesion.segmentation.loss import SegmentationLoss
-from promptlesion.segmentation.mixing import mixed_batches
+from promptlesion.segmentation.mixing import SegmentationData, mixed_batches
 from promptlesion.segmentation.network import build_segmentation_network
 
 CLASSES = LabelClasses((0, 2, 5, 9))
@@ -45,7 +45,7 @@ def test_perfect_scores_cost_nothing() -> None:
 
 def test_one_batch_is_learnt_by_heart(spec: DatasetSpec, cases: list[CachedCase]) -> None:
     config = SegmentationConfig(patch_voxels=16, channels=(8, 16), residual_units=1, batch_size=2)
-    patches = mixed_batches(real_cases=cases, synthetic_cases=[], spec=spec, config=config, seed=0).draw(0)
+    patches = mixed_batches(SegmentationData(cases, [], [], [], spec, {}), config, seed=0).draw(0)
     truth = CLASSES.to_classes(patches.labels).long()
     torch.manual_seed(0)
     network = build_segmentation_network(config, CLASSES.num_classes)

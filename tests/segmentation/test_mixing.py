@@ -14,7 +14,13 @@ from promptlesion.data.dataset import (
 )
 from promptlesion.data.volume import Volume
 from promptlesion.segmentation.config import SegmentationConfig
-from promptlesion.segmentation.mixing import check_subjects_apart, mixed_batches, synthetic_share
+from promptlesion.segmentation.mixing import SegmentationData, check_subjects_apart, mixed_batches, synthetic_share
+
+
+def parts(spec: DatasetSpec, **cases: list[CachedCase]) -> SegmentationData:
+    """Name the parts that have cases."""
+    nothing: dict[str, list[CachedCase]] = {name: [] for name in ("real", "synthetic", "validation", "test")}
+    return SegmentationData(**{**nothing, **cases}, spec=spec, labels={})
 
 
 @pytest.fixture
@@ -60,7 +66,7 @@ def test_every_batch_holds_the_share_asked_for_and_the_odd_patch_comes_by_turns(
     brighter_cases: list[CachedCase],
 ) -> None:
     config = SegmentationConfig(patch_voxels=16, batch_size=batch_size, synthetic_ratio=ratio)
-    batches = mixed_batches(real_cases=cases, synthetic_cases=brighter_cases, spec=spec, config=config, seed=1)
+    batches = mixed_batches(parts(spec, real=cases, synthetic=brighter_cases), config, seed=1)
 
     def synthetic_of(step: int, items: range) -> int:
         return int(((batches.draw(step, items).image > 0.5).flatten(1).float().mean(dim=1) > 0.1).sum())
@@ -75,27 +81,29 @@ def test_every_batch_holds_the_share_asked_for_and_the_odd_patch_comes_by_turns(
 
 def test_without_synthetic_cases_every_patch_is_real(spec: DatasetSpec, cases: list[CachedCase]) -> None:
     config = SegmentationConfig(patch_voxels=16, batch_size=50, synthetic_ratio=1.0)
-    batches = mixed_batches(real_cases=cases, synthetic_cases=[], spec=spec, config=config, seed=1)
+    batches = mixed_batches(parts(spec, real=cases), config, seed=1)
     assert batches.draw(0).image.max() < 1.0
 
 
 @pytest.mark.parametrize("part", ["validation", "test"])
 @pytest.mark.parametrize("kind", ["real", "synthetic"])
-def test_training_case_of_a_held_out_subject_is_refused(kind: str, part: str, tmp_path: Path) -> None:
+def test_training_case_of_a_held_out_subject_is_refused(
+    kind: str, part: str, spec: DatasetSpec, tmp_path: Path
+) -> None:
     held_out = CachedCase("case_3", "anna", tmp_path)
     training = [CachedCase("case_0", "bert", tmp_path), CachedCase("case_1", "anna", tmp_path)]
-    parts = {"real_cases": [], "synthetic_cases": [], "validation_cases": [], "test_cases": []}
     with pytest.raises(ValueError, match=rf"case_1: expected {kind} training .* the {part} cases'; .*'anna'"):
-        check_subjects_apart(**{**parts, f"{kind}_cases": training, f"{part}_cases": [held_out]})
-    check_subjects_apart(**{**parts, f"{kind}_cases": training[:1], f"{part}_cases": [held_out]})
+        check_subjects_apart(parts(spec, **{kind: training, part: [held_out]}))
+    check_subjects_apart(parts(spec, **{kind: training[:1], part: [held_out]}))
 
 
-def test_validation_case_of_a_test_subject_is_refused(tmp_path: Path) -> None:
+def test_validation_case_of_a_test_subject_is_refused(spec: DatasetSpec, tmp_path: Path) -> None:
     """It would select the weights by the subject they are judged on."""
     with pytest.raises(ValueError, match=r"case_4: expected validation cases of other .* the test cases'; .*'anna'"):
         check_subjects_apart(
-            real_cases=[],
-            synthetic_cases=[],
-            validation_cases=[CachedCase("case_4", "anna", tmp_path)],
-            test_cases=[CachedCase("case_3", "anna", tmp_path)],
+            parts(
+                spec,
+                validation=[CachedCase("case_4", "anna", tmp_path)],
+                test=[CachedCase("case_3", "anna", tmp_path)],
+            )
         )

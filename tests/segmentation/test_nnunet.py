@@ -19,7 +19,7 @@ from promptlesion.segmentation.nnunet_handover import repetitions
 from promptlesion.segmentation.nnunet_process import NNUNetMissingError, find_nnunet
 from promptlesion.segmentation.predict import prediction_path, segment_dataset
 from promptlesion.segmentation.stage import train_stage
-from promptlesion.training.run import Run, read_metrics
+from promptlesion.training.run import Run, RunOptions, read_metrics
 
 CONFIG = SegmentationConfig(network="nnunetv2", num_epochs=3, steps_per_epoch=8)
 
@@ -98,7 +98,7 @@ def test_nnunet_is_handed_the_mixed_dataset_without_the_test_cases_and_its_failu
     config = CONFIG.model_copy(update={"nnunet_environment": str(environment), "synthetic_ratio": 0.5})
     out = tmp_path / "run"
     with pytest.raises(RuntimeError, match=r"run/nnunet\.log: .*exit status 3 and .*no room for nnU-Net"):
-        train_stage(prepared, synthetic=synthetic, cache=tmp_path, config=config, out=out, seed=1, device="cpu")
+        train_stage(prepared, synthetic=synthetic, cache=tmp_path, config=config, options=RunOptions(out, 1, "cpu"))
     raw = only_dataset(out / "nnunet" / "raw")
     names = {case.name for case in (*prepared.part("train").cases, *prepared.part("validation").cases)}
     names |= {case.name for case in synthetic.cases}
@@ -139,7 +139,9 @@ def test_a_synthetic_scan_of_a_held_out_subject_stops_the_run(
     leak = painted(tmp_path / "leak", spec, label_values_by_name, {"leaked": (subject, scan_maker(9))})
     config = SegmentationConfig.model_validate({"network": network})
     with pytest.raises(ValueError, match=rf"leaked: .*{subject}.*{part}"):
-        train_stage(prepared, synthetic=leak, cache=tmp_path, config=config, out=tmp_path / "run", seed=1, device="cpu")
+        train_stage(
+            prepared, synthetic=leak, cache=tmp_path, config=config, options=RunOptions(tmp_path / "run", 1, "cpu")
+        )
     assert not (tmp_path / "run").exists()
 
 
@@ -148,7 +150,9 @@ def test_where_nnunet_is_missing_the_message_says_what_to_do(
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(NNUNetMissingError, match=r"nnUNetv2_train .* in this environment or on PATH; found none\. pip"):
-        train_stage(prepared, synthetic=None, cache=tmp_path, config=CONFIG, out=tmp_path / "run", seed=1, device="cpu")
+        train_stage(
+            prepared, synthetic=None, cache=tmp_path, config=CONFIG, options=RunOptions(tmp_path / "run", 1, "cpu")
+        )
     with pytest.raises(NNUNetMissingError, match=f"in {tmp_path}/nowhere; found none"):
         find_nnunet(f"{tmp_path}/nowhere")
     environment = broken_environment(tmp_path / "environment")
@@ -162,7 +166,7 @@ def train_nnunet(nnunet: Path, prepared: PreparedDataset, synthetic: Dataset) ->
     def train(out: Path, **changes: object) -> Run:
         config = CONFIG.model_copy(update={"nnunet_environment": str(nnunet), **changes})
         return train_stage(
-            prepared, synthetic=synthetic, cache=out.parent, config=config, out=out, seed=1, device="cpu"
+            prepared, synthetic=synthetic, cache=out.parent, config=config, options=RunOptions(out, 1, "cpu")
         )
 
     return train
@@ -232,7 +236,7 @@ def test_a_killed_nnunet_leaves_nothing_running_and_goes_on_to_the_same_weights(
     out = tmp_path / "killed"
     config = CONFIG.model_copy(update={"nnunet_environment": str(nnunet)})
     train = partial(
-        train_stage, prepared, synthetic=synthetic, cache=tmp_path, config=config, out=out, seed=1, device="cpu"
+        train_stage, prepared, synthetic=synthetic, cache=tmp_path, config=config, options=RunOptions(out, 1, "cpu")
     )
     kill_in_the_middle(train, out=out, after_steps=1)
     deadline = time.monotonic() + 20
@@ -275,7 +279,7 @@ def test_nnunet_stops_when_its_dice_stands_still_and_keeps_the_best_weights(
     changes = {"nnunet_environment": str(nnunet), "num_epochs": 30, "steps_per_epoch": 2, "patience_epochs": 3}
     config = CONFIG.model_copy(update=changes)
     run = train_stage(
-        prepared, synthetic=None, cache=tmp_path, config=config, out=tmp_path / "run", seed=1, device="cpu"
+        prepared, synthetic=None, cache=tmp_path, config=config, options=RunOptions(tmp_path / "run", 1, "cpu")
     )
     card = json.loads((run.folder / "checkpoint" / "card.json").read_text())
     best = [line["best_patch_dice"] for line in read_metrics(run.folder)]

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
+from tests.trained import trained
 
 from promptlesion.data.cache import CachedCase
 from promptlesion.data.dataset import Dataset
@@ -63,6 +64,7 @@ def test_two_processes_follow_one_and_go_on_where_they_were_killed(
         precision="float32",
     )
     train = partial(
+        trained,
         train_segmentation,
         real_cases=tiny_cases[:1],
         synthetic_cases=tiny_cases[1:2],

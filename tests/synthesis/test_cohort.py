@@ -19,7 +19,7 @@ from promptlesion.data.dataset import Dataset, image_path, label_path, open_data
 from promptlesion.data.provenance import read_provenance
 from promptlesion.data.spec import DatasetError
 from promptlesion.masks.sizes_and_shapes import LesionDrawing
-from promptlesion.segmentation.mixing import check_subjects_apart
+from promptlesion.segmentation.mixing import SegmentationData, check_subjects_apart
 from promptlesion.synthesis.cohort import CohortError, synthesize_cohort
 from promptlesion.synthesis.config import SynthesisConfig
 from promptlesion.synthesis.plan import plan_cohort
@@ -125,10 +125,10 @@ def test_a_cohort_is_a_dataset_whose_cases_belong_to_their_sources_subjects(
     assert {case.subject for case in cohort.cases} == {case.subject for case in scans.cases}
     real, synthetic = build_cache(scans, tmp_path / "real"), build_cache(cohort, tmp_path / "synthetic")
     with pytest.raises(ValueError, match=r"expected synthetic training cases of other subjects"):
-        check_subjects_apart(real_cases=real[:3], synthetic_cases=synthetic, validation_cases=real[3:], test_cases=[])
+        check_subjects_apart(SegmentationData(real[:3], synthetic, real[3:], [], scans.spec, {}))
     held_out = {case.subject for case in real[3:]}
     allowed = [case for case in synthetic if case.subject not in held_out]
-    check_subjects_apart(real_cases=real[:3], synthetic_cases=allowed, validation_cases=real[3:], test_cases=[])
+    check_subjects_apart(SegmentationData(real[:3], allowed, real[3:], [], scans.spec, {}))
 
 
 def test_made_again_it_is_the_same_and_another_seed_is_not(

@@ -14,6 +14,7 @@ from promptlesion.synthesis.config import SynthesisConfig
 from promptlesion.synthesis.guidance import GUIDANCE_FILE, guidance_scales
 from promptlesion.synthesis.guidance_fit import SCALES, fit_guidance, fit_scale
 from promptlesion.synthesis.synthesizer import load_synthesizer
+from promptlesion.training.run import RunOptions
 
 
 @pytest.fixture
@@ -37,7 +38,7 @@ def test_a_number_is_the_scale_of_every_type(tmp_path: Path, config: SynthesisCo
 def test_the_scale_is_that_whose_lesions_are_as_bright_as_the_training_lesions(
     run: Path, scans: Dataset, fitted_config: SynthesisConfig
 ) -> None:
-    fitted = fit_guidance(run, scans, fitted_config, seed=3, device="cpu")
+    fitted = fit_guidance(scans, fitted_config, RunOptions(run, 3, "cpu"))
     assert fitted is not None
     assert list(fitted.types) == ["bright", "dark"]
     for found in fitted.types.values():
@@ -54,15 +55,15 @@ def test_the_scale_is_that_whose_lesions_are_as_bright_as_the_training_lesions(
 def test_what_is_fitted_is_kept_until_the_sampling_changes(
     run: Path, scans: Dataset, fitted_config: SynthesisConfig
 ) -> None:
-    fit_guidance(run, scans, fitted_config, seed=3, device="cpu")
+    fit_guidance(scans, fitted_config, RunOptions(run, 3, "cpu"))
     path = run / GUIDANCE_FILE
     written = path.read_text()
-    fit_guidance(run, scans, fitted_config, seed=4, device="cpu")
+    fit_guidance(scans, fitted_config, RunOptions(run, 4, "cpu"))
     assert path.read_text() == written
     other = fitted_config.model_copy(update={"num_steps": 2})
     with pytest.raises(ValueError, match=r"guidance\.json: expected guidance fitted .* num_steps 2, .* found none"):
         load_synthesizer(run, other, device="cpu")
-    fit_guidance(run, scans, other, seed=3, device="cpu")
+    fit_guidance(scans, other, RunOptions(run, 3, "cpu"))
     assert json.loads(path.read_text())["sampling"]["num_steps"] == 2
 
 
@@ -72,14 +73,14 @@ def test_a_damaged_file_is_fitted_anew_and_another_denoisers_is_no_use(
     (run / GUIDANCE_FILE).write_text('{"types": ')
     with pytest.raises(ValueError, match=r"promptlesion train diffusion.*guidance_scale=1"):
         load_synthesizer(run, fitted_config, device="cpu")
-    fit_guidance(run, scans, fitted_config, seed=3, device="cpu")
+    fit_guidance(scans, fitted_config, RunOptions(run, 3, "cpu"))
     load_synthesizer(run, fitted_config, device="cpu")
     with pytest.raises(ValueError, match="found none"):
         guidance_scales(run, fitted_config, "0" * 64, tiny_spec)
 
 
 def test_nothing_is_fitted_where_the_scale_is_named(run: Path, scans: Dataset, config: SynthesisConfig) -> None:
-    assert fit_guidance(run, scans, config, seed=3, device="cpu") is None
+    assert fit_guidance(scans, config, RunOptions(run, 3, "cpu")) is None
     assert not (run / GUIDANCE_FILE).exists()
 
 
@@ -93,7 +94,7 @@ def test_without_training_lesions_or_room_there_is_no_guidance(
     statistics = LesionStatistics(types={"bright": known, "dark": nothing})
     card["lesion_statistics"] = statistics.model_dump(mode="json")
     card_path.write_text(json.dumps(card))
-    fitted = fit_guidance(run, scans, fitted_config, seed=3, device="cpu")
+    fitted = fit_guidance(scans, fitted_config, RunOptions(run, 3, "cpu"))
     assert fitted is not None
     assert (fitted.types["dark"].scale, fitted.types["dark"].training_mean_hu) == (1.0, None)
 

@@ -10,6 +10,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from tests.trained import trained
 
 from promptlesion.data.cache import CachedCase
 from promptlesion.data.dataset import Dataset, read_case
@@ -291,7 +292,8 @@ def test_a_model_without_prompt_paints_and_cannot_be_guided(
 ) -> None:
     out = tiny_autoencoder_run.parent / "diffusion-without-prompt"
     update = {"prompt_encoder": "none", "num_steps": 2, "patches_per_lesion": 1, "loss": "l1"}
-    train_diffusion(
+    trained(
+        train_diffusion,
         train_cases=tiny_cases[:1],
         spec=tiny_spec,
         labels=tiny_labels,

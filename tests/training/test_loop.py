@@ -109,7 +109,7 @@ def test_it_descends_as_written_out_by_hand(prefetch_batches: int) -> None:
 
 @pytest.mark.parametrize("killed_after", [1, 4, 7])
 def test_taken_up_again_it_ends_as_an_unbroken_run(tmp_path: Path, killed_after: int) -> None:
-    train(run_in(tmp_path / "whole"), toy_stage(), CONFIG, device=CPU, hardware=PLAIN)
+    train(run_in(tmp_path / "whole"), toy_stage(), CONFIG, hardware=PLAIN)
 
     class KilledError(Exception):
         """In the midst of a draw."""
@@ -121,10 +121,10 @@ def test_taken_up_again_it_ends_as_an_unbroken_run(tmp_path: Path, killed_after:
 
     out = tmp_path / "broken"
     with pytest.raises(KilledError):
-        train(run_in(out), replace(toy_stage(), draw=draw_or_die), CONFIG, device=CPU, hardware=PLAIN)
+        train(run_in(out), replace(toy_stage(), draw=draw_or_die), CONFIG, hardware=PLAIN)
     assert not (out / "checkpoint").exists()
     again = toy_stage()
-    train(run_in(out), again, CONFIG, device=CPU, hardware=PLAIN)
+    train(run_in(out), again, CONFIG, hardware=PLAIN)
     for name in ("checkpoint/weights.safetensors", "checkpoint/card.json", "metrics.jsonl"):
         assert (out / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), name
     checkpoint = load_checkpoint(out / "checkpoint", stage="toy")
@@ -177,7 +177,7 @@ def test_it_ends_when_the_stage_says_so_and_logs_what_follows_a_step(tmp_path: P
         has_ended=lambda: state.counters.get("validations", 0) >= 5,
     )
     for _ in range(2):  # the second time there is nothing left to do but the checkpoint
-        train(run_in(tmp_path), stage, CONFIG, device=CPU, hardware=PLAIN)
+        train(run_in(tmp_path), stage, CONFIG, hardware=PLAIN)
         assert state.step == 5
     assert modes == [True] * 5
     assert [line.get("score") for line in read_metrics(tmp_path)] == [None, 20.0, None, 40.0, None]

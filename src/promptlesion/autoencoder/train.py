@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -15,81 +14,48 @@ from promptlesion.autoencoder.lesion_bias import measure_lesion_bias
 from promptlesion.autoencoder.loss import AutoencoderLosses
 from promptlesion.autoencoder.network import BLOCKS
 from promptlesion.autoencoder.perceptual import build_perceptual_loss, perceptual_identity
-from promptlesion.data.cache import CachedCase, data_fingerprint
+from promptlesion.data.cache import CachedCase
 from promptlesion.data.patch_batches import PatchBatches
-from promptlesion.data.spec import DatasetSpec
-from promptlesion.data.trained_on import trained_on
-from promptlesion.training.device import autocast, place, resolve_device, send
-from promptlesion.training.hardware import DEFAULT_HARDWARE, HardwareConfig
+from promptlesion.data.training_data import TrainingData
+from promptlesion.training.device import autocast, place, send
 from promptlesion.training.launch import share_of_batch
 from promptlesion.training.loop import Loss, Stage, build_state, train
-from promptlesion.training.run import Run
+from promptlesion.training.run import Run, RunOptions
 from promptlesion.training.seeding import derive_seed, numpy_generator, torch_generator
 
 _SCALE_BATCHES = 16
 
 
 def train_autoencoder(
-    *,
-    train_cases: Sequence[CachedCase],
-    validation_cases: Sequence[CachedCase],
-    spec: DatasetSpec,
-    config: AutoencoderConfig,
-    out: Path,
-    seed: int,
-    device: str = "auto",
-    hardware: HardwareConfig = DEFAULT_HARDWARE,
+    data: TrainingData, *, validation_cases: Sequence[CachedCase], config: AutoencoderConfig, options: RunOptions
 ) -> Run:
     """Train the VQGAN on patches of the training cases, or go on with an interrupted run.
 
-    Args:
-        train_cases: cases whose voxels the networks see.
-        validation_cases: cases on which the HU bias inside lesions is measured at the end.
-        spec: window, spacing and lesion types of the dataset.
-        config: networks and training.
-        out: the run's folder.
-        seed: of the weights and of every draw.
-        device: `auto` or a device's name.
-        hardware: how the machine is used; it changes results by rounding at most.
-
-    Returns:
-        The finished run; its `checkpoint/` holds the networks and the card.
+    On the validation cases the HU bias inside lesions is measured at the end. The finished run's `checkpoint/` holds
+    the networks and the card.
     """
-    torch_device, share = resolve_device(device), share_of_batch(config.batch_size)
-    fingerprint = data_fingerprint(train_cases)
-    run = Run(
-        out,
-        stage="autoencoder",
-        config=config.model_dump(mode="json"),
-        seed=seed,
-        inputs={
-            "training cases": ", ".join(case.name for case in train_cases),
-            "data": fingerprint,
-            **perceptual_identity(config),
-        },
-        device=torch_device,
-    )
+    share, seed, spec = share_of_batch(config.batch_size), options.seed, data.spec
+    run = data.open_run(options, stage="autoencoder", config=config, inputs=perceptual_identity(config))
     if run.is_finished:
         return run
+    device = run.device
     batches = PatchBatches(
-        train_cases,
+        data.cases,
         spec=spec,
         patch_voxels=config.patch_voxels,
         batch_size=config.batch_size,
         seed=derive_seed(seed, "autoencoder"),
     )
-    steps_per_epoch = config.steps_per_epoch or math.ceil(len(train_cases) / config.batch_size)
+    steps_per_epoch = config.steps_per_epoch or math.ceil(len(data.cases) / config.batch_size)
     torch.manual_seed(derive_seed(seed, "autoencoder", "weights"))
-    autoencoder = place(build_autoencoder(config), torch_device)
-    discriminators = place(build_discriminators(config), torch_device)
+    autoencoder = place(build_autoencoder(config), device)
+    discriminators = place(build_discriminators(config), device)
     num_steps = config.num_epochs * steps_per_epoch
-    losses = AutoencoderLosses(
-        autoencoder, discriminators, build_perceptual_loss(config, torch_device), config, torch_device
-    )
+    losses = AutoencoderLosses(autoencoder, discriminators, build_perceptual_loss(config, device), config, device)
 
     def draw(step: int) -> tuple[Tensor, Tensor]:
         patches = batches.draw(step, share)
-        return send(patches.image, torch_device), send(patches.lesion_mask, torch_device)
+        return send(patches.image, device), send(patches.lesion_mask, device)
 
     def losses_of(batch: tuple[Tensor, Tensor], step: int) -> Iterator[Loss]:
         return losses(
@@ -102,26 +68,19 @@ def train_autoencoder(
 
     def card() -> dict[str, object]:
         autoencoder.eval()
-        _measure_scale(autoencoder, batches, num_steps=num_steps, config=config, device=torch_device)
+        _measure_scale(autoencoder, batches, num_steps=num_steps, config=config, device=device)
         bias = measure_lesion_bias(
             autoencoder,
             validation_cases,
             spec=spec,
             patch_voxels=config.patch_voxels,
             precision=config.precision,
-            device=torch_device,
+            device=device,
         )
         return {
-            "stage": "autoencoder",
-            "method": "vqgan",
-            **spec.facts(),
+            **run.facts("vqgan"),
+            **data.facts(),
             "latent_scale": autoencoder.latent_scale(),
-            "data_fingerprint": fingerprint,
-            "config": config.model_dump(mode="json"),
-            "dataset": spec.model_dump(mode="json"),
-            "training_cases": [case.name for case in train_cases],
-            **trained_on(train_cases).as_card(),
-            "seed": seed,
             "lesion_bias": [entry.as_json() for entry in bias],
             **perceptual_identity(config),
         }
@@ -138,7 +97,7 @@ def train_autoencoder(
         card=card,
         parts={"autoencoder": "autoencoder"},
     )
-    train(run, stage, config, device=torch_device, hardware=hardware.model_copy(update={"compile": "off"}))
+    train(run, stage, config, hardware=options.hardware.model_copy(update={"compile": "off"}))
     run.finish()
     return run
 

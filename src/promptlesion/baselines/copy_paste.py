@@ -5,7 +5,7 @@ is turned, mirrored, scaled and elastically deformed, mask and voxels together, 
 into its host in another place of the same or of another training scan.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -16,20 +16,18 @@ from scipy import ndimage
 
 from promptlesion.baselines.config import CopyPasteConfig
 from promptlesion.baselines.hand_painting import card_without_network, finer_noise, from_inside, soft_share
-from promptlesion.baselines.run import open_run
 from promptlesion.data.boxes import offsets_mm
 from promptlesion.data.cache import CachedCase
 from promptlesion.data.lesion_instances import LesionInstance, cut_instance
-from promptlesion.data.lesion_statistics import measure_lesions, training_facts
 from promptlesion.data.spec import DatasetSpec
+from promptlesion.data.training_data import TrainingData
 from promptlesion.data.volume import Volume
 from promptlesion.masks.placement import PlacedLesion
 from promptlesion.masks.real_shape import draw_real_shape
 from promptlesion.masks.shape_bank import BankShape, bank_of, cut_with_voxels
 from promptlesion.synthesis.synthesizer import SynthesizerCard
 from promptlesion.training.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
-from promptlesion.training.device import resolve_device
-from promptlesion.training.run import Run
+from promptlesion.training.run import Run, RunOptions
 from promptlesion.training.seeding import numpy_generator
 
 COPY_PASTE = "copy-paste"
@@ -37,55 +35,23 @@ _LESIONS_KEY = "lesions"
 _DEFORMATION = 0.25
 
 
-def train_copy_paste(
-    *,
-    train_cases: Sequence[CachedCase],
-    spec: DatasetSpec,
-    labels: Mapping[str, int],
-    config: CopyPasteConfig,
-    out: Path,
-    seed: int,
-    device: str = "auto",
-) -> Run:
-    """Cut the lesions out of the training cases and keep them as a run, which takes seconds.
-
-    Args:
-        train_cases: cases whose lesions are kept.
-        spec: window, spacing and lesion types of the dataset.
-        labels: its labels, names to values, which tell a lesion's host.
-        config: how lesions are kept and pasted.
-        out: the run's folder.
-        seed: part of what the run is; nothing is drawn here.
-        device: `auto` or a device's name.
-
-    Returns:
-        The finished run.
-    """
-    run = open_run(
-        out,
-        stage=COPY_PASTE,
-        train_cases=train_cases,
-        spec=spec,
-        config=config,
-        seed=seed,
-        device=resolve_device(device),
-    )
+def train_copy_paste(data: TrainingData, *, config: CopyPasteConfig, options: RunOptions) -> Run:
+    """Cut the lesions out of the training cases and keep them as a run, which takes seconds."""
+    spec = data.spec
+    run = data.open_run(options, stage=COPY_PASTE, config=config, inputs={"lesions": spec.model_dump_json()})
     if run.is_finished:
         return run
     cut = {
         f"{lesion_type.name}.{number:04d}": shape
         for index, lesion_type in enumerate(spec.lesions)
-        for number, shape in enumerate(_cut_lesions(train_cases, spec, index, most=config.max_lesions_per_type))
+        for number, shape in enumerate(_cut_lesions(data, index, most=config.max_lesions_per_type))
     }
     save_checkpoint(
         run.checkpoint_folder,
         card={
-            "stage": COPY_PASTE,
-            "method": COPY_PASTE,
-            **training_facts(train_cases, spec, measure_lesions(train_cases, spec, labels)),
-            "config": config.model_dump(mode="json"),
+            **run.facts(COPY_PASTE),
+            **data.facts(data.measure()),
             _LESIONS_KEY: {name: shape.case for name, shape in cut.items()},
-            "seed": seed,
         },
         parts={
             "hu": {name: torch.from_numpy(_hu(shape).astype(np.int16)) for name, shape in cut.items()},
@@ -96,18 +62,16 @@ def train_copy_paste(
     return run
 
 
-def _cut_lesions(
-    train_cases: Sequence[CachedCase], spec: DatasetSpec, type_index: int, *, most: int
-) -> list[BankShape]:
+def _cut_lesions(data: TrainingData, type_index: int, *, most: int) -> list[BankShape]:
     """Cut the lesions of a type, evenly chosen where there are too many; one that the scan cuts off only for want."""
-    found = [(case, lesion) for case in train_cases for lesion in case.lesions if lesion.type_index == type_index]
+    found = [(case, lesion) for case in data.cases for lesion in case.lesions if lesion.type_index == type_index]
     whole = [(case, lesion) for case, lesion in found if not _is_cut_off(case, lesion)]
     chosen = whole or found
     places = np.linspace(0, len(chosen) - 1, min(most, len(chosen))).round().astype(int).tolist()
     cut = []
     for case, lesion in (chosen[place] for place in places):
-        box, mask = cut_instance(case.labels, lesion, spec.lesions[type_index].label, margin_voxels=(0, 0, 0))
-        cut.append(cut_with_voxels(case.name, mask, np.asarray(case.image[box]), spec.spacing_mm))
+        box, mask = cut_instance(case.labels, lesion, data.spec.lesions[type_index].label, margin_voxels=(0, 0, 0))
+        cut.append(cut_with_voxels(case.name, mask, np.asarray(case.image[box]), data.spec.spacing_mm))
     return cut
 
 

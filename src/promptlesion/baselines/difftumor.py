@@ -17,23 +17,22 @@ from torch import nn
 from promptlesion.autoencoder.autoencoder import load_autoencoder
 from promptlesion.autoencoder.config import AutoencoderConfig
 from promptlesion.baselines.config import DiffTumorConfig
-from promptlesion.data.cache import CachedCase, data_fingerprint
+from promptlesion.data.cache import CachedCase
 from promptlesion.data.lesion_instances import LesionInstance
-from promptlesion.data.lesion_statistics import measure_lesions, read_statistics, training_facts
 from promptlesion.data.spec import DatasetSpec
-from promptlesion.data.trained_on import TrainedOn
+from promptlesion.data.training_data import TrainingData
 from promptlesion.data.volume import Volume
 from promptlesion.diffusion import denoiser
 from promptlesion.diffusion.train import train_diffusion
 from promptlesion.masks.placement import PlacedLesion
 from promptlesion.synthesis.config import SynthesisConfig
-from promptlesion.synthesis.synthesizer import PromptLesionSynthesizer, SynthesizerCard, load_synthesizer
+from promptlesion.synthesis.synthesizer import PromptLesionSynthesizer, SynthesizerCard, facts_of_run, load_synthesizer
 from promptlesion.training.atomic import read_json, write_json
 from promptlesion.training.checkpoint import CheckpointError
 from promptlesion.training.device import resolve_device
 from promptlesion.training.hardware import DEFAULT_HARDWARE, HardwareConfig
 from promptlesion.training.launch import is_main_process
-from promptlesion.training.run import Run
+from promptlesion.training.run import Run, RunOptions
 
 DIFFTUMOR = "difftumor"
 CARD = Path("checkpoint") / "card.json"
@@ -58,110 +57,72 @@ class OneTypeCase(CachedCase):
 
 
 def train_difftumor(
+    data: TrainingData,
     *,
-    train_cases: Sequence[CachedCase],
-    spec: DatasetSpec,
-    labels: Mapping[str, int],
     autoencoder_run: Path,
     config: DiffTumorConfig,
-    out: Path,
-    seed: int,
-    device: str = "auto",
+    options: RunOptions,
     types: Sequence[str] = (),
-    hardware: HardwareConfig = DEFAULT_HARDWARE,
 ) -> Run:
-    """Train one model for every lesion type, or go on with an interrupted run.
+    """Train one model for every lesion type, or go on with an interrupted run, which is finished when all are.
 
     Args:
-        train_cases: cases whose lesions they learn.
-        spec: lesion types, and the window and spacing the autoencoder was trained with.
-        labels: the dataset's labels, names to values, which tell a lesion's host.
+        data: cases whose lesions they learn.
         autoencoder_run: finished run of stage 1.
         config: schedule, network and training, the same for every type.
-        out: the run's folder; `OUT/TYPE` is the diffusion run of a type.
-        seed: of the weights and of every draw.
-        device: `auto` or a device's name.
+        options: of the run; `OUT/TYPE` is the diffusion run of a type.
         types: names of the types to train now; none means all.
-        hardware: how the machine is used; it changes results by rounding at most.
-
-    Returns:
-        The run; it is finished when the models of all types are.
 
     Raises:
         ValueError: an unknown type, or one of which the training cases have no lesion.
     """
+    spec, out = data.spec, options.out
     names = [lesion.name for lesion in spec.lesions]
     asked = list(types) or names
     unknown = sorted(set(asked) - set(names))
     if unknown:
         raise ValueError(f"--type {unknown[0]}: expected one of the lesion types {', '.join(names)}")
-    torch_device = resolve_device(device)
-    run = Run(
-        out,
-        stage=DIFFTUMOR,
-        config=config.model_dump(mode="json"),
-        seed=seed,
-        inputs={
-            "training cases": ", ".join(case.name for case in train_cases),
-            "data": data_fingerprint(train_cases),
-            "autoencoder": str(load_autoencoder(autoencoder_run, torch_device).card["weights_sha256"]),
-            "lesion types": ", ".join(names),
-        },
-        device=torch_device,
-    )
+    autoencoder = load_autoencoder(autoencoder_run, resolve_device(options.device))
+    inputs = {"autoencoder": str(autoencoder.card["weights_sha256"]), "lesion types": ", ".join(names)}
+    run = data.open_run(options, stage=DIFFTUMOR, config=config, inputs=inputs)
     if run.is_finished:
         return run
     for name in asked:
         index = names.index(name)
-        cases = [OneTypeCase(case.name, case.subject, case.folder, index) for case in train_cases]
+        cases = [OneTypeCase(case.name, case.subject, case.folder, index) for case in data.cases]
         if not any(case.lesions for case in cases):
             raise ValueError(
                 f"{name}: expected a lesion of it in the {len(cases)} training cases; found none. "
                 "Name the types to train with --type"
             )
         train_diffusion(
-            train_cases=cases,
-            labels=labels,
-            spec=spec.model_copy(update={"lesions": (spec.lesions[index],)}),
+            TrainingData(cases, spec.model_copy(update={"lesions": (spec.lesions[index],)}), data.labels),
             autoencoder_run=autoencoder_run,
             config=config.as_diffusion(),
-            out=out / name,
-            seed=seed,
-            device=device,
+            options=replace(options, out=out / name),
             method=DIFFTUMOR,
-            hardware=hardware,
         )
-        trained = _write_card(out, train_cases, spec, labels, config, seed)
+        trained = _write_card(run, data)
         if trained == names:
             run.finish()
     return run
 
 
-def _write_card(
-    out: Path,
-    train_cases: Sequence[CachedCase],
-    spec: DatasetSpec,
-    labels: Mapping[str, int],
-    config: DiffTumorConfig,
-    seed: int,
-) -> list[str]:
+def _write_card(run: Run, data: TrainingData) -> list[str]:
     """Write the card of all models that are finished, and return their types in prompt order."""
     hashes = {
-        lesion.name: str(read_json(out / lesion.name / CARD)["weights_sha256"])
-        for lesion in spec.lesions
-        if (out / lesion.name / CARD).is_file()
+        lesion.name: str(read_json(run.folder / lesion.name / CARD)["weights_sha256"])
+        for lesion in data.spec.lesions
+        if (run.folder / lesion.name / CARD).is_file()
     }
     card = {
-        "stage": DIFFTUMOR,
-        "method": DIFFTUMOR,
-        **training_facts(train_cases, spec, measure_lesions(train_cases, spec, labels)),
-        "config": config.model_dump(mode="json"),
-        "seed": seed,
+        **run.facts(DIFFTUMOR),
+        **data.facts(data.measure()),
         "models": hashes,
         "weights_sha256": hashlib.sha256("".join(hashes.values()).encode()).hexdigest(),
     }
     if is_main_process():
-        write_json(out / CARD, card)
+        write_json(run.folder / CARD, card)
     return list(hashes)
 
 
@@ -223,7 +184,7 @@ def load_difftumor(
         CheckpointError: no model is trained, or one is not the card's.
     """
     card = read_json(run_folder / CARD)
-    spec, statistics = DatasetSpec.model_validate(card["dataset"]), read_statistics(card, source=run_folder)
+    spec = DatasetSpec.model_validate(card["dataset"])
     models: dict[int, PromptLesionSynthesizer] = {}
     for index, lesion in enumerate(spec.lesions):
         if lesion.name not in card["models"]:
@@ -237,17 +198,13 @@ def load_difftumor(
             shared = next(iter(models.values())).model.autoencoder
             model = replace(model, model=replace(model.model, autoencoder=shared))
         models[index] = model
-    cards = [model.card for model in models.values()]
+    cards, beneath = zip(*((model.card, model.model.autoencoder.card) for model in models.values()), strict=True)
     own = SynthesizerCard(
-        method=DIFFTUMOR,
-        model_hash=str(card["weights_sha256"]),
-        spec=spec,
-        statistics=statistics,
+        **facts_of_run(card, *beneath, method=DIFFTUMOR, source=run_folder),
         device=cards[0].device,
         edge_mm=max(each.edge_mm for each in cards),
         max_extent_mm=min(each.max_extent_mm for each in cards),
         finest_mm=max(each.finest_mm for each in cards),
-        learned_from=TrainedOn.of_cards(card, *(model.model.autoencoder.card for model in models.values())),
         batch_size=min(each.batch_size for each in cards),
     )
     return DiffTumorSynthesizer(own, models)

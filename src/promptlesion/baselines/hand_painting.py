@@ -10,12 +10,10 @@ from jaxtyping import Bool, Float, Float32, Shaped
 from scipy import ndimage
 
 from promptlesion.data.lesion_instances import sphere_diameter_mm
-from promptlesion.data.lesion_statistics import read_statistics
 from promptlesion.data.spec import DatasetSpec
-from promptlesion.data.trained_on import TrainedOn
 from promptlesion.synthesis.blend import edge_weight
 from promptlesion.synthesis.scan_noise import draw_noise, lost_noise
-from promptlesion.synthesis.synthesizer import SynthesizerCard
+from promptlesion.synthesis.synthesizer import SynthesizerCard, facts_of_run
 from promptlesion.training.device import resolve_device
 
 _FINER = 1.2
@@ -31,15 +29,11 @@ def card_without_network(card: Mapping[str, Any], method: str, *, device: str, s
     """
     spec = DatasetSpec.model_validate(card["dataset"])
     return SynthesizerCard(
-        method=method,
-        model_hash=str(card["weights_sha256"]),
-        spec=spec,
-        statistics=read_statistics(card, source=source),
+        **facts_of_run(card, method=method, source=source),
         device=resolve_device(device),
         edge_mm=EDGE_VOXELS * max(spec.spacing_mm),
         max_extent_mm=4 * max(lesion_type.diameter_mm[1] for lesion_type in spec.lesions),
         finest_mm=sphere_diameter_mm(math.prod(spec.spacing_mm)),
-        learned_from=TrainedOn.of_cards(card),
     )
 
 

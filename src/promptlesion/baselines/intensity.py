@@ -15,17 +15,13 @@ from scipy import ndimage
 
 from promptlesion.baselines.config import IntensityConfig
 from promptlesion.baselines.hand_painting import card_without_network, finer_noise, soft_share
-from promptlesion.baselines.run import open_run
-from promptlesion.data.cache import CachedCase
 from promptlesion.data.lesion_instances import cut_instance
-from promptlesion.data.lesion_statistics import measure_lesions, training_facts
-from promptlesion.data.spec import DatasetSpec
+from promptlesion.data.training_data import TrainingData
 from promptlesion.data.volume import Volume
 from promptlesion.masks.placement import PlacedLesion
 from promptlesion.synthesis.synthesizer import SynthesizerCard
 from promptlesion.training.checkpoint import load_checkpoint, save_checkpoint
-from promptlesion.training.device import resolve_device
-from promptlesion.training.run import Run
+from promptlesion.training.run import Run, RunOptions
 from promptlesion.training.seeding import numpy_generator
 
 INTENSITY = "intensity"
@@ -39,57 +35,22 @@ _SMALL_SHARE = 0.05
 """Of a type's range of HU: the spread where one training lesion alone tells none."""
 
 
-def train_intensity(
-    *,
-    train_cases: Sequence[CachedCase],
-    spec: DatasetSpec,
-    labels: Mapping[str, int],
-    config: IntensityConfig,
-    out: Path,
-    seed: int,
-    device: str = "auto",
-) -> Run:
-    """Measure the lesions of the training cases and keep the figures as a run, which takes seconds.
-
-    Args:
-        train_cases: cases whose lesions are measured.
-        spec: window, spacing and lesion types of the dataset.
-        labels: its labels, names to values, which tell a lesion's host.
-        config: how lesions are painted.
-        out: the run's folder.
-        seed: part of what the run is; nothing is drawn here.
-        device: `auto` or a device's name.
-
-    Returns:
-        The finished run.
-    """
-    run = open_run(
-        out,
-        stage=INTENSITY,
-        train_cases=train_cases,
-        spec=spec,
-        config=config,
-        seed=seed,
-        device=resolve_device(device),
-    )
+def train_intensity(data: TrainingData, *, config: IntensityConfig, options: RunOptions) -> Run:
+    """Measure the lesions of the training cases and keep the figures as a run, which takes seconds."""
+    spec = data.spec
+    run = data.open_run(options, stage=INTENSITY, config=config, inputs={"lesions": spec.model_dump_json()})
     if run.is_finished:
         return run
-    statistics = measure_lesions(train_cases, spec, labels)
+    statistics = data.measure()
     known = {name: found for name, found in statistics.types.items() if found.mean_hu}
     textures = {
-        lesion_type.name: _measure_texture(train_cases, spec, index)
+        lesion_type.name: _measure_texture(data, index)
         for index, lesion_type in enumerate(spec.lesions)
         if lesion_type.name in known
     }
     save_checkpoint(
         run.checkpoint_folder,
-        card={
-            "stage": INTENSITY,
-            "method": INTENSITY,
-            **training_facts(train_cases, spec, statistics),
-            "config": config.model_dump(mode="json"),
-            "seed": seed,
-        },
+        card={**run.facts(INTENSITY), **data.facts(statistics)},
         parts={
             # mean, contrast and spread of every lesion, beside the card so that their hash is the method's
             "lesions": {
@@ -104,9 +65,7 @@ def train_intensity(
     return run
 
 
-def _measure_texture(
-    train_cases: Sequence[CachedCase], spec: DatasetSpec, type_index: int
-) -> tuple[Float[np.ndarray, " n"], Float[np.ndarray, "4"]]:
+def _measure_texture(data: TrainingData, type_index: int) -> tuple[Float[np.ndarray, " n"], Float[np.ndarray, "4"]]:
     """Return the spread of every lesion's texture in HU; of all of them the grain in mm by axis, and its share.
 
     The texture is what is left of a lesion without the mean of each layer of voxels, from its surface inwards (the
@@ -116,10 +75,10 @@ def _measure_texture(
     the correlations at one and at two voxels tell both s and a.
     """
     spreads, products, squares = [], np.zeros((3, 2)), np.zeros((3, 2))
-    found = [(case, lesion) for case in train_cases for lesion in case.lesions if lesion.type_index == type_index]
+    found = [(case, lesion) for case in data.cases for lesion in case.lesions if lesion.type_index == type_index]
     for case, lesion in found[:_MOST_LESIONS]:
-        box, mask = cut_instance(case.labels, lesion, spec.lesions[type_index].label, margin_voxels=(1, 1, 1))
-        texture = _texture(np.asarray(case.image[box], dtype=np.float64), mask, spec.spacing_mm)
+        box, mask = cut_instance(case.labels, lesion, data.spec.lesions[type_index].label, margin_voxels=(1, 1, 1))
+        texture = _texture(np.asarray(case.image[box], dtype=np.float64), mask, data.spec.spacing_mm)
         spreads.append(float(texture[mask].std()))
         for axis, distance in ((axis, distance) for axis in range(3) for distance in (1, 2)):
             first, second, is_first, is_second = (
@@ -133,7 +92,7 @@ def _measure_texture(
     near, far = np.divide(products, squares, out=np.full((3, 2), _LEAST), where=squares > 0).clip(_LEAST, 1).T
     fall = np.log(near / np.minimum(far, near)).clip(_FALL[0], _FALL[1])
     share = (near * np.exp(fall / 3)).mean().clip(0, 1)
-    return np.array(spreads), np.array([*(np.array(spec.spacing_mm) * np.sqrt(0.75 / fall)), share])
+    return np.array(spreads), np.array([*(np.array(data.spec.spacing_mm) * np.sqrt(0.75 / fall)), share])
 
 
 def _texture(

@@ -1,84 +1,71 @@
-"""Training of Med-DDPM (Dorjsembe et al., IEEE JBHI 2024): learn whole patches under noise, told their labels alone.
+"""Med-DDPM (Dorjsembe et al., IEEE JBHI 2024): whole patches learned under noise, and sampled, told their labels alone.
 
 There is no autoencoder and no prompt, and the surroundings are not given: what lies around a lesion is made up.
 """
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
+from jaxtyping import Float32
 from torch import Tensor
 
 from promptlesion.baselines.config import MedDDPMConfig
 from promptlesion.baselines.lesion_batches import LesionBatches
-from promptlesion.baselines.run import open_run
 from promptlesion.baselines.voxel_denoiser import NoisedPatches, VoxelDenoiser, build_voxel_denoiser, voxel_loss
-from promptlesion.data.cache import CachedCase
-from promptlesion.data.lesion_statistics import LesionStatistics, measure_lesions, read_statistics, training_facts
-from promptlesion.data.spec import DatasetSpec
+from promptlesion.data.intensity import HUWindow
+from promptlesion.data.lesion_instances import sphere_diameter_mm
+from promptlesion.data.training_data import TrainingData
+from promptlesion.data.volume import Volume
+from promptlesion.diffusion.bound_network import cast_weights
+from promptlesion.diffusion.cuda_graph import StepRecorder
 from promptlesion.diffusion.network import BLOCKS
+from promptlesion.diffusion.sampler import NoiseSource, sample
+from promptlesion.masks.placement import PlacedLesion
+from promptlesion.prompt.encoders import masks_by_type
+from promptlesion.synthesis.batch_size import lesions_at_once
+from promptlesion.synthesis.config import SynthesisConfig
+from promptlesion.synthesis.patch_grid import patch_grid, pull_mask
+from promptlesion.synthesis.synthesizer import SynthesizerCard, facts_of_run, largest_in_patch_mm
 from promptlesion.training.checkpoint import load_checkpoint
-from promptlesion.training.device import place, resolve_device, send
+from promptlesion.training.descent import frozen
+from promptlesion.training.device import autocast, place, resolve_device, resolve_precision, send
 from promptlesion.training.hardware import DEFAULT_HARDWARE, HardwareConfig
 from promptlesion.training.launch import share_of_batch
 from promptlesion.training.loop import averaged_stage, train
-from promptlesion.training.run import Run
+from promptlesion.training.run import Run, RunOptions
 from promptlesion.training.seeding import derive_seed, torch_generator
 
 MED_DDPM = "med-ddpm"
+_LATENT_DOWNSAMPLING = 4
+"""A network on voxels works as hard as one on the latents of a patch so many times as wide."""
 
 
-def train_med_ddpm(
-    *,
-    train_cases: Sequence[CachedCase],
-    spec: DatasetSpec,
-    labels: Mapping[str, int],
-    config: MedDDPMConfig,
-    out: Path,
-    seed: int,
-    device: str = "auto",
-    hardware: HardwareConfig = DEFAULT_HARDWARE,
-) -> Run:
-    """Train on patches around the lesions of the training cases, or go on with an interrupted run.
-
-    Args:
-        train_cases: cases whose voxels the network sees.
-        spec: window, spacing and lesion types of the dataset.
-        labels: its labels, names to values, which tell a lesion's host.
-        config: network and training.
-        out: the run's folder.
-        seed: of the weights and of every draw.
-        device: `auto` or a device's name.
-        hardware: how the machine is used; it changes results by rounding at most.
-
-    Returns:
-        The finished run.
-    """
-    torch_device, share = resolve_device(device), share_of_batch(config.batch_size)
-    run = open_run(
-        out, stage=MED_DDPM, train_cases=train_cases, spec=spec, config=config, seed=seed, device=torch_device
-    )
+def train_med_ddpm(data: TrainingData, *, config: MedDDPMConfig, options: RunOptions) -> Run:
+    """Train on patches around the lesions of the training cases, or go on with an interrupted run."""
+    share, seed, spec = share_of_batch(config.batch_size), options.seed, data.spec
+    run = data.open_run(options, stage=MED_DDPM, config=config, inputs={"lesions": spec.model_dump_json()})
     if run.is_finished:
         return run
-    batches = LesionBatches(train_cases, spec=spec, patch_voxels=config.patch_voxels, seed=derive_seed(seed, MED_DDPM))
+    device = run.device
+    batches = LesionBatches(data.cases, spec=spec, patch_voxels=config.patch_voxels, seed=derive_seed(seed, MED_DDPM))
     torch.manual_seed(derive_seed(seed, MED_DDPM, "weights"))
-    denoiser = place(build_voxel_denoiser(config, num_types=len(spec.lesions)), torch_device)
+    denoiser = place(build_voxel_denoiser(config, num_types=len(spec.lesions)), device)
 
     def draw(step: int) -> NoisedPatches:
         batch = batches.draw(step, share)
         level, noise = _draw_noise(batch.image.shape[1:], share, step, config, seed)
-        return NoisedPatches(*(send(part, torch_device) for part in (batch.image, batch.labels, level, noise)))
+        return NoisedPatches(*(send(part, device) for part in (batch.image, batch.labels, level, noise)))
 
     def card() -> dict[str, object]:
         return {
-            "stage": MED_DDPM,
-            "method": MED_DDPM,
+            **run.facts(MED_DDPM),
+            **data.facts(data.measure()),
             "schedule": "cosine",
             **denoiser.schedule.facts(),
-            **training_facts(train_cases, spec, measure_lesions(train_cases, spec, labels)),
-            "config": config.model_dump(mode="json"),
-            "seed": seed,
         }
 
     stage = averaged_stage(
@@ -88,10 +75,10 @@ def train_med_ddpm(
         compiled=denoiser.network,
         blocks=BLOCKS,
         draw=draw,
-        loss=lambda batch: voxel_loss(denoiser, batch, config, device=torch_device),
+        loss=lambda batch: voxel_loss(denoiser, batch, config, device=device),
         card=card,
     )
-    train(run, stage, config, device=torch_device, hardware=hardware)
+    train(run, stage, config, hardware=options.hardware)
     run.finish()
     return run
 
@@ -104,27 +91,108 @@ def _draw_noise(shape: torch.Size, items: range, step: int, config: MedDDPMConfi
 
 
 @dataclass(frozen=True)
-class TrainedMedDDPM:
-    """A finished Med-DDPM."""
+class MedDDPMSynthesizer:
+    """Samples a whole patch from noise and the drawn lesion's labels; of the scan it sees nothing."""
 
+    card: SynthesizerCard
     denoiser: VoxelDenoiser
-    config: MedDDPMConfig
-    spec: DatasetSpec
-    statistics: LesionStatistics
-    card: dict[str, object]
+    settings: MedDDPMConfig
+    config: SynthesisConfig
+    recorder: StepRecorder | None = None
+    """Turns the denoiser's step into a CUDA graph where that can be had."""
+
+    @torch.no_grad()
+    def paint(
+        self, images: Sequence[Volume], lesions: Sequence[PlacedLesion], *, types: Sequence[int], seeds: Sequence[int]
+    ) -> list[Float32[np.ndarray, "x y z"]]:
+        """Return the HU of every lesion's box; see `Synthesizer.paint`."""
+        grids = [
+            patch_grid(
+                image,
+                lesion.center_voxel,
+                spacing_mm=self.card.spec.spacing_mm,
+                patch_voxels=self.settings.patch_voxels,
+            )
+            for image, lesion in zip(images, lesions, strict=True)
+        ]
+        masks = np.stack([pull_mask(grid, lesion) for grid, lesion in zip(grids, lesions, strict=True)])
+        labels = masks_by_type(
+            torch.tensor(types),
+            torch.from_numpy(masks.astype(np.float32))[:, None],
+            num_types=len(self.card.spec.lesions),
+        )
+        patches = self._sample(labels.to(self.card.device), seeds).clamp(-1, 1)
+        hu = HUWindow(*self.card.spec.window_hu).to_hu(patches[:, 0].cpu().numpy())
+        return [grid.push(patch, lesion.box) for grid, lesion, patch in zip(grids, lesions, hu, strict=True)]
+
+    def _sample(self, labels: Tensor, seeds: Sequence[int]) -> Tensor:
+        """Return the patches, normalised."""
+        noise = NoiseSource(seeds, (1, *labels.shape[2:]), self.card.device)
+        schedule = self.denoiser.schedule
+        start, levels = noise.draw(), schedule.spaced_levels(self.config.num_steps)
+        with autocast(self.card.device, self.settings.precision):
+            denoise = self.denoiser.bound(labels, levels, recorder=self.recorder)
+            return sample(
+                start,
+                sampler=self.config.sampler,
+                schedule=schedule,
+                levels=levels,
+                denoise=denoise,
+                noise=noise,
+            )
 
 
-def load_med_ddpm(run_folder: Path, device: torch.device) -> TrainedMedDDPM:
-    """Read a finished run, frozen.
+def load_med_ddpm(
+    run_folder: Path,
+    config: SynthesisConfig,
+    *,
+    device: str = "auto",
+    hardware: HardwareConfig = DEFAULT_HARDWARE,
+) -> MedDDPMSynthesizer:
+    """Read a finished Med-DDPM run.
 
     Raises:
         CheckpointError: the run is not finished, damaged, or of another stage.
+        ValueError: more sampling steps than the schedule has levels, or a setting the method has no use for.
     """
+    torch_device = resolve_device(device)
+    _check_settings(config)
     checkpoint = load_checkpoint(run_folder / "checkpoint", stage=MED_DDPM)
-    statistics = read_statistics(checkpoint.card, source=run_folder)
-    config = MedDDPMConfig.model_validate(checkpoint.card["config"])
-    spec = DatasetSpec.model_validate(checkpoint.card["dataset"])
-    denoiser = build_voxel_denoiser(config, num_types=len(spec.lesions))
+    settings = MedDDPMConfig.model_validate(checkpoint.card["config"])
+    facts = facts_of_run(checkpoint.card, method=MED_DDPM, source=run_folder)
+    spec, patch_voxels = facts["spec"], settings.patch_voxels
+    denoiser = build_voxel_denoiser(settings, num_types=len(spec.lesions))
     checkpoint.restore(denoiser, part="denoiser")
-    place(denoiser.requires_grad_(requires_grad=False).eval(), device)
-    return TrainedMedDDPM(denoiser, config, spec, statistics, checkpoint.card)
+    place(frozen(denoiser), torch_device)
+    denoiser.schedule.spaced_levels(config.num_steps)
+    cast_weights(denoiser.network, resolve_precision(torch_device, settings.precision))
+    card = SynthesizerCard(
+        **facts,
+        device=torch_device,
+        edge_mm=settings.edge_voxels * max(spec.spacing_mm),
+        max_extent_mm=largest_in_patch_mm(patch_voxels, spec),
+        finest_mm=sphere_diameter_mm(math.prod(spec.spacing_mm)),
+        batch_size=lesions_at_once(torch_device, patch_voxels=_LATENT_DOWNSAMPLING * patch_voxels),
+    )
+    recorder = StepRecorder(choice=hardware.compile, device=torch_device)
+    return MedDDPMSynthesizer(card, denoiser, settings, config, recorder)
+
+
+def _check_settings(config: SynthesisConfig) -> None:
+    """Refuse settings without effect: of the scan and of a prompt the method knows nothing."""
+    expected: dict[str, object] = {
+        "init": "noise",
+        "reinject_background": False,
+        "guidance_scale": 1.0,
+        "keep_noise": False,
+    }
+    wrong = [
+        f"synthesis.{name}={str(value).lower()} (found {getattr(config, name)})"
+        for name, value in expected.items()
+        if getattr(config, name) != value
+    ]
+    if wrong:
+        raise ValueError(
+            "Med-DDPM starts from noise, sees no surroundings, has no prompt and no autoencoder: expected "
+            + ", ".join(wrong)
+        )

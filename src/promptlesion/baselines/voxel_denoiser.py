@@ -37,15 +37,6 @@ class VoxelDenoiser(nn.Module):
         predicted: Tensor = self.network(torch.cat([noisy, labels], dim=1), level, None)
         return predicted
 
-    def target(
-        self,
-        clean: Float[Tensor, "batch 1 x y z"],
-        noise: Float[Tensor, "batch 1 x y z"],
-        level: Int[Tensor, " batch"],
-    ) -> Float[Tensor, "batch 1 x y z"]:
-        """Return what a perfect network would predict."""
-        return self.schedule.target(clean, noise, level, self.prediction)
-
     @torch.no_grad()
     def bound(
         self,
@@ -88,7 +79,7 @@ def voxel_loss(
     noisy = denoiser.schedule.add_noise(batch.clean, batch.noise, batch.level)
     with autocast(device, config.precision):
         predicted = denoiser(noisy, batch.level, batch.labels)
-        difference = predicted - denoiser.target(batch.clean, batch.noise, batch.level)
+        difference = predicted - denoiser.schedule.target(batch.clean, batch.noise, batch.level, denoiser.prediction)
     error: Tensor = difference.abs() if config.loss == "l1" else difference.square()
     return error.mean()
 

@@ -54,6 +54,11 @@ class DatasetCheck:
         """Whether there is an error among the findings."""
         return worst(self.findings) == "error"
 
+    @property
+    def report_path(self) -> Path:
+        """Where `write_check` writes what is to be looked at."""
+        return self.out / "check.html"
+
 
 def check_dataset(
     root: Path,

@@ -21,16 +21,15 @@ from promptlesion.evaluation.palette import label_colors
 from promptlesion.evaluation.wording import duration_text, readable
 from promptlesion.training.atomic import write_json, write_text
 
-JSON_FILE, HTML_FILE = "check.json", "check.html"
+JSON_FILE = "check.json"
 _DOTS_PER_INCH = 130
 
 
 def write_check(check: DatasetCheck) -> Path:
     """Write `check.json` and `check.html` into the check's folder and return the path of the latter."""
     write_json(check.out / JSON_FILE, check_as_json(check))
-    path = check.out / HTML_FILE
-    write_text(path, _html(check))
-    return path
+    write_text(check.report_path, _html(check))
+    return check.report_path
 
 
 def check_as_json(check: DatasetCheck) -> dict[str, object]:

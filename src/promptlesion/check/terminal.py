@@ -1,7 +1,6 @@
 """What a terminal shows of a checked dataset, and of the networks of a configuration: lines and tables."""
 
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
 from rich.box import SIMPLE
 from rich.console import RenderableType
@@ -10,15 +9,16 @@ from rich.text import Text
 
 from promptlesion.check.dataset_check import DatasetCheck
 from promptlesion.check.finding import Finding
+from promptlesion.config import Config
 from promptlesion.cost.estimate import gib
-from promptlesion.cost.parameters import NetworkParameters
+from promptlesion.cost.parameters import count_parameters
 from promptlesion.evaluation.wording import duration_text
 
 _SEVERITY_STYLES = {"error": "bold red", "warning": "yellow", "note": "dim"}
 _SHOWN_A_KIND = 4
 
 
-def check_parts(check: DatasetCheck, report: Path) -> Iterator[RenderableType]:
+def check_parts(check: DatasetCheck) -> Iterator[RenderableType]:
     """Yield what a dataset folder has wrong with it, its lesions, what training will cost, and where the report is."""
     if check.findings:
         yield _findings_table(check.findings)
@@ -49,7 +49,7 @@ def check_parts(check: DatasetCheck, report: Path) -> Iterator[RenderableType]:
     words = [f"{n} {word}{'' if n == 1 else 's'}" for n, word in zip(counts, _SEVERITY_STYLES, strict=True)]
     verdict = "would spoil a run: " if check.would_spoil_a_run else "ready to train on: "
     yield f"{check.root}, {len(check.cases)} cases, {verdict}{', '.join(words)}"
-    yield f"Report: {report}"
+    yield f"Report: {check.report_path}"
 
 
 def _findings_table(findings: Sequence[Finding]) -> Table:
@@ -81,9 +81,9 @@ def _stage_parts(check: DatasetCheck) -> Iterator[RenderableType]:
     yield table
 
 
-def parameter_parts(networks: Sequence[NetworkParameters]) -> Iterator[RenderableType]:
+def parameter_parts(config: Config) -> Iterator[RenderableType]:
     """Yield every network module by module, and what share the prompt has."""
-    for network in networks:
+    for network in count_parameters(config):
         table = _table("module", "class", "parameters", "share", "buffers")
         for module in network.modules:
             share = f"{module.parameters / network.total:.2%}"

@@ -34,9 +34,8 @@ def config_show(
         sys.stdout.write(as_toml(config))
         return
     from promptlesion.check.terminal import parameter_parts
-    from promptlesion.cost.parameters import count_parameters
 
-    show(*parameter_parts(count_parameters(config)))
+    show(*parameter_parts(config))
 
 
 @app.command("check")

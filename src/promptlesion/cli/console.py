@@ -1,9 +1,12 @@
 """What the command line says, on one console."""
 
 import os
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console, RenderableType
+
+if TYPE_CHECKING:
+    from promptlesion.training.run import Run
 
 console = Console(markup=False, emoji=False)  # a path may hold brackets, a name colons
 
@@ -22,11 +25,11 @@ def show(*parts: RenderableType) -> None:
             console.print(part)
 
 
-def say_finished(out: Path, seconds: float) -> None:
-    """Say that a run is finished."""
-    say(f"{out} is finished ({seconds:.0f} s of work); run again, there is nothing to do.")
-
-
-def is_main_process() -> bool:
-    """Whether this process speaks, of those torchrun started; asked without loading torch."""
-    return os.environ.get("RANK", "0") == "0"
+def say_finished(run: "Run", otherwise: str = "") -> None:
+    """Say that a run is finished, or what else holds; of the processes torchrun started, one speaks."""
+    if os.environ.get("RANK", "0") != "0":
+        return
+    if run.is_finished:
+        say(f"{run.folder} is finished ({run.seconds:.0f} s of work); run again, there is nothing to do.")
+    elif otherwise:
+        say(f"{run.folder}: {otherwise}")

@@ -54,55 +54,42 @@ def prepare(
 
     promptlesion prepare phantom --kind abdomen --cases 20 --seed 1 --out data/abdomen
     """
-    from promptlesion.training.progress import progress_reports
-
     of_phantoms: dict[str, object] = {"--kind": kind, "--cases": cases, "--seed": seed, "--noise": noise}
     of_folders: dict[str, object] = {"--layout": layout, "--labels": labels, "--label": label, "--key": key}
     of_folders |= {"--subjects": subjects, "--skip-refused": skip_refused or None}
-    if source == "phantom":
+    is_phantom = source == "phantom"
+    if is_phantom:
         _refuse(of_folders, "a folder of scans", f"{source}; a folder of that name is ./phantom")
-        from promptlesion.data.phantom import write_phantom_dataset
+    else:
+        _refuse(of_phantoms, "the source phantom", source)
+    from promptlesion.data.sources import parse_label_names
+    from promptlesion.front import preparation
 
+    if is_phantom:
         kind, cases = kind or "ccta", cases or 36
-        with progress_reports("phantom") as report:
-            write_phantom_dataset(
-                kind,
-                num_cases=cases,
-                seed=seed or 0,
-                out=out,
-                num_workers=workers,
-                is_noisy=noise is not False,
-                on_progress=report,
-            )
+        preparation.prepare_phantom(
+            out, kind=kind, cases=cases, seed=seed or 0, noise=noise is not False, workers=workers
+        )
         say(f"{cases} {kind} cases in {out}")
         return
-    _refuse(of_phantoms, "the source phantom", source)
-    from promptlesion.data.sources import Layout as Known
-    from promptlesion.data.sources import check_apart, open_source, parse_label_names, report_path, write_source
-
-    scans = Path(source)
-    check_apart(scans, out)
-    with progress_reports("looking at files") as report:
-        found = open_source(
-            scans,
-            layout=Known(layout) if layout else None,
-            label_folder=labels,
-            names=parse_label_names(label or []),
-            subjects=subjects,
-            on_progress=report,
-        )
-    show(f"{scans}: {len(found.cases)} cases, layout {found.layout}", *found.notes)
-    with progress_reports("converting") as report:
-        conversion = write_source(
-            found, out, key=key, num_workers=workers, skips_refused=skip_refused, on_progress=report
-        )
+    conversion = preparation.prepare(
+        source,
+        out,
+        layout=layout,
+        labels=labels,
+        names=parse_label_names(label or []),
+        subjects=subjects,
+        key=key,
+        skip_refused=skip_refused,
+        workers=workers,
+    )
     show(*conversion.notes, *(f"left out: {reason}" for reason in conversion.refused))
     num_cases = conversion.num_written + conversion.num_kept
     if not conversion.num_written:
         say(f"{out} holds all {num_cases} cases; there is nothing to do.")
         return
-    say(f"{num_cases} cases in {out}, labels: {', '.join(found.labels)}")
-    say(f"What was kept, joined, assumed and left out, a line each: {report_path(out)}")
+    say(f"{num_cases} cases in {out}, labels: {', '.join(conversion.labels)}")
+    say(f"What was kept, joined, assumed and left out, a line each: {conversion.report}")
     say(f"Next: promptlesion check {out}")
 
 
@@ -132,15 +119,10 @@ def check(
 
     promptlesion check data/liver --preset demo --out runs/liver/check
     """
-    from promptlesion.check.dataset_check import check_dataset
-    from promptlesion.check.report import write_check
     from promptlesion.check.terminal import check_parts
-    from promptlesion.training.progress import progress_reports
+    from promptlesion.front import verbs
 
-    with progress_reports("checking") as report:
-        checked = check_dataset(
-            dataset, out=out, lesions=lesions, config=config, device=device, num_workers=workers, on_progress=report
-        )
-    show(*check_parts(checked, write_check(checked)))
+    checked = verbs.check_dataset(dataset, out=out, lesions=lesions, config=config, device=device, workers=workers)
+    show(*check_parts(checked))
     if checked.would_spoil_a_run:
         raise Exit(1)

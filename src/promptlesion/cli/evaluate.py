@@ -45,15 +45,14 @@ def evaluate_reconstruction(
     promptlesion evaluate reconstruction --data data/ccta --model runs/mine/autoencoder --model runs/plain/autoencoder
     --figure side-by-side.png
     """
-    from promptlesion.evaluation.figures import save_figure
-    from promptlesion.evaluation.reconstruction_figure import reconstruction_figure
     from promptlesion.evaluation.terminal import reconstruction_parts
-    from promptlesion.front import verbs
-    from promptlesion.training.atomic import write_json
+    from promptlesion.front import reconstruction
 
-    rows = verbs.evaluate_reconstruction(
+    rows = reconstruction.evaluate_reconstruction(
         data,
         model,
+        out=out,
+        figure=figure,
         part=part,
         lesions=lesions or (),
         cache=cache,
@@ -61,10 +60,6 @@ def evaluate_reconstruction(
         device=device,
         config=config,
     )
-    if out:
-        write_json(out, {"part": part, "reconstruction": [row.as_json() for row in rows]})
-    if figure:
-        save_figure(reconstruction_figure(rows), figure)
     show(*reconstruction_parts(rows))
 
 

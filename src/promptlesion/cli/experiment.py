@@ -101,24 +101,24 @@ def experiment(
     """
     from promptlesion import Question
     from promptlesion.experiment.terminal import experiment_parts
-    from promptlesion.front import verbs
+    from promptlesion.front import experiments
 
     question = Question(methods, seeds, ratios, real_fractions, lesions_per_type)
     given: Any = {"lesions": lesions, "seed": seed, "device": device, "config": config}
     if plan:
-        pieces = [asdict(piece) for piece in verbs.plan_experiment(data, out, question, **given)]
+        pieces = [asdict(piece) for piece in experiments.plan_experiment(data, out, question, **given)]
         sys.stdout.write(json.dumps(pieces, indent=1) + "\n")
         return
     if cell is not None:
-        was_left = verbs.do_cell(cell, data, out, question, **given)
+        was_left = experiments.do_cell(cell, data, out, question, **given)
         say(f"{cell} is done." if was_left else f"{cell} was done before; there is nothing to do.")
         return
     if cluster:
-        jobs = verbs.submit_experiment(data, out, question, **given)
+        jobs = experiments.submit_experiment(data, out, question, **given)
         say("\n".join(f"{job}  {name}" for name, job in jobs.items()))
         say(f"What jobs say is in {out / 'jobs'}; --report-only reports on what is done so far.")
         return
-    results = verbs.experiment(data, out, question, workers=workers, report_only=report_only, **given)
+    results = experiments.experiment(data, out, question, workers=workers, report_only=report_only, **given)
     show(*experiment_parts(results))
     if report_only and results.unfinished:
         say(f"{len(results.unfinished)} pieces of work are not done yet.")

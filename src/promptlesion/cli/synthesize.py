@@ -63,27 +63,28 @@ def synthesize(
     workers_import("promptlesion.synthesis.synthesizer")
     if workers is not None and workers > 1:
         start_importing()
-    from promptlesion.stages import CONTACT_SHEET, Job
-    from promptlesion.stages import synthesize as paint_cohort
+    from promptlesion.front import cohort
     from promptlesion.synthesis.plan import parse_counts
-    from promptlesion.training.cluster import ClusterJob, submit_array
 
     work = partial(
-        paint_cohort,
-        Job(data, out, config, lesions, seed=seed, device=device),
+        cohort.synthesize,
+        data,
         model,
+        out,
         parse_counts(count),
         method=method,
         shapes=shapes or (),
-        num_workers=workers,
-        is_dicom=dicom,
+        workers=workers,
+        dicom=dicom,
+        lesions=lesions,
+        seed=seed,
+        device=device,
+        config=config,
     )
     if cluster:
-        jobs = out.with_name(f"{out.name}-jobs")
-        job = submit_array(ClusterJob(f"synthesize {out.name}", work), jobs, config.cluster)
-        say(f"Job {job} on the cluster; what it says is in {jobs}.")
+        say(f"Job {cohort.submit_synthesis(work, out, config)}; what it says is in {out}-jobs.")
         return
     run = work()
+    say_finished(run)
     if run.is_finished:
-        say_finished(out, run.seconds)
-        say(f"Look at {out / CONTACT_SHEET} before training on it.")
+        say(f"Look at {out / cohort.CONTACT_SHEET} before training on it.")

@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from typer import Option, Typer
 
-from promptlesion.cli.console import is_main_process, say, say_finished
+from promptlesion.cli.console import say_finished
 from promptlesion.cli.options import Cache, Data, Device, Lesions, Out, Seed, configured, folder
-from promptlesion.methods import METHODS, PROMPTLESION, check_asked, method_named, trainable_names
+from promptlesion.methods import METHODS, PROMPTLESION, method_named, trainable_names
 
 if TYPE_CHECKING:
     from promptlesion.config import Config
@@ -43,11 +43,9 @@ def train_autoencoder_verb(
 
     torchrun --nproc-per-node 4 -m promptlesion train autoencoder --data data/abdomen --out runs/paper/autoencoder
     """
-    from promptlesion.stages import Job, train_first
+    from promptlesion.front.training import train
 
-    run = train_first(Job(data, out, config, lesions, cache, seed, device))
-    if is_main_process():
-        say_finished(out, run.seconds)
+    say_finished(train("autoencoder", data, out, config=config, lesions=lesions, cache=cache, seed=seed, device=device))
 
 
 @app.command("diffusion")
@@ -80,15 +78,22 @@ def train_diffusion_verb(
 
     promptlesion train diffusion --method copy-paste --data data/ccta --preset demo --out runs/mine/copy-paste
     """
-    check_asked(method, autoencoder, types or ())
-    from promptlesion.stages import Job, train_second
+    from promptlesion.front.training import train
 
-    job = Job(data, out, config, lesions, cache, seed, device)
-    run = train_second(job, method, autoencoder=autoencoder, types=types or ())
-    if is_main_process() and run.is_finished:
-        say_finished(out, run.seconds)
-    elif is_main_process():
-        say(f"{out}: {', '.join(types or ())} trained; the models of other lesion types are not there yet.")
+    run = train(
+        "diffusion",
+        data,
+        out,
+        method=method,
+        autoencoder=autoencoder,
+        types=types or (),
+        config=config,
+        lesions=lesions,
+        cache=cache,
+        seed=seed,
+        device=device,
+    )
+    say_finished(run, f"{', '.join(types or ())} trained; the models of other lesion types are not there yet.")
 
 
 @app.command("segmentation")
@@ -114,8 +119,18 @@ def train_segmentation_verb(
 
     torchrun --nproc-per-node 4 -m promptlesion train segmentation --data data/ccta --out runs/paper/real
     """
-    from promptlesion.stages import Job, train_third
+    from promptlesion.front.training import train
 
-    run = train_third(Job(data, out, config, lesions, cache, seed, device), synthetic=synthetic)
-    if is_main_process():
-        say_finished(out, run.seconds)
+    say_finished(
+        train(
+            "segmentation",
+            data,
+            out,
+            synthetic=synthetic,
+            config=config,
+            lesions=lesions,
+            cache=cache,
+            seed=seed,
+            device=device,
+        )
+    )

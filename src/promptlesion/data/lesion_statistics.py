@@ -13,10 +13,9 @@ from jaxtyping import Bool, Shaped, UInt8
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from scipy import ndimage
 
-from promptlesion.data.cache import CachedCase, data_fingerprint
+from promptlesion.data.cache import CachedCase
 from promptlesion.data.lesion_instances import cut_instance
 from promptlesion.data.spec import DatasetSpec
-from promptlesion.data.trained_on import trained_on
 from promptlesion.training.checkpoint import CheckpointError
 
 SURROUNDINGS_MM = 5.0
@@ -125,18 +124,6 @@ def measure_lesions(cases: Sequence[CachedCase], spec: DatasetSpec, labels: Mapp
                 )
                 found[lesion_type.name].append((lesion.diameter_mm, measured))
     return LesionStatistics(types={name: _statistics(found[name], counts[name]) for name in found})
-
-
-def training_facts(cases: Sequence[CachedCase], spec: DatasetSpec, statistics: LesionStatistics) -> dict[str, object]:
-    """Return what the card of every method says of the data it was trained on."""
-    return {
-        **spec.facts(),
-        "dataset": spec.model_dump(mode="json"),
-        "data_fingerprint": data_fingerprint(cases),
-        CARD_KEY: statistics.model_dump(mode="json"),
-        "training_cases": [case.name for case in cases],
-        **trained_on(cases).as_card(),
-    }
 
 
 def read_statistics(card: Mapping[str, object], *, source: Path) -> LesionStatistics:

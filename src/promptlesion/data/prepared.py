@@ -9,6 +9,7 @@ from promptlesion.data.cache import CachedCase, build_cache
 from promptlesion.data.dataset import Dataset, open_dataset
 from promptlesion.data.spec import DatasetError
 from promptlesion.data.splits import SPLITS_FILE, Split, dataset_split
+from promptlesion.data.training_data import TrainingData
 from promptlesion.training.launch import main_process_first
 from promptlesion.training.progress import progress_bar
 
@@ -27,6 +28,11 @@ class PreparedDataset:
         """Return the dataset with the cases of one part alone: `train`, `validation` or `test`."""
         names: tuple[str, ...] = getattr(self.split, name)
         return self.dataset.select(names)
+
+    @property
+    def training(self) -> TrainingData:
+        """What models learn from."""
+        return TrainingData(self.train, self.dataset.spec, self.dataset.labels)
 
     def check_held_out(self) -> None:
         """Refuse a dataset of which nothing is held out, where results are to be measured.

@@ -50,15 +50,6 @@ class Denoiser(nn.Module):
         predicted: Tensor = self.network(inputs, level, embedding)
         return predicted
 
-    def target(
-        self,
-        clean: Float[Tensor, "batch channel x y z"],
-        noise: Float[Tensor, "batch channel x y z"],
-        level: Int[Tensor, " batch"],
-    ) -> Float[Tensor, "batch channel x y z"]:
-        """Return what a perfect network would predict."""
-        return self.schedule.target(clean, noise, level, self.prediction)
-
     @torch.no_grad()
     def bound(
         self,

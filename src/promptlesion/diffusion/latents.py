@@ -20,7 +20,9 @@ from promptlesion.data.lesion_instances import LesionInstance, cut_instance
 from promptlesion.data.lesion_patch import draw_lesion_patch
 from promptlesion.data.noise import NEIGHBOURHOOD_VOXELS, denoise
 from promptlesion.data.spec import DatasetSpec
+from promptlesion.data.training_data import TrainingData
 from promptlesion.diffusion.conditioning import Conditioning, blank_lesion, mask_on_latent_grid
+from promptlesion.diffusion.config import DiffusionConfig
 from promptlesion.training.atomic import written_whole
 from promptlesion.training.device import autocast, send
 from promptlesion.training.progress import progress_bar
@@ -64,14 +66,10 @@ class LesionLatents:
 
 
 def encode_lesions(
-    cases: Sequence[CachedCase],
-    *,
-    spec: DatasetSpec,
+    data: TrainingData,
     autoencoder: TrainedAutoencoder,
-    patch_voxels: int,
-    patches_per_lesion: int,
-    blank_margin_voxels: int,
-    denoise_lesions: bool,
+    config: DiffusionConfig,
+    *,
     seed: int,
     path: Path,
     key: str,
@@ -80,13 +78,9 @@ def encode_lesions(
     """Encode differently placed and mirrored patches around every lesion, or read what was encoded before.
 
     Args:
-        cases: training cases.
-        spec: window and lesion types.
+        data: the training cases.
         autoencoder: stage 1.
-        patch_voxels: edge of a patch.
-        patches_per_lesion: patches around each lesion.
-        blank_margin_voxels: margin blanked with the lesion in the surroundings.
-        denoise_lesions: free the lesion and that margin of noise in what is to be learned.
+        config: which patches, and what of them is blanked or freed of noise.
         seed: of the places and mirrorings.
         path: the file that keeps the latents.
         key: identifies what the latents depend on; a file with another key is made anew.
@@ -97,19 +91,19 @@ def encode_lesions(
     """
     if path.is_file() and _stored_key(path) == key:
         return LesionLatents(**load_file(path))
-    lesions = [(case, index, lesion) for case in cases for index, lesion in enumerate(case.lesions)]
+    lesions = [(case, index, lesion) for case in data.cases for index, lesion in enumerate(case.lesions)]
     if not lesions:
-        raise ValueError(f"expected lesions in the {len(cases)} training cases; found none")
-    window = HUWindow(*spec.window_hu)
+        raise ValueError(f"expected lesions in the {len(data.cases)} training cases; found none")
+    spec, window, blank_margin_voxels = data.spec, HUWindow(*data.spec.window_hu), config.blank_margin_voxels
     encoded: list[tuple[Tensor, Tensor, Tensor]] = []
     types: list[int] = []
     with progress_bar("encoding lesions", len(lesions)) as bar:
         for done, (case, index, lesion) in enumerate(lesions, start=1):
-            draw = partial(draw_lesion_patch, case, lesion, spec, patch_voxels=patch_voxels)
-            seeds = [(seed, case.name, index, variant) for variant in range(patches_per_lesion)]
+            draw = partial(draw_lesion_patch, case, lesion, spec, patch_voxels=config.patch_voxels)
+            seeds = [(seed, case.name, index, variant) for variant in range(config.patches_per_lesion)]
             patches = [draw(generator=numpy_generator(*own)) for own in seeds]
             learned = [image for image, _ in patches]
-            if denoise_lesions:
+            if config.denoise_lesions:
                 smooth = _without_noise(case, lesion, spec, margin_voxels=blank_margin_voxels)
                 learned = [draw(generator=numpy_generator(*own), image=smooth)[0] for own in seeds]
             for start in range(0, len(patches), _ENCODE_BATCH):
@@ -122,7 +116,7 @@ def encode_lesions(
                 )
                 on_grid = mask_on_latent_grid(mask, downsampling=autoencoder.network.downsampling)
                 encoded.append((clean, surroundings, on_grid))
-            types += [lesion.type_index] * patches_per_lesion
+            types += [lesion.type_index] * config.patches_per_lesion
             bar.update(done)
     clean, surroundings, masks_on_grid = (torch.cat(parts).half().contiguous() for parts in zip(*encoded, strict=True))
     latents = LesionLatents(clean, surroundings, masks_on_grid, torch.tensor(types))

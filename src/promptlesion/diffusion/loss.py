@@ -33,7 +33,7 @@ def latent_loss(
     with autocast(device, config.precision):
         return denoising_loss(
             denoiser(noisy, batch.level, batch.conditioning, batch.is_prompt_dropped),
-            denoiser.target(batch.clean, batch.noise, batch.level),
+            denoiser.schedule.target(batch.clean, batch.noise, batch.level, denoiser.prediction),
             batch.conditioning.lesion_mask,
             lesion_weight=config.lesion_weight,
             kind=config.loss,

@@ -1,4 +1,4 @@
-"""From noise to latent: the ancestral sampler, DDIM and DPM-Solver++(2M), each one plain walk over noise levels.
+"""From noise to latent: the ancestral sampler, DDIM and DPM-Solver++(2M), one plain walk over noise levels.
 
 Knows no network: whatever splits a noisy latent into clean part and noise can be sampled from.
 """
@@ -6,6 +6,7 @@ Knows no network: whatever splits a noisy latent into clean part and noise can b
 import math
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal
 
@@ -13,7 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from promptlesion.diffusion.schedule import Denoise, NoiseSchedule
+from promptlesion.diffusion.schedule import Denoise, Estimate, NoiseSchedule
 from promptlesion.training.device import send
 
 Reinject = Callable[[Float[Tensor, "batch channel x y z"], float], Float[Tensor, "batch channel x y z"]]
@@ -49,6 +50,17 @@ class NoiseSource:
         return torch.randn(self._shape, generator=generator)
 
 
+@dataclass(frozen=True)
+class Step:
+    """From one level to the next, by what the denoiser sees at the first."""
+
+    latent: Float[Tensor, "batch channel x y z"]
+    estimate: Estimate
+    alpha_bar: float
+    next_alpha_bar: float
+    """1 is the clean latent."""
+
+
 def sample(
     start: Float[Tensor, "batch channel x y z"],
     *,
@@ -59,115 +71,72 @@ def sample(
     noise: NoiseSource,
     reinject: Reinject | None = None,
 ) -> Float[Tensor, "batch channel x y z"]:
-    """Walk the levels with the sampler of that name; the arguments are those of `sample_ancestral`."""
-    if sampler == "ancestral":
-        return sample_ancestral(
-            start, schedule=schedule, levels=levels, denoise=denoise, noise=noise, reinject=reinject
-        )
-    walk = sample_ddim if sampler == "ddim" else sample_dpm_solver
-    return walk(start, schedule=schedule, levels=levels, denoise=denoise, reinject=reinject)
-
-
-def sample_ancestral(
-    start: Float[Tensor, "batch channel x y z"],
-    *,
-    schedule: NoiseSchedule,
-    levels: Sequence[int],
-    denoise: Denoise,
-    noise: NoiseSource,
-    reinject: Reinject | None = None,
-    on_step: Callable[[int], None] | None = None,
-) -> Float[Tensor, "batch channel x y z"]:
-    """Draw from the posterior of the next level given this one (Ho et al. 2020, eq. 6 and 7), level by level.
+    """Walk the levels with the sampler of that name.
 
     Args:
         start: latent at the first level.
+        sampler: `ancestral` draws from the posterior of each next level; the others draw no fresh noise.
         schedule: gives alpha_bar.
         levels: from noisy to clean, strictly descending; after the last comes the clean latent.
         denoise: the denoiser with its conditioning bound.
         noise: fresh noise for every step but the last.
         reinject: called after every step, with the latent and the next level's alpha_bar.
-        on_step: told how many levels are done.
     """
+    is_ancestral = sampler == "ancestral"
+    follow = ddim_step if sampler == "ddim" else DPMSolver().step
     latent = start
-    for index, (level, alpha_bar, next_alpha_bar) in enumerate(_walk(schedule, levels)):
-        if next_alpha_bar < 1 and latent.device.type != "cpu":
+    for level, alpha_bar, next_alpha_bar in _walk(schedule, levels):
+        if is_ancestral and next_alpha_bar < 1 and latent.device.type != "cpu":
             # 16 items of 24 x 24 x 24 x 8 take a core longer than a step takes a GPU
             noise.draw_ahead()
-        clean = denoise(latent, level).clean
-        alpha = alpha_bar / next_alpha_bar
-        weight_clean = next_alpha_bar**0.5 * (1 - alpha) / (1 - alpha_bar)
-        weight_latent = alpha**0.5 * (1 - next_alpha_bar) / (1 - alpha_bar)
-        latent = weight_clean * clean + weight_latent * latent
-        if next_alpha_bar < 1:
-            variance = (1 - next_alpha_bar) / (1 - alpha_bar) * (1 - alpha)
-            latent = latent + variance**0.5 * noise.draw()
+        step = Step(latent, denoise(latent, level), alpha_bar, next_alpha_bar)
+        latent = ancestral_step(step, noise) if is_ancestral else follow(step)
         if reinject:
             latent = reinject(latent, next_alpha_bar)
-        if on_step:
-            on_step(index + 1)
     return latent
 
 
-def sample_ddim(
-    start: Float[Tensor, "batch channel x y z"],
-    *,
-    schedule: NoiseSchedule,
-    levels: Sequence[int],
-    denoise: Denoise,
-    reinject: Reinject | None = None,
-    on_step: Callable[[int], None] | None = None,
-) -> Float[Tensor, "batch channel x y z"]:
-    """Walk the deterministic path of DDIM (Song et al. 2021, eq. 12 with sigma = 0).
-
-    The arguments are those of `sample_ancestral`; no fresh noise is drawn.
-    """
-    latent = start
-    for index, (level, _, next_alpha_bar) in enumerate(_walk(schedule, levels)):
-        estimate = denoise(latent, level)
-        latent = next_alpha_bar**0.5 * estimate.clean + (1 - next_alpha_bar) ** 0.5 * estimate.noise
-        if reinject:
-            latent = reinject(latent, next_alpha_bar)
-        if on_step:
-            on_step(index + 1)
+def ancestral_step(step: Step, noise: NoiseSource) -> Tensor:
+    """Draw from the posterior of the next level given this one (Ho et al. 2020, eq. 6 and 7)."""
+    alpha = step.alpha_bar / step.next_alpha_bar
+    weight_clean = step.next_alpha_bar**0.5 * (1 - alpha) / (1 - step.alpha_bar)
+    weight_latent = alpha**0.5 * (1 - step.next_alpha_bar) / (1 - step.alpha_bar)
+    latent: Tensor = weight_clean * step.estimate.clean + weight_latent * step.latent
+    if step.next_alpha_bar < 1:
+        variance = (1 - step.next_alpha_bar) / (1 - step.alpha_bar) * (1 - alpha)
+        latent = latent + variance**0.5 * noise.draw()
     return latent
 
 
-def sample_dpm_solver(
-    start: Float[Tensor, "batch channel x y z"],
-    *,
-    schedule: NoiseSchedule,
-    levels: Sequence[int],
-    denoise: Denoise,
-    reinject: Reinject | None = None,
-    on_step: Callable[[int], None] | None = None,
-) -> Float[Tensor, "batch channel x y z"]:
-    """Walk the path of DDIM with second order: DPM-Solver++(2M) (Lu et al. 2022, "DPM-Solver++", Algorithm 2).
+def ddim_step(step: Step) -> Tensor:
+    """Follow the deterministic path of DDIM (Song et al. 2021, eq. 12 with sigma = 0)."""
+    estimate, alpha_bar = step.estimate, step.next_alpha_bar
+    latent: Tensor = alpha_bar**0.5 * estimate.clean + (1 - alpha_bar) ** 0.5 * estimate.noise
+    return latent
+
+
+class DPMSolver:
+    """The path of DDIM with second order: DPM-Solver++(2M) (Lu et al. 2022, "DPM-Solver++", Algorithm 2).
 
     Steps are measured in h, the difference of log(signal / noise). The first step has no step before it and the last
-    one ends where that is infinite: both are of first order. The arguments are those of `sample_ancestral`; no fresh
-    noise is drawn.
+    one ends where that is infinite: both are of first order.
     """
-    latent = start
-    previous: tuple[Tensor, float] | None = None
-    for index, (level, alpha_bar, next_alpha_bar) in enumerate(_walk(schedule, levels)):
-        clean = denoise(latent, level).clean
-        if next_alpha_bar < 1:
-            h = _log_signal_to_noise(next_alpha_bar) - _log_signal_to_noise(alpha_bar)
-            extrapolated = clean
-            if previous is not None:
-                previous_clean, previous_h = previous
-                extrapolated = clean + h / (2 * previous_h) * (clean - previous_clean)
-            sigma_ratio = ((1 - next_alpha_bar) / (1 - alpha_bar)) ** 0.5
-            latent = sigma_ratio * latent - next_alpha_bar**0.5 * math.expm1(-h) * extrapolated
-            previous = clean, h
-        else:
-            latent = clean
-        if reinject:
-            latent = reinject(latent, next_alpha_bar)
-        if on_step:
-            on_step(index + 1)
-    return latent
+
+    _previous: tuple[Tensor, float] | None = None
+
+    def step(self, step: Step) -> Tensor:
+        """Return the latent at the next level."""
+        clean = extrapolated = step.estimate.clean
+        if step.next_alpha_bar == 1:
+            return clean
+        h = _log_signal_to_noise(step.next_alpha_bar) - _log_signal_to_noise(step.alpha_bar)
+        if self._previous is not None:
+            previous_clean, previous_h = self._previous
+            extrapolated = clean + h / (2 * previous_h) * (clean - previous_clean)
+        self._previous = clean, h
+        sigma_ratio = ((1 - step.next_alpha_bar) / (1 - step.alpha_bar)) ** 0.5
+        latent: Tensor = sigma_ratio * step.latent - step.next_alpha_bar**0.5 * math.expm1(-h) * extrapolated
+        return latent
 
 
 def _log_signal_to_noise(alpha_bar: float) -> float:

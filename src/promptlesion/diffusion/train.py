@@ -2,7 +2,7 @@
 
 import logging
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,9 +10,8 @@ import torch
 
 from promptlesion.autoencoder.autoencoder import TrainedAutoencoder, check_dataset, load_autoencoder
 from promptlesion.autoencoder.lesion_bias import LesionBias
-from promptlesion.data.cache import CachedCase, data_fingerprint
-from promptlesion.data.lesion_statistics import LesionStatistics, measure_lesions, read_statistics, training_facts
 from promptlesion.data.spec import DatasetSpec
+from promptlesion.data.training_data import TrainingData
 from promptlesion.diffusion.config import DiffusionConfig
 from promptlesion.diffusion.denoiser import Denoiser, build_denoiser
 from promptlesion.diffusion.latents import LesionLatents, encode_lesions
@@ -21,102 +20,70 @@ from promptlesion.diffusion.network import BLOCKS
 from promptlesion.diffusion.schedule import build_schedule
 from promptlesion.training.checkpoint import differences, load_checkpoint
 from promptlesion.training.device import place, resolve_device, send
-from promptlesion.training.hardware import DEFAULT_HARDWARE, HardwareConfig
 from promptlesion.training.launch import main_process_first, share_of_batch
 from promptlesion.training.loop import averaged_stage, train
-from promptlesion.training.run import Run
+from promptlesion.training.run import Run, RunOptions
 from promptlesion.training.seeding import derive_seed, numpy_generator, torch_generator
 
 logger = logging.getLogger(__name__)
 
 
 def train_diffusion(
+    data: TrainingData,
     *,
-    train_cases: Sequence[CachedCase],
-    spec: DatasetSpec,
-    labels: Mapping[str, int],
     autoencoder_run: Path,
     config: DiffusionConfig,
-    out: Path,
-    seed: int,
-    device: str = "auto",
+    options: RunOptions,
     method: str = "promptlesion",
-    hardware: HardwareConfig = DEFAULT_HARDWARE,
     on_trained: Callable[[], object] = lambda: None,
 ) -> Run:
     """Train the denoiser on the lesions of the training cases, or go on with an interrupted run.
 
     Args:
-        train_cases: cases whose lesions it learns.
-        spec: lesion types, and the window and spacing the autoencoder was trained with.
-        labels: the dataset's labels, names to values, which tell a lesion's host.
-        autoencoder_run: finished run of stage 1.
+        data: cases whose lesions it learns.
+        autoencoder_run: finished run of stage 1, which the checkpoint names.
         config: schedule, network and training.
-        out: the run's folder.
-        seed: of the weights and of every draw.
-        device: `auto` or a device's name.
+        options: of the run.
         method: name of the method, for the card and the provenance of what it paints.
-        hardware: how the machine is used; it changes results by rounding at most.
         on_trained: done when the checkpoint is there, by the main process first, before the run counts as finished;
             of a run that is finished already too.
-
-    Returns:
-        The finished run; its checkpoint names the autoencoder.
 
     Raises:
         ValueError: the autoencoder was trained with another window or spacing.
     """
-    torch_device, share = resolve_device(device), share_of_batch(config.batch_size)
-    autoencoder = load_autoencoder(autoencoder_run, torch_device)
+    share, seed, spec, out = share_of_batch(config.batch_size), options.seed, data.spec, options.out
+    autoencoder = load_autoencoder(autoencoder_run, resolve_device(options.device))
     check_dataset(autoencoder, spec, run_folder=autoencoder_run)
     _warn_of_lesion_bias(autoencoder.card, spec)
     autoencoder_hash = str(autoencoder.card["weights_sha256"])
-    fingerprint = data_fingerprint(train_cases)
-    run = Run(
-        out,
-        stage="diffusion",
-        config=config.model_dump(mode="json"),
-        seed=seed,
-        inputs={
-            "training cases": ", ".join(case.name for case in train_cases),
-            "data": fingerprint,
-            "autoencoder": autoencoder_hash,
-            "method": method,
-        },
-        device=torch_device,
-    )
+    inputs = {"autoencoder": autoencoder_hash, "method": method}
+    run = data.open_run(options, stage="diffusion", config=config, inputs=inputs)
     if run.is_finished:
         with main_process_first():
             on_trained()
         return run
+    device = run.device
     with main_process_first():
         latents = encode_lesions(
-            train_cases,
-            spec=spec,
-            autoencoder=autoencoder,
-            patch_voxels=config.patch_voxels,
-            patches_per_lesion=config.patches_per_lesion,
-            blank_margin_voxels=config.blank_margin_voxels,
-            denoise_lesions=config.denoise_lesions,
+            data,
+            autoencoder,
+            config,
             seed=derive_seed(seed, "diffusion", "patches"),
             path=out / "latents.safetensors",
-            key=f"{autoencoder_hash} {fingerprint} {config.patch_voxels} "
+            key=f"{autoencoder_hash} {data.fingerprint} {config.patch_voxels} "
             f"{config.patches_per_lesion} {config.blank_margin_voxels} {config.denoise_lesions} {seed}",
-            device=torch_device,
+            device=device,
         )
     torch.manual_seed(derive_seed(seed, "diffusion", "weights"))
-    denoiser = place(_build(config, autoencoder, spec), torch_device)
+    denoiser = place(_build(config, autoencoder, spec), device)
 
     def card() -> dict[str, object]:
         return {
-            "stage": "diffusion",
-            "method": method,
+            **run.facts(method),
+            **data.facts(data.measure()),
             "schedule": config.schedule,
             **build_schedule(config).facts(),
-            **training_facts(train_cases, spec, measure_lesions(train_cases, spec, labels)),
             "latent_scale": autoencoder.network.latent_scale(),
-            "config": config.model_dump(mode="json"),
-            "seed": seed,
             "autoencoder": os.path.relpath(autoencoder_run, out),
             "autoencoder_sha256": autoencoder_hash,
         }
@@ -127,11 +94,11 @@ def train_diffusion(
         config,
         compiled=denoiser.network,
         blocks=BLOCKS,
-        draw=_drawing(latents.kept_on(torch_device), share, config=config, seed=seed, device=torch_device),
-        loss=lambda batch: latent_loss(denoiser, batch, config, device=torch_device),
+        draw=_drawing(latents.kept_on(device), share, config=config, seed=seed, device=device),
+        loss=lambda batch: latent_loss(denoiser, batch, config, device=device),
         card=card,
     )
-    train(run, stage, config, device=torch_device, hardware=hardware)
+    train(run, stage, config, hardware=options.hardware)
     with main_process_first():
         on_trained()
     run.finish()
@@ -169,7 +136,6 @@ class TrainedDiffusion:
     config: DiffusionConfig
     autoencoder: TrainedAutoencoder
     spec: DatasetSpec
-    statistics: LesionStatistics
     card: dict[str, object]
 
 
@@ -182,7 +148,6 @@ def load_diffusion(run_folder: Path, device: torch.device) -> TrainedDiffusion:
     """
     checkpoint = load_checkpoint(run_folder / "checkpoint", stage="diffusion")
     card = checkpoint.card
-    statistics = read_statistics(card, source=run_folder)
     autoencoder_run = (run_folder / str(card["autoencoder"])).resolve()
     autoencoder = load_autoencoder(autoencoder_run, device)
     others = differences(autoencoder.card, {"weights_sha256": card["autoencoder_sha256"]})
@@ -196,7 +161,7 @@ def load_diffusion(run_folder: Path, device: torch.device) -> TrainedDiffusion:
     denoiser = _build(config, autoencoder, spec)
     checkpoint.restore(denoiser, part="denoiser")
     place(denoiser.requires_grad_(requires_grad=False).eval(), device)
-    return TrainedDiffusion(denoiser, config, autoencoder, spec, statistics, card)
+    return TrainedDiffusion(denoiser, config, autoencoder, spec, card)
 
 
 def _build(config: DiffusionConfig, autoencoder: TrainedAutoencoder, spec: DatasetSpec) -> Denoiser:

@@ -19,6 +19,7 @@ from promptlesion.segmentation.stage import train_stage
 from promptlesion.synthesis.cohort import synthesize_cohort
 from promptlesion.synthesis.plan import mean_lesions_per_case
 from promptlesion.training.atomic import write_json
+from promptlesion.training.run import RunOptions
 
 _CACHE_FOLDER = "cache"
 """Of a cohort's prepared scans, a gigabyte easily: of no use once its network is trained."""
@@ -30,25 +31,20 @@ def do(cell: Cell, experiment: Experiment) -> None:
     if cell.kind == "autoencoder":
         config = fitted_config(experiment.config, cell.kind, prepared.dataset, out=out, device=experiment.device)
         train_autoencoder(
-            train_cases=prepared.train,
+            prepared.training,
             validation_cases=prepared.validation,
-            spec=prepared.dataset.spec,
             config=config.autoencoder,
-            out=out,
-            seed=experiment.seed,
-            device=experiment.device,
-            hardware=config.hardware,
+            options=RunOptions(out, experiment.seed, experiment.device, config.hardware),
         )
     elif cell.kind == "method":
+        config = fitted_config(experiment.config, cell.method, prepared.dataset, out=out, device=experiment.device)
         autoencoder = experiment.out / part_name(cell.num_subjects) / "autoencoder"
         train_method(
             cell.method,
             prepared,
             autoencoder_run=autoencoder if method_named(cell.method).needs_autoencoder else None,
-            config=fitted_config(experiment.config, cell.method, prepared.dataset, out=out, device=experiment.device),
-            out=out,
-            seed=experiment.seed,
-            device=experiment.device,
+            config=config,
+            options=RunOptions(out, experiment.seed, experiment.device, config.hardware),
         )
     elif cell.kind == "cohort":
         _paint(cell, experiment, prepared, out)
@@ -96,10 +92,7 @@ def _segment(cell: Cell, experiment: Experiment, prepared: PreparedDataset, out:
         synthetic=synthetic,
         cache=out / _CACHE_FOLDER,
         config=config,
-        out=out,
-        seed=cell.seed,
-        device=experiment.device,
-        hardware=fitted.hardware,
+        options=RunOptions(out, cell.seed, experiment.device, fitted.hardware),
     )
     scores = {"scores": _scored(prepared.part("test"), "predictions", experiment, out)}
     if cell.method == REAL:

@@ -20,7 +20,6 @@ from promptlesion.segmentation.label_classes import LabelClasses
 from promptlesion.segmentation.network import build_segmentation_network
 from promptlesion.training.checkpoint import load_checkpoint
 from promptlesion.training.device import autocast, place
-from promptlesion.training.optimisation import Precision
 
 _WINDOWS_AT_ONCE = 4
 _SLAB_VOXELS = 8
@@ -73,10 +72,8 @@ def predict_scores(
     image_hu: Num[np.ndarray, "x y z"],
     *,
     spec: DatasetSpec,
-    patch_voxels: int,
-    overlap: float,
+    config: SegmentationConfig,
     device: torch.device,
-    precision: Precision,
     is_mirrored: bool = False,
 ) -> Float[Tensor, "label x y z"]:
     """Return the network's scores (logits) for a scan at the model's spacing, on the CPU.
@@ -90,57 +87,22 @@ def predict_scores(
     mirrored_axes = [axes for number in num_mirrored for axes in combinations(_SPATIAL_AXES, number)]
 
     def predictor(windows: Float[Tensor, "batch 1 x y z"]) -> Float[Tensor, "batch label x y z"]:
-        with autocast(device, precision):
+        with autocast(device, config.precision):
             each: Iterator[Tensor] = (network(windows.flip(axes)).float().flip(axes) for axes in mirrored_axes)
             return sum(each, start=next(each)) / len(mirrored_axes)
 
     stitched: Tensor = sliding_window_inference(
         torch.from_numpy(normalized)[None, None],
-        roi_size=(patch_voxels,) * 3,
+        roi_size=(config.patch_voxels,) * 3,
         sw_batch_size=_WINDOWS_AT_ONCE,
         predictor=predictor,
-        overlap=overlap,
+        overlap=config.window_overlap,
         mode="gaussian",
         cval=_AIR,
         sw_device=device,
         device="cpu",
     )
     return stitched[0]
-
-
-def predict_labels(
-    network: nn.Module,
-    image_hu: Num[np.ndarray, "x y z"],
-    *,
-    spec: DatasetSpec,
-    patch_voxels: int,
-    overlap: float,
-    label_values: tuple[int, ...],
-    device: torch.device,
-    precision: Precision,
-) -> UInt8[np.ndarray, "x y z"]:
-    """Return the label map of a scan that is at the model's spacing already.
-
-    Args:
-        network: in evaluation mode.
-        image_hu: the scan, HU.
-        spec: window of the dataset the network was trained on.
-        patch_voxels: edge of the sliding window.
-        overlap: of neighbouring windows, as a share of their edge.
-        label_values: values of the dataset's labels, background included.
-        device: what to compute on.
-        precision: arithmetic of the network.
-    """
-    scores = predict_scores(
-        network,
-        image_hu,
-        spec=spec,
-        patch_voxels=patch_voxels,
-        overlap=overlap,
-        device=device,
-        precision=precision,
-    )
-    return LabelClasses(label_values).to_values(likeliest(scores).numpy())
 
 
 def likeliest(scores: Float[Tensor, "label x y z"]) -> UInt8[Tensor, "x y z"]:
@@ -162,14 +124,7 @@ def predict_case(
     """
     prepared = resample_to_spacing(scan, model.spec.spacing_mm, order=1)
     scores = predict_scores(
-        model.network,
-        prepared.array,
-        spec=model.spec,
-        patch_voxels=model.config.patch_voxels,
-        overlap=model.config.window_overlap,
-        device=device,
-        precision=model.config.precision,
-        is_mirrored=is_mirrored,
+        model.network, prepared.array, spec=model.spec, config=model.config, device=device, is_mirrored=is_mirrored
     )
     classes = likeliest(scores).numpy() if prepared is scan else _classes_on_grid(scores, prepared, scan)
     return scan.with_array(model.classes.to_values(classes))

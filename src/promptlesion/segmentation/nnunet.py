@@ -1,26 +1,22 @@
 """nnU-Net v2 itself as the network of stage 3: handed the mixed dataset, it plans, preprocesses and trains."""
 
-import json
 import shutil
-from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 
-from promptlesion.data.cache import CachedCase, data_fingerprint
 from promptlesion.data.dataset import Dataset
 from promptlesion.data.prepared import PreparedDataset
 from promptlesion.segmentation.config import SegmentationConfig
 from promptlesion.segmentation.label_classes import LabelClasses
-from promptlesion.segmentation.mixing import check_subjects_apart
+from promptlesion.segmentation.mixing import SegmentationData, check_subjects_apart
 from promptlesion.segmentation.nnunet_handover import DATASET, hand_over
 from promptlesion.segmentation.nnunet_process import METHOD, find_nnunet, nnunet_process
-from promptlesion.segmentation.validation import check_validation_lesions
 from promptlesion.training.checkpoint import save_checkpoint
-from promptlesion.training.device import resolve_device
 from promptlesion.training.launch import num_processes
 from promptlesion.training.progress import progress_bar
-from promptlesion.training.run import Run, read_metrics
+from promptlesion.training.run import Run, RunOptions, read_metrics
 from promptlesion.training.seeding import derive_seed
 
 _HONOURED = {"network", "synthetic_ratio", "num_epochs", "steps_per_epoch", "patience_epochs", "nnunet_memory_gb"}
@@ -30,13 +26,11 @@ _MOST_WORKERS = 8
 
 def train_nnunet(
     prepared: PreparedDataset,
+    data: SegmentationData,
     *,
     synthetic: Dataset | None,
-    synthetic_cases: Sequence[CachedCase],
     config: SegmentationConfig,
-    out: Path,
-    seed: int,
-    device: str = "auto",
+    options: RunOptions,
 ) -> Run:
     """Let nnU-Net train on the training subjects, or go on with an interrupted run.
 
@@ -45,73 +39,39 @@ def train_nnunet(
 
     Args:
         prepared: the real scans and their split.
+        data: the same, cached, with the synthetic scans.
         synthetic: scans that `synthesize` wrote, or none.
-        synthetic_cases: the same, cached.
         config: length, patience and proportion; the rest nnU-Net plans.
-        out: the run's folder.
-        seed: of the weights and of every draw.
-        device: `auto` or a device's name.
+        options: of the run.
 
     Raises:
         ValueError: a training case of a validation or test subject, two cases of one name, no lesion in any
             validation case, several processes, or no nnU-Net.
         RuntimeError: nnU-Net failed.
     """
-    spec, labels, real_cases = prepared.dataset.spec, prepared.dataset.labels, prepared.train
-    check_subjects_apart(
-        real_cases=real_cases,
-        synthetic_cases=synthetic_cases,
-        validation_cases=prepared.validation,
-        test_cases=prepared.test,
-    )
-    check_validation_lesions(prepared.validation, spec)
     if num_processes() > 1:
         raise ValueError(f"segmentation.network=nnunetv2: expected one process; found {num_processes()} of torchrun")
+    check_subjects_apart(data)
     if synthetic is None or config.synthetic_ratio == 0:
-        synthetic, synthetic_cases = None, []
-    cases = [*real_cases, *synthetic_cases, *prepared.validation]
-    torch_device = resolve_device(device)
-    run = Run(
-        out,
-        stage="segmentation",
-        config=config.model_dump(mode="json", include=_HONOURED),
-        seed=seed,
-        inputs={
-            "training cases": ", ".join(case.name for case in real_cases),
-            "synthetic cases": ", ".join(case.name for case in synthetic_cases),
-            "validation cases": ", ".join(case.name for case in prepared.validation),
-            "data": data_fingerprint(cases),
-            "labels": json.dumps(labels),
-            "dataset": spec.model_dump_json(),
-        },
-        device=torch_device,
-    )
+        synthetic, data = None, replace(data, synthetic=())
+    run, out = data.open_run(options, config.model_dump(mode="json", include=_HONOURED)), options.out
     if not run.is_finished:
         python = find_nnunet(config.nnunet_environment)
         _plan(python, prepared, synthetic, config, out)
-        classes = LabelClasses.of_labels(labels)
+        classes = LabelClasses.of_labels(data.labels)
         model = _train(
             python,
             config,
             out,
-            seed=derive_seed(seed, "segmentation"),
-            lesion_classes={lesion.name: classes.values.index(lesion.label) for lesion in spec.lesions},
-            device=torch_device,
+            seed=derive_seed(options.seed, "segmentation"),
+            lesion_classes={lesion.name: classes.values.index(lesion.label) for lesion in data.spec.lesions},
+            device=run.device,
         )
         dice = [line["best_patch_dice"] for line in read_metrics(out)]
         card = {
-            "stage": "segmentation",
-            "method": METHOD,
-            **spec.facts(),
-            "data_fingerprint": data_fingerprint(cases),
+            **run.facts(METHOD),
+            **data.facts(),
             "config": config.model_dump(mode="json"),
-            "dataset": spec.model_dump(mode="json"),
-            "labels": labels,
-            "training_cases": [case.name for case in real_cases],
-            "synthetic_cases": [case.name for case in synthetic_cases],
-            "training_subjects": sorted({case.subject for case in (*real_cases, *synthetic_cases)}),
-            "validation_cases": [case.name for case in prepared.validation],
-            "seed": seed,
             "best_patch_dice": dice[-1],
             "best_epoch": dice.index(dice[-1]) + 1,
             "num_epochs": len(dice),

@@ -13,12 +13,7 @@ from promptlesion.data.dataset import Case, Dataset
 from promptlesion.data.dataset_json import IGNORE_LABEL
 from promptlesion.data.spec import DatasetSpec
 from promptlesion.data.volume import Volume, read_volume, write_volume
-from promptlesion.segmentation.inference import (
-    TrainedSegmentation,
-    load_segmentation,
-    predict_case,
-    predict_labels,
-)
+from promptlesion.segmentation.inference import load_segmentation, predict_case
 from promptlesion.segmentation.nnunet_predict import nnunet_predictor
 from promptlesion.segmentation.nnunet_process import METHOD
 from promptlesion.training.atomic import read_json, write_json
@@ -26,15 +21,6 @@ from promptlesion.training.checkpoint import Checkpoint, differences, load_check
 from promptlesion.training.device import resolve_device
 
 logger = logging.getLogger(__name__)
-
-__all__ = [
-    "TrainedSegmentation",
-    "load_segmentation",
-    "predict_case",
-    "predict_labels",
-    "prediction_path",
-    "segment_dataset",
-]
 
 RECORD_FILE = "segmentation.json"
 """Beside the predictions: which model made them, from which scans."""

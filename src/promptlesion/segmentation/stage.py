@@ -6,10 +6,10 @@ from promptlesion.data.dataset import Dataset
 from promptlesion.data.prepared import PreparedDataset, cached_cases
 from promptlesion.data.trained_on import GENERATOR_FILE, check_unseen, generator_of
 from promptlesion.segmentation.config import SegmentationConfig
+from promptlesion.segmentation.mixing import SegmentationData
 from promptlesion.segmentation.nnunet import train_nnunet
 from promptlesion.segmentation.train import train_segmentation
-from promptlesion.training.hardware import DEFAULT_HARDWARE, HardwareConfig
-from promptlesion.training.run import Run
+from promptlesion.training.run import Run, RunOptions
 
 
 def train_stage(
@@ -18,10 +18,7 @@ def train_stage(
     synthetic: Dataset | None,
     cache: Path,
     config: SegmentationConfig,
-    out: Path,
-    seed: int,
-    device: str = "auto",
-    hardware: HardwareConfig = DEFAULT_HARDWARE,
+    options: RunOptions,
 ) -> Run:
     """Train the network that `config.network` names on the training subjects, or go on with an interrupted run.
 
@@ -31,10 +28,7 @@ def train_stage(
         synthetic: scans that `synthesize` wrote, mixed in as `synthetic_ratio` asks; none: real scans only.
         cache: folder that holds the caches of all datasets.
         config: network and training.
-        out: the run's folder.
-        seed: of the weights and of every draw.
-        device: `auto` or a device's name.
-        hardware: how the machine is used; it changes results by rounding at most, and nnU-Net does not know it.
+        options: of the run; nnU-Net does not know its `hardware`.
 
     Raises:
         ValueError: a training case, real or synthetic, of a validation or test subject, or synthetic cases whose
@@ -44,26 +38,7 @@ def train_stage(
     if synthetic is not None:
         check_unseen(generator_of(synthetic), prepared.dataset, prepared.split, source=synthetic.root / GENERATOR_FILE)
     synthetic_cases = [] if synthetic is None else cached_cases(synthetic, cache)
+    data = SegmentationData.of(prepared, synthetic_cases)
     if config.network == "nnunetv2":
-        return train_nnunet(
-            prepared,
-            synthetic=synthetic,
-            synthetic_cases=synthetic_cases,
-            config=config,
-            out=out,
-            seed=seed,
-            device=device,
-        )
-    return train_segmentation(
-        real_cases=prepared.train,
-        synthetic_cases=synthetic_cases,
-        validation_cases=prepared.validation,
-        test_cases=prepared.test,
-        spec=prepared.dataset.spec,
-        labels=prepared.dataset.labels,
-        config=config,
-        out=out,
-        seed=seed,
-        device=device,
-        hardware=hardware,
-    )
+        return train_nnunet(prepared, data, synthetic=synthetic, config=config, options=options)
+    return train_segmentation(data, config=config, options=options)

@@ -4,7 +4,6 @@ import logging
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 
@@ -21,8 +20,8 @@ from promptlesion.synthesis.guidance import (
 from promptlesion.synthesis.synthesizer import PromptLesionSynthesizer, load_synthesizer
 from promptlesion.synthesis.trial_painting import MaskedScan, paint_masks, scans_with_new_masks
 from promptlesion.training.atomic import write_text
-from promptlesion.training.hardware import DEFAULT_HARDWARE, HardwareConfig
 from promptlesion.training.progress import progress_bar
+from promptlesion.training.run import RunOptions
 
 logger = logging.getLogger(__name__)
 
@@ -34,15 +33,7 @@ _AS_NEAR_HU = 1.0
 """More guidance has to bring the mean nearer by more than this: in some types it does nothing, and none is used."""
 
 
-def fit_guidance(
-    run_folder: Path,
-    dataset: Dataset,
-    config: SynthesisConfig,
-    *,
-    seed: int,
-    device: str = "auto",
-    hardware: HardwareConfig = DEFAULT_HARDWARE,
-) -> FittedGuidance | None:
+def fit_guidance(dataset: Dataset, config: SynthesisConfig, options: RunOptions) -> FittedGuidance | None:
     """Fit the guidance of a trained denoiser and write it beside its checkpoint; what is fitted already is kept.
 
     64 masks of each type are placed in training scans, where no training lesion is, and painted at scale 1; 16 of them
@@ -53,12 +44,9 @@ def fit_guidance(
     gets 1. No held-out scan is looked at.
 
     Args:
-        run_folder: finished run of stage 2, with a prompt.
         dataset: the training scans.
         config: how lesions will be sampled.
-        seed: of masks and noise.
-        device: `auto` or a device's name.
-        hardware: whether the denoiser's steps become CUDA graphs.
+        options: of the finished run of stage 2, with a prompt.
 
     Returns:
         What was fitted; none where the configuration names the guidance.
@@ -66,9 +54,9 @@ def fit_guidance(
     if config.guidance_scale != "fitted":
         return None
     plain = config.model_copy(update={"guidance_scale": 1.0, "keep_noise": False})  # noise changes no mean
-    unguided = load_synthesizer(run_folder, plain, device=device, hardware=hardware)
+    unguided = load_synthesizer(options.out, plain, device=options.device, hardware=options.hardware)
     card = unguided.card
-    fitted = read_guidance(run_folder, config, card.model_hash)
+    fitted = read_guidance(options.out, config, card.model_hash)
     if fitted is not None:
         return fitted
     spec, statistics = card.spec, card.statistics
@@ -79,7 +67,7 @@ def fit_guidance(
         edge_mm=card.edge_mm,
         max_extent_mm=card.max_extent_mm,
         drawing=drawing,
-        seed=seed,
+        seed=options.seed,
         is_fewer_enough=True,
     )
     guided = _some_of(scans, per_type=_GUIDED_PER_TYPE)
@@ -104,7 +92,7 @@ def fit_guidance(
         for index, lesion in enumerate(spec.lesions)
     }
     fitted = FittedGuidance(weights_sha256=card.model_hash, sampling=sampling_settings(config), types=types)
-    write_text(run_folder / GUIDANCE_FILE, fitted.model_dump_json(indent=1) + "\n")
+    write_text(options.out / GUIDANCE_FILE, fitted.model_dump_json(indent=1) + "\n")
     for name, found in types.items():
         logger.info("guidance of %s: %g", name, found.scale)
     return fitted

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -18,7 +18,7 @@ from promptlesion.data.boxes import Box
 from promptlesion.data.crops import crop
 from promptlesion.data.intensity import HUWindow
 from promptlesion.data.lesion_instances import sphere_diameter_mm
-from promptlesion.data.lesion_statistics import LesionStatistics
+from promptlesion.data.lesion_statistics import LesionStatistics, read_statistics
 from promptlesion.data.noise import robust_sigma
 from promptlesion.data.spec import DatasetSpec
 from promptlesion.data.trained_on import TrainedOn
@@ -26,11 +26,7 @@ from promptlesion.data.volume import Volume
 from promptlesion.diffusion.bound_network import cast_weights
 from promptlesion.diffusion.conditioning import Conditioning, blank_lesion, dilate, mask_on_latent_grid
 from promptlesion.diffusion.cuda_graph import StepRecorder
-from promptlesion.diffusion.sampler import (
-    NoiseSource,
-    Reinject,
-    sample,
-)
+from promptlesion.diffusion.sampler import NoiseSource, Reinject, sample
 from promptlesion.diffusion.train import TrainedDiffusion, load_diffusion
 from promptlesion.masks.placement import PlacedLesion
 from promptlesion.masks.shape_bank import ShapeBank
@@ -77,6 +73,27 @@ class SynthesizerCard:
     """Guidance of each lesion type, in prompt order; empty without a prompt to guide by."""
     batch_size: int = 1
     """How many lesions it paints together where there are so many; they may lie in different scans."""
+
+
+def facts_of_run(card: Mapping[str, Any], *beneath: Mapping[str, Any], method: str, source: Path) -> dict[str, Any]:
+    """Return the first fields of a `SynthesizerCard`, which are in the card of any method's run.
+
+    Args:
+        card: of the run.
+        beneath: cards of what the method was built on, the autoencoder say.
+        method: its name.
+        source: the run, for messages.
+
+    Raises:
+        CheckpointError: an older version wrote the card, or it is damaged.
+    """
+    return {
+        "method": method,
+        "model_hash": str(card["weights_sha256"]),
+        "spec": DatasetSpec.model_validate(card["dataset"]),
+        "statistics": read_statistics(card, source=source),
+        "learned_from": TrainedOn.of_cards(card, *beneath),
+    }
 
 
 @runtime_checkable
@@ -312,16 +329,12 @@ def load_synthesizer(
     cast_weights(model.denoiser.network, resolve_precision(torch_device, model.config.precision))
     spec, patch_voxels = model.spec, model.config.patch_voxels
     card = SynthesizerCard(
-        method="promptlesion",
-        model_hash=str(model.card["weights_sha256"]),
-        spec=spec,
-        statistics=model.statistics,
+        **facts_of_run(model.card, model.autoencoder.card, method="promptlesion", source=run_folder),
         device=torch_device,
         # the margin the model repaints around a lesion, and one voxel more
         edge_mm=(model.config.blank_margin_voxels + 1) * max(spec.spacing_mm),
         max_extent_mm=largest_in_patch_mm(patch_voxels, spec),
         finest_mm=sphere_diameter_mm(math.prod(spec.spacing_mm) * model.autoencoder.network.downsampling**3),
-        learned_from=TrainedOn.of_cards(model.card, model.autoencoder.card),
         guidance_scales=scales,
         batch_size=lesions_at_once(torch_device, patch_voxels=patch_voxels),
     )

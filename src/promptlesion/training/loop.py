@@ -103,20 +103,17 @@ def only_loss(network: str, value: Float[Tensor, ""]) -> list[Loss]:
     return [Loss(network, value, {"loss": value})]
 
 
-def train(
-    run: Run, stage: Stage[Batch], config: OptimisationConfig, *, device: torch.device, hardware: HardwareConfig
-) -> None:
+def train(run: Run, stage: Stage[Batch], config: OptimisationConfig, *, hardware: HardwareConfig) -> None:
     """Train to the end, an interrupted run from where it was last saved, and write the checkpoint.
 
     Args:
         run: opened, and left to be marked as finished.
         stage: what is trained, and on what.
         config: how its networks descend.
-        device: where they are.
         hardware: how the machine is used; it changes results by rounding at most.
     """
     run.resume(stage.state)
-    reports = training_steps(stage, config, device=device, hardware=hardware)
+    reports = training_steps(stage, config, device=run.device, hardware=hardware)
     run.train(stage.state, reports, num_steps=stage.num_steps, checkpoint_every_steps=stage.checkpoint_every_steps)
     card = stage.card()
     parts = {part: stage.state.networks[name].state_dict() for part, name in stage.parts.items()}

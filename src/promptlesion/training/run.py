@@ -6,6 +6,7 @@ import platform
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import nullcontext
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from types import TracebackType
@@ -16,6 +17,8 @@ from torch.utils.tensorboard import SummaryWriter
 
 from promptlesion.training.atomic import read_json, write_json, write_text
 from promptlesion.training.checkpoint import differences
+from promptlesion.training.device import resolve_device
+from promptlesion.training.hardware import DEFAULT_HARDWARE, HardwareConfig
 from promptlesion.training.launch import any_process, barrier, is_main_process, mean_over_processes, num_processes
 from promptlesion.training.progress import ProgressBar, progress_bar
 from promptlesion.training.state import TrainState
@@ -30,6 +33,19 @@ _STEPS_BETWEEN_FETCHES = 16
 
 class RunError(ValueError):
     """A run folder belongs to another configuration, seed or data than asked for."""
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """Where a run lies, and how it is computed."""
+
+    out: Path
+    seed: int
+    """Of the weights and of every draw."""
+    device: str = "auto"
+    """`auto` or a device's name."""
+    hardware: HardwareConfig = DEFAULT_HARDWARE
+    """How the machine is used; it changes results by rounding at most."""
 
 
 class Run:
@@ -85,11 +101,21 @@ class Run:
                 )
             self._seconds_before = float(record["seconds"])
             self.is_finished = bool(record["is_finished"])
-        self._device = device
+        self.device = device
         self._started = time.perf_counter()
         barrier()  # nobody writes before all have read
         if not self.is_finished:
             self._write_record()
+
+    @classmethod
+    def open(cls, options: RunOptions, *, stage: str, config: Mapping[str, object], inputs: Mapping[str, str]) -> "Run":
+        """Create the folder or take it up again, on the device that is asked for; the rest is as in the constructor."""
+        device = resolve_device(options.device)
+        return cls(options.out, stage=stage, config=config, seed=options.seed, inputs=inputs, device=device)
+
+    def facts(self, method: str) -> dict[str, object]:
+        """Return what the card of the trained method says of the run."""
+        return {"method": method, **{name: self._identity[name] for name in ("stage", "config", "seed")}}
 
     @property
     def seconds(self) -> float:
@@ -99,7 +125,7 @@ class Run:
     def _write_record(self) -> None:
         if not is_main_process():
             return
-        device = self._device
+        device = self.device
         record = {
             **self._identity,
             "is_finished": self.is_finished,
@@ -136,7 +162,7 @@ class Run:
             _MetricsLog(self.folder, after_step=state.step) if is_main_process() else nullcontext() as log,
             progress_bar(stage, num_steps, done=state.step) as bar,
         ):
-            most_waiting = 1 if self._device.type == "cpu" else _STEPS_BETWEEN_FETCHES
+            most_waiting = 1 if self.device.type == "cpu" else _STEPS_BETWEEN_FETCHES
             waiting: dict[int, Report] = {}
             for own_report in reports:
                 waiting[state.step] = own_report

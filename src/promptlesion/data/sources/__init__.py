@@ -6,7 +6,6 @@ read one by one; `write_source` turns it into a dataset folder. `open_source` pi
 
 from promptlesion.data.sources.label_map import parse_label_names
 from promptlesion.data.sources.layouts import Layout, open_source
-from promptlesion.data.sources.preparation import report_path
 from promptlesion.data.sources.source import Scan, Source, SourceCase
 from promptlesion.data.sources.writer import Conversion, check_apart, write_source
 
@@ -19,6 +18,5 @@ __all__ = [
     "check_apart",
     "open_source",
     "parse_label_names",
-    "report_path",
     "write_source",
 ]

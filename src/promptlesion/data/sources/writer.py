@@ -24,6 +24,7 @@ from promptlesion.data.sources.preparation import (
     place_of,
     read_card,
     read_cards,
+    report_path,
     write_report,
 )
 from promptlesion.data.sources.source import Source, SourceCase
@@ -41,6 +42,9 @@ _SHOWN_REFUSALS = 10
 class Conversion:
     """What came of a source: cases written now, cases kept from before, refused ones with their reason, notes."""
 
+    labels: tuple[str, ...]
+    report: Path
+    """What was kept, joined, assumed and left out, a line each."""
     num_written: int
     num_kept: int
     refused: tuple[str, ...]
@@ -107,6 +111,8 @@ def write_source(
     of_split = _left_in_split(source, set(cards))
     write_report(source, out, cards=cards, refused=refused, said=of_split)
     return Conversion(
+        labels=tuple(source.labels),
+        report=report_path(out),
         num_written=len(written) - num_kept,
         num_kept=num_kept,
         refused=tuple(refused),
