@@ -22,6 +22,7 @@ READERS = {
     "intensity": ["baselines"],
     "evaluation": ["experiment", "evaluation", "evaluation/config.py"],
     "demo": ["experiment"],
+    "cluster": ["training/cluster.py"],
     "hardware": ["training", "diffusion", "synthesis"],
 }
 """Where the settings of each section are used, beside the file that defines them."""

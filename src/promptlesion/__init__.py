@@ -32,7 +32,9 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from promptlesion.config import resolve_config
-    from promptlesion.front.cohort import synthesize
+    from promptlesion.experiment.cells import Question
+    from promptlesion.front.cohort import submit_synthesis, synthesize
+    from promptlesion.front.experiments import demo, do_cell, experiment, plan_experiment, submit_experiment
     from promptlesion.front.images import read_labels, read_scan
     from promptlesion.front.model import Model, load_model
     from promptlesion.front.painted import Lesion, Painted
@@ -40,24 +42,18 @@ if TYPE_CHECKING:
     from promptlesion.front.preparation import prepare, prepare_phantom
     from promptlesion.front.reconstruction import evaluate_reconstruction
     from promptlesion.front.training import train
-    from promptlesion.front.verbs import (
-        check_dataset,
-        demo,
-        evaluate,
-        evaluate_fidelity,
-        experiment,
-        open_dataset,
-        segment,
-    )
+    from promptlesion.front.verbs import check_dataset, evaluate, evaluate_fidelity, open_dataset, segment
 
 __version__ = version("promptlesion")
 __all__ = [
     "Lesion",
     "Model",
     "Painted",
+    "Question",
     "__version__",
     "check_dataset",
     "demo",
+    "do_cell",
     "evaluate",
     "evaluate_fidelity",
     "evaluate_reconstruction",
@@ -65,19 +61,24 @@ __all__ = [
     "load_model",
     "open_dataset",
     "paint",
+    "plan_experiment",
     "prepare",
     "prepare_phantom",
     "read_labels",
     "read_scan",
     "resolve_config",
     "segment",
+    "submit_experiment",
+    "submit_synthesis",
     "synthesize",
     "train",
 ]
 
 _HOMES = {
     "config": ("resolve_config",),
-    "front.cohort": ("synthesize",),
+    "experiment.cells": ("Question",),
+    "front.cohort": ("submit_synthesis", "synthesize"),
+    "front.experiments": ("demo", "do_cell", "experiment", "plan_experiment", "submit_experiment"),
     "front.images": ("read_labels", "read_scan"),
     "front.model": ("Model", "load_model"),
     "front.painted": ("Lesion", "Painted"),
@@ -85,10 +86,7 @@ _HOMES = {
     "front.preparation": ("prepare", "prepare_phantom"),
     "front.reconstruction": ("evaluate_reconstruction",),
     "front.training": ("train",),
-    "front.verbs": (
-        *("check_dataset", "demo", "evaluate", "evaluate_fidelity", "experiment"),
-        *("open_dataset", "segment"),
-    ),
+    "front.verbs": ("check_dataset", "evaluate", "evaluate_fidelity", "open_dataset", "segment"),
 }
 
 

@@ -17,6 +17,7 @@ from promptlesion.evaluation.config import EvaluationConfig
 from promptlesion.segmentation.config import SegmentationConfig
 from promptlesion.synthesis.config import SynthesisConfig
 from promptlesion.training.atomic import read_text
+from promptlesion.training.cluster import ClusterConfig
 from promptlesion.training.hardware import HardwareConfig
 
 
@@ -55,6 +56,11 @@ class Config(BaseModel):
     evaluation: EvaluationConfig = EvaluationConfig()
     demo: DemoConfig = DemoConfig()
     hardware: HardwareConfig = HardwareConfig()
+    cluster: ClusterConfig = ClusterConfig()
+
+    def of_results(self) -> dict[str, object]:
+        """Return the settings that results depend on, JSON types only: not those of machine and cluster."""
+        return self.model_dump(mode="json", exclude={"hardware", "cluster"})
 
     @model_validator(mode="after")
     def _patch_fits_the_stages(self) -> "Config":

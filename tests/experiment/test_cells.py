@@ -1,11 +1,12 @@
 """The pieces of an experiment: all that was asked for, once, and nothing before what it needs."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from promptlesion.config import resolve_config
-from promptlesion.experiment.cells import Asked, ask, plan_cells
+from promptlesion.experiment.cells import Asked, Question, ask, plan_cells
 from promptlesion.experiment.execution import Experiment
 from promptlesion.methods import compared_names, method_named, parse_methods
 from promptlesion.training.atomic import write_json
@@ -82,9 +83,8 @@ def test_a_method_is_its_configuration() -> None:
 
 
 def test_the_command_lines_lists_are_read(tiny_experiment: Experiment) -> None:
-    asked = ask(
-        num_subjects=2, first_seed=0, methods="real,intensity", num_seeds=2, ratios="2,0,0.5", real_fractions="1,0.5"
-    )
+    question = Question(methods="real,intensity", seeds=2, ratios="2,0,0.5", real_fractions="1,0.5")
+    asked = ask(question, num_subjects=2, first_seed=0)
     assert asked == Asked(methods=("real", "intensity"), seeds=(0, 1), ratios=(0.0, 0.5, 2.0), num_subjects=(1, 2))
 
 
@@ -98,6 +98,5 @@ def test_the_command_lines_lists_are_read(tiny_experiment: Experiment) -> None:
     ],
 )
 def test_bad_lists_are_refused(tiny_experiment: Experiment, changed: dict[str, str], message: str) -> None:
-    given = {"methods": "real,intensity", "ratios": "1", "real_fractions": "1"} | changed
     with pytest.raises(ValueError, match=message):
-        ask(num_subjects=2, first_seed=0, num_seeds=1, **given)
+        ask(replace(Question(methods="real,intensity"), **changed), num_subjects=2, first_seed=0)

@@ -73,7 +73,7 @@ def test_the_autoencoder_and_what_it_keeps(
         (lambda data, out: pl.evaluate(data, out, part="some"), "part: expected all or test; found 'some'"),
         (lambda data, out: pl.evaluate(data, {}), "predictions: expected a folder"),
         (lambda data, out: pl.evaluate(data, {"a": [out]}, reference="b"), "--reference b: expected a name"),
-        (lambda data, out: pl.experiment(data, out, methods="copy-paste"), "--methods: expected real"),
+        (lambda data, out: pl.experiment(data, out, pl.Question(methods="copy-paste")), "--methods: expected real"),
     ],
 )
 def test_what_does_not_fit_is_refused(tiny_data: Dataset, tmp_path: Path, call: Any, said: str) -> None:

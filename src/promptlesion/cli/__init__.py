@@ -15,6 +15,7 @@ from typer import Exit, Option, Typer
 from promptlesion import __version__
 from promptlesion.cli import configuration, dataset, evaluate, experiment, segment, synthesize, train
 from promptlesion.cli.console import say
+from promptlesion.training.stopping import end_as_interrupted
 
 BAD_INPUT, UNFINISHED = 2, 1
 _INTERRUPTED = 130  # typer's answer to Ctrl+C
@@ -49,6 +50,7 @@ def main() -> None:
         handlers=[RichHandler(console=Console(stderr=True), show_path=False, show_time=False)],
     )
     logging.getLogger("promptlesion").setLevel(logging.INFO)
+    end_as_interrupted()
     try:
         app()
     except ValueError as error:

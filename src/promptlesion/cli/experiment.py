@@ -1,13 +1,15 @@
 """Verbs that run the whole loop: small, or to learn what helps."""
 
+import json
 import sys
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from typer import Exit, Option, Typer
 
 from promptlesion.cli.console import say, show
-from promptlesion.cli.options import Data, Device, Lesions, Out, Seed, configured, folder, number
+from promptlesion.cli.options import Cluster, Data, Device, Lesions, Out, Seed, configured, folder, number
 from promptlesion.methods import compared_names
 
 if TYPE_CHECKING:
@@ -25,6 +27,8 @@ _LESIONS_PER_TYPE = (
 )
 _WORKERS = "Pieces of work at a time; on a CPU several small ones are faster."
 _REPORT_ONLY = "Do no work: report on what is done so far, also while others work on OUT."
+_PLAN = "Do no work: print the pieces of work as JSON, with what each needs and takes."
+_CELL = "Do the one piece of work of this name, and end."
 
 
 @demo_app.command()
@@ -48,9 +52,9 @@ def demo(
     promptlesion demo --set diffusion.prompt_encoder=one-hot --out runs/demo-one-hot
     """
     from promptlesion.experiment.terminal import experiment_parts
-    from promptlesion.front import verbs
+    from promptlesion.front import experiments
 
-    results = verbs.demo(out, data=data, lesions=lesions, seed=seed, device=device, config=config)
+    results = experiments.demo(out, data=data, lesions=lesions, seed=seed, device=device, config=config)
     show(*experiment_parts(results), f"Report: {out / 'report.html'}")
 
 
@@ -67,6 +71,9 @@ def experiment(
     lesions_per_type: Annotated[int | None, number(_LESIONS_PER_TYPE)] = None,
     workers: Annotated[int, number(_WORKERS)] = 1,
     report_only: Annotated[bool, Option("--report-only", help=_REPORT_ONLY)] = False,
+    plan: Annotated[bool, Option("--plan", help=_PLAN)] = False,
+    cell: Annotated[str | None, Option(help=_CELL, metavar="NAME")] = None,
+    cluster: Cluster = None,
     lesions: Lesions = None,
     seed: Seed = 0,
     device: Device = "auto",
@@ -84,27 +91,29 @@ def experiment(
     promptlesion experiment --data data/liver --out runs/liver-experiment
     --methods real,copy-paste,promptlesion-transformer --ratios 0,0.5,1,2,4 --real-fractions 0.1,0.25,0.5,1
 
-    sbatch --array=0-7 --gres=gpu:1 --wrap "promptlesion experiment --data data/liver --out runs/liver-experiment
-    --preset paper"
+    promptlesion experiment --data data/liver --out runs/liver-experiment --preset paper --cluster slurm
+    --set cluster.partition=gpu
     """
+    from promptlesion import Question
     from promptlesion.experiment.terminal import experiment_parts
-    from promptlesion.front import verbs
+    from promptlesion.front import experiments
 
-    results = verbs.experiment(
-        data,
-        out,
-        methods=methods,
-        seeds=seeds,
-        ratios=ratios,
-        real_fractions=real_fractions,
-        lesions_per_type=lesions_per_type,
-        workers=workers,
-        report_only=report_only,
-        lesions=lesions,
-        seed=seed,
-        device=device,
-        config=config,
-    )
+    question = Question(methods, seeds, ratios, real_fractions, lesions_per_type)
+    given: Any = {"lesions": lesions, "seed": seed, "device": device, "config": config}
+    if plan:
+        pieces = [asdict(piece) for piece in experiments.plan_experiment(data, out, question, **given)]
+        sys.stdout.write(json.dumps(pieces, indent=1) + "\n")
+        return
+    if cell is not None:
+        was_left = experiments.do_cell(cell, data, out, question, **given)
+        say(f"{cell} is done." if was_left else f"{cell} was done before; there is nothing to do.")
+        return
+    if cluster:
+        jobs = experiments.submit_experiment(data, out, question, **given)
+        say("\n".join(f"{job}  {name}" for name, job in jobs.items()))
+        say(f"What jobs say is in {out / 'jobs'}; --report-only reports on what is done so far.")
+        return
+    results = experiments.experiment(data, out, question, workers=workers, report_only=report_only, **given)
     show(*experiment_parts(results))
     if report_only and results.unfinished:
         say(f"{len(results.unfinished)} pieces of work are not done yet.")

@@ -34,6 +34,10 @@ Device = Annotated[str, Option(help="auto, cpu, cuda, cuda:1 or mps.")]
 Data = Annotated[Path, folder("Dataset folder: nnU-Net v2 raw, with a lesions.toml.")]
 Lesions = Annotated[Path | None, file("A lesions.toml elsewhere, for a folder one may not write to.")]
 Cache = Annotated[Path | None, folder("Folder of prepared scans; by default `cache` beside --out.")]
+Cluster = Annotated[
+    Literal["slurm"] | None,
+    Option(help="Submit jobs there, and end; what they ask for is [cluster]'s, see config show."),
+]
 _Preset = Annotated[str, Option(help="default, paper or demo.")]
 _File = Annotated[Path | None, file("TOML file over the preset.", "--config")]
 _Settings = Annotated[

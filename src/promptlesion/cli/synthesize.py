@@ -1,12 +1,13 @@
 """The verb that paints."""
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from typer import Option, Typer
 
 from promptlesion.cli.console import say, say_finished
-from promptlesion.cli.options import Data, Device, Lesions, Out, Seed, configured, folder, number
+from promptlesion.cli.options import Cluster, Data, Device, Lesions, Out, Seed, configured, folder, number
 from promptlesion.methods import trainable_names
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ def synthesize(
     workers: Annotated[int | None, number(_WORKERS)] = None,
     accept_all: Annotated[bool, Option("--accept-all", help=_ACCEPT_ALL)] = False,
     dicom: Annotated[bool, Option("--dicom", help=_DICOM)] = False,
+    cluster: Cluster = None,
     lesions: Lesions = None,
     seed: Seed = 0,
     device: Device = "auto",
@@ -50,8 +52,8 @@ def synthesize(
     promptlesion synthesize --data data/liver --model runs/liver/diffusion --count liver_tumor=500 --workers 8
     --shapes liver_tumor=Task03_Liver/labelsTr:2 --dicom --out data/liver-synthetic
 
-    sbatch --array=0-15 --wrap "promptlesion synthesize --data data/liver --model runs/liver/diffusion
-    --count liver_tumor=5000 --out data/liver-synthetic"
+    promptlesion synthesize --data data/liver --model runs/liver/diffusion --count liver_tumor=5000
+    --out data/liver-synthetic --cluster slurm --set cluster.jobs=16
 
     torchrun --nproc-per-node 4 -m promptlesion synthesize --data data/liver --model runs/liver/diffusion
     --count liver_tumor=5000 --out data/liver-synthetic
@@ -64,7 +66,8 @@ def synthesize(
     from promptlesion.front import cohort
     from promptlesion.synthesis.plan import parse_counts
 
-    run = cohort.synthesize(
+    work = partial(
+        cohort.synthesize,
         data,
         model,
         out,
@@ -78,6 +81,10 @@ def synthesize(
         device=device,
         config=config,
     )
+    if cluster:
+        say(f"Job {cohort.submit_synthesis(work, out, config)}; what it says is in {out}-jobs.")
+        return
+    run = work()
     say_finished(run)
     if run.is_finished:
         say(f"Look at {out / cohort.CONTACT_SHEET} before training on it.")

@@ -2,16 +2,33 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Literal
 
 from promptlesion.experiment.subjects import subject_counts
-from promptlesion.methods import REAL, method_named, parse_methods
+from promptlesion.methods import REAL, compared_names, method_named, parse_methods
 from promptlesion.training.run import is_finished_run
 
 SCORES_FILE = "scores.json"
 FIDELITY_FILE = "fidelity.json"
 Kind = Literal["autoencoder", "method", "cohort", "segmentation", "fidelity"]
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is to be compared with what, as it is typed: lists are text with commas."""
+
+    methods: str = ",".join(compared_names())
+    """Real is training on real scans alone."""
+    seeds: int = 3
+    """Trainings of each segmentation network, each with its own cohort."""
+    ratios: str = "1"
+    """Synthetic scans per real one."""
+    real_fractions: str = "1"
+    """Shares of the real training subjects."""
+    lesions_per_type: int | None = None
+    """To paint into a cohort; none: as many as the real scans have."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +65,11 @@ class Cell:
     seed: int = 0
     needs: tuple[str, ...] = ()
 
+    @property
+    def wants_gpu(self) -> bool:
+        """Whether networks compute in it; the baselines without one only paste."""
+        return self.method == REAL or self.kind == "segmentation" or method_named(self.method).training_pass is not None
+
     def is_done(self, out: Path) -> bool:
         """Return whether it is there, whole."""
         folder = out / self.name
@@ -58,29 +80,26 @@ class Cell:
         return is_finished_run(folder)
 
 
-def ask(*, num_subjects: int, first_seed: int, methods: str, num_seeds: int, ratios: str, real_fractions: str) -> Asked:
-    """Read the command line's lists.
+def ask(question: Question, *, num_subjects: int, first_seed: int) -> Asked:
+    """Read a question's lists.
 
     Args:
+        question: as it is typed.
         num_subjects: real training subjects that there are.
         first_seed: the others follow it.
-        methods: names with commas.
-        num_seeds: how many seeds.
-        ratios: synthetic scans per real one, numbers with commas.
-        real_fractions: shares of the training subjects, numbers with commas.
 
     Raises:
         ValueError: an unknown method, a number that is none, or nothing to compare.
     """
-    found = parse_methods(methods)
-    wanted = _numbers("--ratios", ratios)
+    found = parse_methods(question.methods)
+    wanted = _numbers("--ratios", question.ratios)
     if any(ratio < 0 for ratio in wanted) or not any(wanted):
-        raise ValueError(f"--ratios: expected numbers from 0 on, one of them above 0; found {ratios}")
+        raise ValueError(f"--ratios: expected numbers from 0 on, one of them above 0; found {question.ratios}")
     return Asked(
         methods=found,
-        seeds=tuple(range(first_seed, first_seed + num_seeds)),
+        seeds=tuple(range(first_seed, first_seed + question.seeds)),
         ratios=wanted,
-        num_subjects=subject_counts(_numbers("--real-fractions", real_fractions), num_subjects),
+        num_subjects=subject_counts(_numbers("--real-fractions", question.real_fractions), num_subjects),
     )
 
 
@@ -109,6 +128,19 @@ def segmentation_name(num_subjects: int, method: str, ratio: float, seed: int) -
 def cohort_name(num_subjects: int, method: str, ratio: float, seed: int) -> str:
     """Return the dataset folder of painted scans."""
     return f"{part_name(num_subjects)}/synthetic/{variant_name(method, ratio)}/seed-{seed}"
+
+
+def cell_named(name: str, cells: Sequence[Cell]) -> Cell:
+    """Return the piece of work of a name.
+
+    Raises:
+        ValueError: there is none; the nearest are named.
+    """
+    by_name = {cell.name: cell for cell in cells}
+    if name not in by_name:
+        near = get_close_matches(name, by_name, cutoff=0.3) or list(by_name)[:3]
+        raise ValueError(f"--cell: expected a name that --plan lists, such as {', '.join(near)}; found {name}")
+    return by_name[name]
 
 
 def plan_cells(asked: Asked) -> list[Cell]:

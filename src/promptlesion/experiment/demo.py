@@ -42,7 +42,7 @@ def run_demo(experiment: Experiment, *, command: str, is_phantom: bool = False) 
     run = Run(
         out,
         stage="demo",
-        config=config.model_dump(mode="json", exclude={"hardware"}),
+        config=config.of_results(),
         seed=seed,
         inputs={
             "data": data_fingerprint([*prepared.train, *prepared.validation, *prepared.test]),

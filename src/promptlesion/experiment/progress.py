@@ -14,14 +14,15 @@ from rich.text import Text
 from promptlesion.evaluation.wording import duration_text
 from promptlesion.experiment.cells import Cell
 
-_AT_REST = ("waiting", "done", "failed", "skipped")
-_SAID = (*_AT_REST, "begins", "elsewhere")
+AT_REST = ("done", "failed", "skipped")
+"""States of what nothing is left to do of."""
+_SAID = (*AT_REST, "waiting", "begins", "elsewhere")
 _LINE_SECONDS = 60.0
 _STYLES = {"done": "green", "failed": "bold red", "skipped": "red", "elsewhere": "cyan", "waiting": "dim"}
 
 
 @dataclass
-class Board:
+class Progress:
     """What is known of each cell: `waiting`, `done`, `failed`, `skipped`, `elsewhere`, or how far it is."""
 
     cells: Sequence[Cell]
@@ -39,8 +40,8 @@ class Board:
         """Estimate the time to the end, corrected by how long the finished cells took against their estimates."""
         if not self.estimates:
             return None
-        left = sum(self.estimates[c.name] for c in self.cells if self.state(c) not in ("done", "failed", "skipped"))
-        expected = sum(self.estimates[name] for name in self.seconds)
+        left = sum(self.estimates.get(c.name, 0.0) for c in self.cells if self.state(c) not in AT_REST)
+        expected = sum(self.estimates.get(name, 0.0) for name in self.seconds)
         correction = sum(self.seconds.values()) / expected if expected > 0 else 1.0
         return left * correction / self.num_workers
 
@@ -89,30 +90,34 @@ class Board:
 
 
 @contextmanager
-def shown(board: Board, console: Console) -> Iterator[Callable[[], None]]:
+def shown(progress: Progress, console: Console) -> Iterator[Callable[[], None]]:
     """Show the table while the block runs, and give what draws it anew; in a log, a line a change and one a minute."""
     if console.is_terminal:
-        with Live(board.table(), console=console, auto_refresh=False) as live:
-            yield lambda: live.update(board.table(), refresh=True)
+        with Live(progress.table(), console=console, auto_refresh=False) as live:
+            yield lambda: live.update(progress.table(), refresh=True)
         return
     told: dict[str, str] = {}
     told_at = time.monotonic()
 
     def say(text: str) -> None:
         nonlocal told_at
-        num_done, told_at = sum(board.state(each) == "done" for each in board.cells), time.monotonic()
-        console.print(f"[{num_done}/{len(board.cells)}] {text}", markup=False, highlight=False, soft_wrap=True)
+        num_done, told_at = sum(progress.state(each) == "done" for each in progress.cells), time.monotonic()
+        console.print(f"[{num_done}/{len(progress.cells)}] {text}", markup=False, highlight=False, soft_wrap=True)
 
     def tell() -> None:
-        for cell in board.cells:
-            state = board.state(cell)
+        for cell in progress.cells:
+            state = progress.state(cell)
             if state in _SAID and told.get(cell.name, "waiting") != state:
                 told[cell.name] = state
-                took = f" in {duration_text(board.seconds[cell.name])}" if cell.name in board.seconds else ""
+                took = f" in {duration_text(progress.seconds[cell.name])}" if cell.name in progress.seconds else ""
                 say(f"{cell.name}: {state}{took}")
         if time.monotonic() - told_at >= _LINE_SECONDS:
-            left = board.seconds_left()
-            at_work = [f"{cell.name}: {board.state(cell)}" for cell in board.cells if board.state(cell) not in _AT_REST]
+            left = progress.seconds_left()
+            at_work = [
+                f"{cell.name}: {progress.state(cell)}"
+                for cell in progress.cells
+                if progress.state(cell) not in ("waiting", *AT_REST)
+            ]
             say("; ".join([*at_work, *([f"about {duration_text(left)} left"] if left else [])]))
 
     yield tell

@@ -1,6 +1,6 @@
 """A cohort painted: a dataset folder and a model go in, a dataset folder comes out."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from promptlesion.synthesis.cohort import synthesize_cohort
 from promptlesion.synthesis.plan import source_scans
 from promptlesion.synthesis.share import own_share
 from promptlesion.synthesis.workers import process_device
+from promptlesion.training.cluster import ClusterJob, submit_array
 from promptlesion.training.run import Run
 
 CONTACT_SHEET = "contact_sheet.png"
@@ -80,3 +81,23 @@ def synthesize(
         num_workers=workers,
         on_complete=lambda: contact_sheet(dataset, open_dataset(folder), folder / CONTACT_SHEET),
     )
+
+
+def submit_synthesis(work: Callable[[], Run], out: Folder, config: Config | str = "default") -> str:
+    """Submit a cohort to Slurm: as many jobs as `config.cluster` says share its cases.
+
+    Args:
+        work: `synthesize` with its arguments, by functools.partial; it must survive pickling.
+        out: the cohort's folder; what the jobs say lies beside it, in `OUT-jobs`.
+        config: a preset's name, or what `resolve_config` gave.
+
+    Returns:
+        The id of the jobs' array.
+
+    Raises:
+        ImportError: submitit is not there.
+        RuntimeError: Slurm is not there, or refuses.
+    """
+    folder = Path(out)
+    jobs = folder.with_name(f"{folder.name}-jobs")
+    return submit_array(ClusterJob(f"synthesize {folder.name}", work), jobs, as_config(config).cluster)

@@ -1,6 +1,5 @@
 """Verbs of the command line as functions: a folder goes in, a folder comes out, and what was found is returned."""
 
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -14,18 +13,10 @@ from promptlesion.data.splits import dataset_split
 from promptlesion.evaluation.fidelity import Fidelity
 from promptlesion.evaluation.folder_fidelity import evaluate_folders
 from promptlesion.evaluation.prediction_folders import ComparedPredictions, compare_predictions
-from promptlesion.experiment.cells import ask
-from promptlesion.experiment.demo import run_demo
-from promptlesion.experiment.experiment import Experiment
-from promptlesion.experiment.results import ExperimentResults
-from promptlesion.experiment.run import run_experiment
 from promptlesion.front.settings import Folder, as_config, as_path, is_test
-from promptlesion.methods import compared_names
 from promptlesion.segmentation.predict import chosen_cases, segment_dataset
 from promptlesion.training.atomic import write_json
 from promptlesion.training.progress import progress_bar, progress_reports
-
-ALL_METHODS = ",".join(compared_names())
 
 
 def open_dataset(data: Folder, *, lesions: Folder | None = None) -> Dataset:
@@ -188,80 +179,3 @@ def evaluate_fidelity(
     if out is not None:
         write_json(Path(out), measured.model_dump(mode="json"))
     return measured
-
-
-def experiment(
-    data: Folder,
-    out: Folder,
-    *,
-    methods: str = ALL_METHODS,
-    seeds: int = 3,
-    ratios: str = "1",
-    real_fractions: str = "1",
-    lesions_per_type: int | None = None,
-    workers: int = 1,
-    report_only: bool = False,
-    lesions: Folder | None = None,
-    seed: int = 0,
-    device: str = "auto",
-    config: Config | str = "demo",
-) -> ExperimentResults:
-    """Compare real scans alone with every method on held-out subjects: tables, figures, report.html in `out`.
-
-    Args:
-        data: dataset folder.
-        out: the experiment's folder; what is done there is not done again.
-        methods: what to compare, with commas; real is training on real scans alone.
-        seeds: trainings of each segmentation network, each with its own cohort.
-        ratios: synthetic scans per real one, with commas.
-        real_fractions: shares of the real training subjects, with commas.
-        lesions_per_type: to paint into a cohort; by default as many as the real scans have.
-        workers: pieces of work at a time.
-        report_only: report on what is done so far.
-        lesions: a `lesions.toml` elsewhere.
-        seed: the first of the seeds.
-        device: `auto`, `cpu`, `cuda`, `cuda:1` or `mps`.
-        config: a preset's name, or what `resolve_config` gave.
-
-    Returns:
-        What was measured; `failures` says why pieces failed, `unfinished` what is not done.
-    """
-    planned = Experiment(Path(data), as_path(lesions), Path(out), as_config(config), seed, device, lesions_per_type)
-    asked = ask(
-        num_subjects=planned.num_subjects,
-        first_seed=seed,
-        methods=methods,
-        num_seeds=seeds,
-        ratios=ratios,
-        real_fractions=real_fractions,
-    )
-    return run_experiment(planned, asked, command=_command(), num_workers=workers, is_report_only=report_only)[0]
-
-
-def demo(
-    out: Folder,
-    *,
-    data: Folder | None = None,
-    lesions: Folder | None = None,
-    seed: int = 0,
-    device: str = "auto",
-    config: Config | str = "demo",
-) -> ExperimentResults:
-    """Run a small experiment in this process: real scans alone against PromptLesion, by default on the phantom.
-
-    Args:
-        out: folder of all runs, the synthetic dataset, the results and the report; what is done there stays.
-        data: dataset folder; without one the built-in phantom is made in `out`/data.
-        lesions: a `lesions.toml` elsewhere.
-        seed: of everything random but the split.
-        device: `auto`, `cpu`, `cuda`, `cuda:1` or `mps`.
-        config: a preset's name, or what `resolve_config` gave.
-    """
-    resolved, root = as_config(config), Path(data or Path(out) / "data")
-    num_cases = resolved.demo.synthetic_cases
-    planned = Experiment(root, as_path(lesions), Path(out), resolved, seed, device, num_synthetic_cases=num_cases)
-    return run_demo(planned, command=_command(), is_phantom=data is None)
-
-
-def _command() -> str:
-    return " ".join(["promptlesion", *sys.argv[1:]])

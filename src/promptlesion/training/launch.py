@@ -134,6 +134,11 @@ def global_sum(part: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
     return all_reduced_sum(part) + num_processes() * (part - part.detach())
 
 
+def any_process(flag: bool) -> bool:
+    """Return whether one of the processes says so; all must ask at the same place."""
+    return flag if num_processes() == 1 else bool(all_reduced_sum(torch.tensor(float(flag))) > 0)
+
+
 def mean_over_processes(report: Mapping[str, float]) -> dict[str, float]:
     """Return the mean of every figure over the processes."""
     if num_processes() == 1:

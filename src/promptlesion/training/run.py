@@ -1,6 +1,7 @@
 """A run's folder: what was asked for, what was measured, and where it stands."""
 
 import json
+import logging
 import platform
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -18,9 +19,12 @@ from promptlesion.training.atomic import read_json, write_json, write_text
 from promptlesion.training.checkpoint import differences
 from promptlesion.training.device import resolve_device
 from promptlesion.training.hardware import DEFAULT_HARDWARE, HardwareConfig
-from promptlesion.training.launch import barrier, is_main_process, mean_over_processes, num_processes
+from promptlesion.training.launch import any_process, barrier, is_main_process, mean_over_processes, num_processes
 from promptlesion.training.progress import ProgressBar, progress_bar
 from promptlesion.training.state import TrainState
+from promptlesion.training.stopping import signals_postponed
+
+logger = logging.getLogger(__name__)
 
 Report = Mapping[str, float | Tensor]
 """Figures of one step; tensors are fetched from the device some steps later, since fetching waits for it."""
@@ -139,7 +143,8 @@ class Run:
     ) -> None:
         """Run a training loop to its end: log every report, save the state, show a progress bar.
 
-        Of several processes each runs its own loop; what is logged is the mean of their reports.
+        Of several processes each runs its own loop; what is logged is the mean of their reports. A signal that asks
+        the process to end (SIGTERM, SIGUSR1, SIGUSR2) does so after the step, when the state is saved.
 
         Args:
             state: what the loop trains; an interrupted run's is loaded first, by `resume`.
@@ -149,6 +154,7 @@ class Run:
         """
         stage = str(self._identity["stage"])
         with (
+            signals_postponed() as postponed,
             _MetricsLog(self.folder, after_step=state.step) if is_main_process() else nullcontext() as log,
             progress_bar(stage, num_steps, done=state.step) as bar,
         ):
@@ -157,11 +163,17 @@ class Run:
             for own_report in reports:
                 waiting[state.step] = own_report
                 is_saved = state.step % checkpoint_every_steps == 0
-                if is_saved or len(waiting) >= most_waiting:
+                is_fetched = is_saved or len(waiting) >= most_waiting
+                # several processes come to an agreement where they meet anyway
+                is_ending = (is_fetched or num_processes() == 1) and any_process(postponed.received is not None)
+                if is_fetched or is_ending:
                     _write(waiting, log, bar)
-                if is_saved:
+                if is_saved or is_ending:
                     self._save(state)
                     self._write_record()
+                if is_ending:
+                    logger.info("%s: saved at step %d; the same command goes on from there", self.folder, state.step)
+                    raise KeyboardInterrupt
             _write(waiting, log, bar)
         self._save(state)
 
