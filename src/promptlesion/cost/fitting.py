@@ -2,6 +2,7 @@
 
 import logging
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -104,18 +105,14 @@ def training_step(
         is_ever = first.adversarial_weight > 0 and first.adversarial_start_epoch < first.num_epochs
         with_them = is_ever if is_adversarial is None else is_adversarial
         return TrainingStep(
-            lambda edge, bench: autoencoder_step(
-                first, perceptual, patch_voxels=edge, is_adversarial=with_them, bench=bench
-            ),
+            partial(autoencoder_step, first, perceptual, is_adversarial=with_them),
             first.patch_voxels,
             num_parameters(lambda: autoencoder_networks(first)),
         )
     if training == "segmentation":
         third = config.segmentation
         return TrainingStep(
-            lambda edge, bench: segmentation_step(
-                third, patch_voxels=edge, num_labels=num_labels, bench=bench, spacing_mm=spacing_mm
-            ),
+            partial(segmentation_step, third, num_labels=num_labels, spacing_mm=spacing_mm),
             third.patch_voxels,
             num_parameters(lambda: {training: build_segmentation_network(third, num_types + 1, spacing_mm=spacing_mm)}),
         )
