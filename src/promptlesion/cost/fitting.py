@@ -35,12 +35,8 @@ def is_checkpointed(choice: Choice, held_bytes: int, machine: Machine) -> bool:
 def fitted_config(config: Config, training: str, dataset: Dataset, *, out: Path, device: str) -> Config:
     """Return the configuration with activation checkpointing on or off where it is `auto` and there is work left.
 
-    Args:
-        config: of all stages.
-        training: `autoencoder`, `segmentation`, or the name of a method, which may have nothing to train.
-        dataset: to train on.
-        out: the folder of the run.
-        device: `auto` or the name of the device that is to train.
+    `training` is `autoencoder`, `segmentation`, or the name of a method, which may have nothing to train; `device` is
+    `auto` or a device's name.
     """
     hardware = config.hardware
     section = training if training in ("autoencoder", "segmentation") else method_named(training).section

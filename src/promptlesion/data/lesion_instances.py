@@ -59,11 +59,7 @@ def cut_instance(
 ) -> tuple[Box, Bool[np.ndarray, "i j k"]]:
     """Return the box around a lesion with a margin, less of it at the scan's edge, and in it this lesion's mask alone.
 
-    Args:
-        labels: the label map the lesion was found in.
-        instance: the lesion.
-        label: its type's value in the label map.
-        margin_voxels: around its bounding box, along each axis.
+    `label` is its type's value in the label map that it was found in.
     """
     box = instance.bounding_box
     x, y, z = (
