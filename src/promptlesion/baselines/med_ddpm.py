@@ -63,12 +63,7 @@ def train_med_ddpm(data: TrainingData, *, config: MedDDPMConfig, options: RunOpt
         return NoisedBatch(image, level, noise, conditions=(seen,))
 
     def card() -> dict[str, object]:
-        return {
-            **run.facts(MED_DDPM),
-            **data.facts(data.measure()),
-            "schedule": "cosine",
-            **denoiser.schedule.facts(),
-        }
+        return {**run.facts(MED_DDPM), **data.facts(data.measure()), "schedule": "cosine", **denoiser.schedule.facts()}
 
     stage = averaged_stage(
         "denoiser",
@@ -134,21 +129,12 @@ class MedDDPMSynthesizer:
         with autocast(self.card.device, self.settings.precision):
             denoise = self.denoiser.bound(labels, levels, recorder=self.recorder)
             return sample(
-                start,
-                sampler=self.config.sampler,
-                schedule=schedule,
-                levels=levels,
-                denoise=denoise,
-                noise=noise,
+                start, sampler=self.config.sampler, schedule=schedule, levels=levels, denoise=denoise, noise=noise
             )
 
 
 def load_med_ddpm(
-    run_folder: Path,
-    config: SynthesisConfig,
-    *,
-    device: str = "auto",
-    hardware: HardwareConfig = DEFAULT_HARDWARE,
+    run_folder: Path, config: SynthesisConfig, *, device: str = "auto", hardware: HardwareConfig = DEFAULT_HARDWARE
 ) -> MedDDPMSynthesizer:
     """Read a finished Med-DDPM run.
 
