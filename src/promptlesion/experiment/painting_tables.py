@@ -51,7 +51,7 @@ def time_table(results: ExperimentResults) -> Table:
 
 def work_table(results: ExperimentResults) -> Table:
     """What every piece of work took."""
-    total = sum(time.seconds for time in results.times)
+    total = sum((time.seconds for time in results.times), start=0.0)
     return Table(
         "times",
         "Wall-clock time of every piece of work that is done, over all the times it was taken up.",

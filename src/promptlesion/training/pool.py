@@ -8,6 +8,7 @@ import logging
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor
 from concurrent.futures import wait as wait_for
@@ -18,11 +19,14 @@ from multiprocessing import active_children, get_context, parent_process
 from multiprocessing.process import BaseProcess
 from typing import Any, Generic, TypeVar
 
+from promptlesion.training.stopping import Terminated
+
 logger = logging.getLogger(__name__)
 
 _NUM_THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
 _MOST_KILLS = 3
-_END_SECONDS = 2.0
+_END_SECONDS, _TERMINATION_SECONDS = 3.0, 25.0
+"""For a training in a worker to save: after Ctrl+C somebody waits, and a cluster kills after half a minute."""
 _worker_number = 0
 _function: Callable[..., object]
 
@@ -126,13 +130,15 @@ class Pool(Generic[Item, Result]):
         return self
 
     def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
-        """End all processes within seconds, and drop what they were at work on."""
+        """End all processes, within seconds after Ctrl+C, and drop what they were at work on."""
         lanes = [lane for lane in self._lanes if lane.task is not None or error is not None]
         processes = [lane.process for lane in lanes if lane.process is not None]
         for process in processes:
             process.terminate()
+        is_terminated = error is not None and issubclass(error, Terminated)
+        deadline = time.monotonic() + (_TERMINATION_SECONDS if is_terminated else _END_SECONDS)
         for process in processes:
-            process.join(_END_SECONDS)
+            process.join(max(0.0, deadline - time.monotonic()))
             process.kill()
         for lane in self._lanes:
             lane.end()

@@ -12,6 +12,10 @@ SIGNALS = tuple(signal.Signals[name] for name in _NAMES if hasattr(signal, name)
 """SIGTERM alone on Windows."""
 
 
+class Terminated(KeyboardInterrupt):
+    """A signal asks this process to end, and leaves it some time to do so."""
+
+
 @dataclass
 class Postponed:
     """Which signal has come, if one has."""
@@ -23,7 +27,7 @@ def end_as_interrupted(signals: Iterable[signal.Signals] = SIGNALS) -> None:
     """From now on let signals end this process as Ctrl+C does: what it started ends, half-written files go."""
 
     def interrupt(_number: int, _frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
+        raise Terminated
 
     for each in signals:
         signal.signal(each, interrupt)
