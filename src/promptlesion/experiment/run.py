@@ -16,9 +16,9 @@ from promptlesion.experiment.plan import PlannedCell
 from promptlesion.experiment.report import write_experiment
 from promptlesion.experiment.results import ExperimentResults
 from promptlesion.experiment.runner import do_all
-from promptlesion.synthesis.share import locked
 from promptlesion.training.atomic import read_json
 from promptlesion.training.cluster import ClusterJob, submit
+from promptlesion.training.locks import locked
 from promptlesion.training.run import Run, RunOptions
 
 
