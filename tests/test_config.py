@@ -21,7 +21,7 @@ READERS = {
     "copy_paste": ["baselines"],
     "intensity": ["baselines"],
     "evaluation": ["experiment", "evaluation", "evaluation/config.py"],
-    "demo": ["experiment"],
+    "demo": ["experiment", "front"],
     "cluster": ["training/cluster.py"],
     "hardware": ["training", "diffusion", "synthesis"],
 }

@@ -72,7 +72,7 @@ def test_distances_grow_with_what_is_wrong(change: str, extractor: ImageNetSlice
         assert values[0] < values[1] < values[2]
 
 
-def test_distance_states_what_it_depends_on(extractor: ImageNetSliceFeatures, make_ball: Ball) -> None:
+def test_a_row_states_what_it_depends_on(extractor: ImageNetSliceFeatures, make_ball: Ball) -> None:
     balls = [make_ball(seed) for seed in range(5)]
     (row,) = fidelity_rows(extractor, {"hard": balls}, {"hard": balls[:4]}, seed=0, num_resamples=20)
     assert (row.num_real, row.num_synthetic, row.dimension) == (5, 4, 112)

@@ -51,7 +51,7 @@ class TestDemo:
         assert results.configuration == experiment.config.model_dump(mode="json")
         assert (results.seed, results.command) == (1, "promptlesion demo")
         summary = results.dataset
-        assert (summary.num_train_cases, summary.num_validation_cases, summary.num_test_cases) == (2, 1, 1)
+        assert summary.num_cases == {"train": 2, "validation": 1, "test": 1}
         (comparison,), (fidelity,) = results.comparisons, results.fidelity
         assert (comparison.num_synthetic_cases, summary.is_phantom) == ({"promptlesion": 4}, False)
         assert [time.name for time in results.times] == [

@@ -12,6 +12,8 @@ from promptlesion.training.run import is_finished_run
 
 SCORES_FILE = "scores.json"
 FIDELITY_FILE = "fidelity.json"
+SCALE_FILE = "real_against_real.json"
+"""Distances of held-out lesions from training lesions, for scale; measured once."""
 Kind = Literal["autoencoder", "method", "cohort", "segmentation", "fidelity"]
 
 

@@ -12,15 +12,12 @@ from pydantic import TypeAdapter
 from promptlesion.data.phantom import is_phantom
 from promptlesion.data.prepared import PreparedDataset
 from promptlesion.data.provenance import read_provenance
-from promptlesion.evaluation.distances import fidelity_rows
-from promptlesion.evaluation.extractors import build_extractors
-from promptlesion.evaluation.lesions import by_type, collect_lesions
 from promptlesion.evaluation.method_comparison import ALL_SIZES, ALL_TYPES, MethodRow, method_rows, rows_of
-from promptlesion.evaluation.results import FidelityRow
 from promptlesion.evaluation.segmentation_metrics import LesionScore
-from promptlesion.experiment.cells import FIDELITY_FILE, SCORES_FILE, Asked, Cell
+from promptlesion.experiment.cells import FIDELITY_FILE, SCALE_FILE, SCORES_FILE, Asked, Cell
 from promptlesion.experiment.experiment import Experiment
 from promptlesion.experiment.results import (
+    FIDELITY_ROWS,
     CaseScore,
     CellTime,
     Comparison,
@@ -29,7 +26,7 @@ from promptlesion.experiment.results import (
     MethodFidelity,
 )
 from promptlesion.methods import PROMPTLESION, REAL, method_named
-from promptlesion.training.atomic import read_json, write_text
+from promptlesion.training.atomic import read_json
 from promptlesion.training.device import resolve_device
 from promptlesion.training.memory import main_memory_bytes
 
@@ -68,6 +65,7 @@ def collect_results(
         for cell in sorted(done, key=lambda cell: cell.num_subjects)
         if cell.kind == "fidelity"
     )
+    scale = out / SCALE_FILE
     return ExperimentResults(
         title=title,
         command=command,
@@ -84,7 +82,7 @@ def collect_results(
         comparisons=comparisons,
         case_scores=tuple(_case_scores(asked, scores)) if comparisons else (),
         fidelity=fidelity,
-        real_against_real=_real_against_real(experiment) if fidelity else (),
+        real_against_real=FIDELITY_ROWS.validate_json(scale.read_bytes()) if scale.is_file() else (),
         times=(*times, *_times(experiment, done, fidelity)),
         failures=dict(failures),
         unfinished=tuple(cell.name for cell in cells if cell.name not in failures and cell not in done),
@@ -106,8 +104,8 @@ def _dataset_summary(prepared: PreparedDataset) -> DatasetSummary:
         lesion_types=tuple(lesion.name for lesion in spec.lesions),
         spacing_mm=spec.spacing_mm,
         window_hu=spec.window_hu,
-        **{f"num_{part}_cases": len(cases) for part, cases in parts.items()},
-        **{f"num_{part}_subjects": len({case.subject for case in cases}) for part, cases in parts.items()},
+        num_cases={part: len(cases) for part, cases in parts.items()},
+        num_subjects={part: len({case.subject for case in cases}) for part, cases in parts.items()},
     )
 
 
@@ -191,30 +189,6 @@ def _painted(experiment: Experiment, cohorts: Sequence[Cell]) -> dict[str, list[
             [sum(lesion["is_accepted"] for lesion in line["lesions"]) for line in lines]
         )
     return counts
-
-
-def _real_against_real(experiment: Experiment) -> tuple[FidelityRow, ...]:
-    """Compare held-out lesions with training lesions, for scale; measured once."""
-    path = experiment.out / "real_against_real.json"
-    rows = TypeAdapter(tuple[FidelityRow, ...])
-    if not path.is_file():
-        dataset, config = experiment.prepared.dataset, experiment.config.evaluation
-        names = [lesion.name for lesion in dataset.spec.lesions]
-        sides = (
-            by_type(collect_lesions(experiment.prepared.part(part), margin_voxels=config.feature_margin_voxels), names)
-            for part in ("test", "train")
-        )
-        held_out, trained_on = sides
-        extractors = build_extractors(config, window=dataset.window, device=resolve_device(experiment.device))
-        found = [
-            row
-            for extractor in extractors
-            for row in fidelity_rows(
-                extractor, held_out, trained_on, compared="held-out against training", seed=experiment.seed
-            )
-        ]
-        write_text(path, rows.dump_json(tuple(found)).decode() + "\n")
-    return rows.validate_json(path.read_bytes())
 
 
 def _times(experiment: Experiment, done: Sequence[Cell], fidelity: Sequence[MethodFidelity]) -> Iterator[CellTime]:

@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
@@ -13,16 +13,18 @@ from jaxtyping import Float64
 from promptlesion.autoencoder.lesion_bias import autoencoded_mean_hu
 from promptlesion.data.dataset import Dataset, open_dataset
 from promptlesion.data.prepared import PreparedDataset
+from promptlesion.evaluation.distances import fidelity_rows
 from promptlesion.evaluation.distributions import distribution_figure
 from promptlesion.evaluation.extractors import build_extractors
+from promptlesion.evaluation.features import FeatureExtractor
 from promptlesion.evaluation.fidelity import measure_fidelity, plaque_types
 from promptlesion.evaluation.figures import hu_histogram_figure, save_figure
 from promptlesion.evaluation.lesion_intensity import intensity_rows, mean_hu_by_type, prompt_switch
 from promptlesion.evaluation.lesions import LesionCrop, by_type, collect_lesions
 from promptlesion.evaluation.results import PromptSwitch
-from promptlesion.experiment.cells import FIDELITY_FILE, Cell
+from promptlesion.experiment.cells import FIDELITY_FILE, SCALE_FILE, Cell
 from promptlesion.experiment.experiment import Experiment
-from promptlesion.experiment.results import MethodFidelity
+from promptlesion.experiment.results import FIDELITY_ROWS, MethodFidelity
 from promptlesion.masks.placement import PlacementError
 from promptlesion.masks.sizes_and_shapes import build_drawing
 from promptlesion.methods import method_named
@@ -54,12 +56,13 @@ def measure_method(cell: Cell, experiment: Experiment, prepared: PreparedDataset
         painted += [replace(lesion, case=f"seed {seed}, {lesion.case}") for lesion in found]
     held_out = collect_lesions(prepared.part("test"), margin_voxels=margin)
     trained_on = collect_lesions(prepared.part("train"), margin_voxels=margin)
+    extractors = build_extractors(config.evaluation, window=dataset.window, device=synthesizer.card.device)
     measured = measure_fidelity(
         held_out,
         painted,
         trained_on,
         lesion_types=dataset.spec.lesions,
-        extractors=build_extractors(config.evaluation, window=dataset.window, device=synthesizer.card.device),
+        extractors=extractors,
         seed=experiment.seed,
     )
     real_hu = mean_hu_by_type(held_out, names)
@@ -68,6 +71,7 @@ def measure_method(cell: Cell, experiment: Experiment, prepared: PreparedDataset
         intensity = intensity_rows("autoencoded", real_hu, _autoencoded_hu(synthesizer, prepared)) + intensity
         switched = _prompt_switch(cell, experiment, prepared, synthesizer, real_hu)
     sides = by_type(held_out, names), by_type(painted, names)
+    _measure_scale(experiment, sides[0], extractors)
     figure = distribution_figure(sides[0], {cell.method: sides[1]}, plaque_types=plaque_types(dataset.spec.lesions))
     save_figure(figure, out / "distributions.png")
     voxels = [
@@ -88,6 +92,23 @@ def measure_method(cell: Cell, experiment: Experiment, prepared: PreparedDataset
         seconds=round(time.perf_counter() - started, 1),
     )
     write_text(out / FIDELITY_FILE, result.model_dump_json(indent=1) + "\n")
+
+
+def _measure_scale(
+    experiment: Experiment, held_out: Mapping[str, list[LesionCrop]], extractors: Sequence[FeatureExtractor]
+) -> None:
+    """Compare held-out lesions with those of all training subjects, once for all methods."""
+    path, margin = experiment.out / SCALE_FILE, experiment.config.evaluation.feature_margin_voxels
+    if not path.is_file():
+        trained_on = by_type(collect_lesions(experiment.prepared.part("train"), margin_voxels=margin), list(held_out))
+        rows = [
+            row
+            for extractor in extractors
+            for row in fidelity_rows(
+                extractor, held_out, trained_on, compared="held-out against training", seed=experiment.seed
+            )
+        ]
+        write_text(path, FIDELITY_ROWS.dump_json(tuple(rows)).decode() + "\n")
 
 
 def _autoencoded_hu(synthesizer: PromptLesionSynthesizer, prepared: PreparedDataset) -> MeanHU:

@@ -1,10 +1,12 @@
 """What an experiment writes to `results.json`, and its tables, figures and report read."""
 
-from pydantic import Field
+from pydantic import Field, TypeAdapter
 
 from promptlesion.evaluation.fidelity import Fidelity
 from promptlesion.evaluation.method_comparison import MethodRow, Metric, rows_of
 from promptlesion.evaluation.results import FidelityRow, Frozen, IntensityRow, PromptSwitch
+
+FIDELITY_ROWS = TypeAdapter(tuple[FidelityRow, ...])
 
 
 class DatasetSummary(Frozen):
@@ -16,12 +18,8 @@ class DatasetSummary(Frozen):
     lesion_types: tuple[str, ...]
     spacing_mm: tuple[float, float, float]
     window_hu: tuple[float, float]
-    num_train_cases: int
-    num_validation_cases: int
-    num_test_cases: int
-    num_train_subjects: int
-    num_validation_subjects: int
-    num_test_subjects: int
+    num_cases: dict[str, int] = Field(description="by part: train, validation, test")
+    num_subjects: dict[str, int]
 
 
 class Comparison(Frozen):
