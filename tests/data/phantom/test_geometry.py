@@ -13,7 +13,7 @@ from promptlesion.data.phantom.geometry import (
     smooth_noise,
     smooth_union,
 )
-from promptlesion.data.phantom.scanner import Scanner, correlated_noise, scan
+from promptlesion.data.phantom.scanner import correlated_noise, scan
 
 GRID = Grid((40, 36, 28), (0.8, 0.7, 1.1))
 
@@ -84,14 +84,14 @@ def test_the_scanner_keeps_means_blurs_edges_and_stores_whole_numbers() -> None:
     grid = Grid((60, 50, 40), (0.6, 0.6, 0.6))
     hu = np.full(grid.shape, 40, np.float32)
     hu[30:] = 400
-    scanner = Scanner(point_spread_mm=0.6, point_spread_z_mm=0.5, noise_hu=20.0, noise_grain_mm=0.55)
-    image = scan(hu, grid, scanner, np.random.default_rng(1))
+    scanner = {"point_spread_mm": (0.6, 0.5), "noise_hu": 20.0, "noise_grain_mm": 0.55}
+    image = scan(hu, grid, np.random.default_rng(1), **scanner)
     assert image.dtype == np.int16
     assert image[:20].mean() == pytest.approx(40, abs=2)
     assert image[:20].std() == pytest.approx(20, rel=0.1)
     edge = image.mean(axis=(1, 2))
     assert 40 + 20 < edge[29] < 220 < edge[30] < 400 - 20
-    extreme = scan(hu * 100, grid, scanner, np.random.default_rng(1))
+    extreme = scan(hu * 100, grid, np.random.default_rng(1), **scanner)
     assert extreme.max() == 3071
 
 

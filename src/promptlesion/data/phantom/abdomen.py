@@ -4,7 +4,7 @@ import numpy as np
 from jaxtyping import Int16, UInt8
 
 from promptlesion.data.phantom.geometry import Grid
-from promptlesion.data.phantom.scanner import Scanner, scan
+from promptlesion.data.phantom.scanner import scan
 from promptlesion.data.phantom.torso import build_torso
 from promptlesion.data.phantom.tumor import (
     drop_crumbs,
@@ -33,17 +33,17 @@ SPEC = DatasetSpec(
     lesions=tuple(
         LesionType(
             name=name,
-            label=label,
-            host=(host,),
+            label=LABELS[name],
+            host=(name.removesuffix("_tumor"),),
             diameter_mm=diameter_mm,
             hu=hu,
             shape="real",
             exophytic_share=exophytic_share,
         )
-        for name, label, host, diameter_mm, hu, exophytic_share in (
-            ("liver_tumor", 5, "liver", (10.0, 45.0), (15.0, 115.0), 0.0),
-            ("kidney_tumor", 6, "kidney", (14.0, 46.0), (10.0, 130.0), 0.7),
-            ("pancreas_tumor", 7, "pancreas", (10.0, 30.0), (10.0, 95.0), 0.5),
+        for name, diameter_mm, hu, exophytic_share in (
+            ("liver_tumor", (10.0, 45.0), (15.0, 115.0), 0.0),
+            ("kidney_tumor", (14.0, 46.0), (10.0, 130.0), 0.7),
+            ("pancreas_tumor", (10.0, 30.0), (10.0, 95.0), 0.5),
         )
     ),
 )
@@ -67,13 +67,15 @@ def draw(
         for _ in range(count * has):
             lay_tumor(canvas, viscera)
     drop_crumbs(canvas)
-    scanner = Scanner(
-        point_spread_mm=float(generator.uniform(0.8, 1.1)),
-        point_spread_z_mm=float(generator.uniform(1.0, 1.3)),
-        noise_hu=float(generator.uniform(9, 15)) * is_noisy,
+    image = scan(
+        canvas.hu,
+        GRID,
+        generator,
+        point_spread_mm=(generator.uniform(0.8, 1.1), generator.uniform(1.0, 1.3)),
+        noise_hu=generator.uniform(9, 15) * is_noisy,
         noise_grain_mm=1.5,
     )
-    return scan(canvas.hu, GRID, scanner, generator), canvas.labels
+    return image, canvas.labels
 
 
 def _has_tumors(seed: int, index: int) -> list[bool]:

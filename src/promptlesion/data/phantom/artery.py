@@ -12,6 +12,7 @@ from promptlesion.data.phantom.plaque import KINDS, Plaque, PlaqueKind
 
 _BAND_MM = 7.5
 FAR_MM = 99.0
+_SMALLEST_LABELLED_RADIUS_MM = 0.95
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,7 @@ class VesselBand:
     is_labelled: np.ndarray
 
 
-def rasterize(arteries: list[Artery], grid: Grid, *, smallest_labelled_radius_mm: float) -> VesselBand:
+def rasterize(arteries: list[Artery], grid: Grid) -> VesselBand:
     """Distances to lumen, wall and plaques of all arteries, at the voxels of a narrow band around them."""
     is_near = _near_mask([artery.centerline for artery in arteries], grid)
     voxels = np.nonzero(is_near)
@@ -77,7 +78,7 @@ def rasterize(arteries: list[Artery], grid: Grid, *, smallest_labelled_radius_mm
         is_labelled=np.zeros(count, bool),
     )
     for artery in arteries:
-        _add(band, artery, points, artery.labelled_length_mm(smallest_labelled_radius_mm))
+        _add(band, artery, points)
     return band
 
 
@@ -97,7 +98,7 @@ def _near_mask(centerlines: list[Centerline], grid: Grid) -> np.ndarray:
     return is_near[first, second, third]
 
 
-def _add(band: VesselBand, artery: Artery, points: Float32[np.ndarray, "n 3"], labelled_mm: float) -> None:
+def _add(band: VesselBand, artery: Artery, points: Float32[np.ndarray, "n 3"]) -> None:
     line = artery.centerline
     distance, nearest = cKDTree(line.positions_mm).query(points, distance_upper_bound=_BAND_MM)
     near = np.flatnonzero(nearest < len(line.arc_mm))
@@ -128,6 +129,6 @@ def _add(band: VesselBand, artery: Artery, points: Float32[np.ndarray, "n 3"], l
     distances = np.maximum(radius - lumen, beyond), np.maximum(radius - outer, beyond)
     is_closest = distances[1] < band.wall_mm[near]
     band.thin[near[is_closest]] = np.clip((1.0 - lumen[is_closest]) / 0.5, 0, 1)
-    band.is_labelled[near] |= (arc <= labelled_mm) & (distances[1] < 0)
+    band.is_labelled[near] |= (arc <= artery.labelled_length_mm(_SMALLEST_LABELLED_RADIUS_MM)) & (distances[1] < 0)
     band.lumen_mm[near] = np.minimum(band.lumen_mm[near], distances[0])
     band.wall_mm[near] = np.minimum(band.wall_mm[near], distances[1])

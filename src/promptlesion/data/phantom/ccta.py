@@ -4,10 +4,10 @@ import numpy as np
 from jaxtyping import Int16, UInt8
 
 from promptlesion.data.phantom.artery import FAR_MM, VesselBand, rasterize
-from promptlesion.data.phantom.coronary_tree import SMALLEST_LABELLED_RADIUS_MM, grow_arteries
+from promptlesion.data.phantom.coronary_tree import grow_arteries
 from promptlesion.data.phantom.geometry import Grid, coverage, crumbs, smooth_noise
 from promptlesion.data.phantom.heart import grow_heart
-from promptlesion.data.phantom.scanner import Scanner, scan
+from promptlesion.data.phantom.scanner import scan
 from promptlesion.data.spec import DatasetSpec, LesionType
 
 GRID = Grid((144, 120, 88), (0.6, 0.6, 0.6))
@@ -15,27 +15,21 @@ LABELS = {"background": 0, "lumen": 1, "wall": 2, "calcified_plaque": 3, "non_ca
 SPEC = DatasetSpec(
     window_hu=(-200.0, 1300.0),
     spacing_mm=GRID.spacing_mm,
-    lesions=(
+    lesions=tuple(
         LesionType(
-            name="calcified_plaque",
-            label=3,
+            name=name,
+            label=LABELS[name],
             host=("wall",),
-            diameter_mm=(2.7, 4.8),
-            hu=(130.0, 1300.0),
+            diameter_mm=diameter_mm,
+            hu=hu,
             shape="crescent",
             lumen=("lumen",),
-            exophytic_share=0.4,
-        ),
-        LesionType(
-            name="non_calcified_plaque",
-            label=4,
-            host=("wall",),
-            diameter_mm=(3.8, 6.2),
-            hu=(-50.0, 130.0),
-            shape="crescent",
-            lumen=("lumen",),
-            exophytic_share=0.6,
-        ),
+            exophytic_share=exophytic_share,
+        )
+        for name, diameter_mm, hu, exophytic_share in (
+            ("calcified_plaque", (2.7, 4.8), (130.0, 1300.0), 0.4),
+            ("non_calcified_plaque", (3.8, 6.2), (-50.0, 130.0), 0.6),
+        )
     ),
 )
 _KIND_ID = 1
@@ -51,7 +45,7 @@ def draw(
     num_calcified, num_non_calcified = _plaque_counts(generator, seed, index)
     heart = grow_heart(generator, GRID, contrast_hu=contrast_hu)
     arteries = grow_arteries(generator, heart, GRID, num_calcified=num_calcified, num_non_calcified=num_non_calcified)
-    band = rasterize(arteries, GRID, smallest_labelled_radius_mm=SMALLEST_LABELLED_RADIUS_MM)
+    band = rasterize(arteries, GRID)
     for distance in band.plaque_mm.values():  # pieces that a ragged edge has cut off are none
         is_plaque = np.zeros(GRID.shape, bool)
         is_plaque[band.voxels] = (distance < 0) & (band.lumen_mm >= 0)
@@ -60,13 +54,15 @@ def draw(
     _paint_band(generator, heart.hu, band, outside_aorta[band.voxels], contrast_hu * generator.uniform(0.95, 1.02))
     labels = np.zeros(GRID.shape, np.uint8)
     labels[band.voxels] = np.where(outside_aorta[band.voxels] > 0.5, _band_labels(band), 0)
-    scanner = Scanner(
-        point_spread_mm=float(generator.uniform(0.45, 0.55)),
-        point_spread_z_mm=float(generator.uniform(0.4, 0.5)),
-        noise_hu=float(generator.uniform(18, 28)) * is_noisy,
+    image = scan(
+        heart.hu,
+        GRID,
+        generator,
+        point_spread_mm=(generator.uniform(0.45, 0.55), generator.uniform(0.4, 0.5)),
+        noise_hu=generator.uniform(18, 28) * is_noisy,
         noise_grain_mm=0.55,
     )
-    return scan(heart.hu, GRID, scanner, generator), labels
+    return image, labels
 
 
 def _plaque_counts(generator: np.random.Generator, seed: int, index: int) -> tuple[int, int]:

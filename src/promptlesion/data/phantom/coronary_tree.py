@@ -11,7 +11,6 @@ from promptlesion.data.phantom.geometry import Grid
 from promptlesion.data.phantom.heart import Heart
 from promptlesion.data.phantom.plaque import PlaqueKind, draw_plaque
 
-SMALLEST_LABELLED_RADIUS_MM = 0.95
 _SMALLEST_PLAQUE_RADIUS_MM = 1.1
 _EDGE_MM = 4.0
 
@@ -21,11 +20,8 @@ def grow_arteries(
 ) -> list[Artery]:
     """Left and right coronary arteries with branches, and the asked-for plaques in their walls."""
     arteries = _grow_tree(generator, heart, grid)
-    wanted: list[tuple[PlaqueKind, int]] = [
-        ("non_calcified", num_non_calcified),
-        ("calcified", num_calcified),
-    ]
-    for kind, count in wanted:
+    wanted: dict[PlaqueKind, int] = {"non_calcified": num_non_calcified, "calcified": num_calcified}
+    for kind, count in wanted.items():
         for _ in range(count):
             _place_plaque(generator, arteries, grid, kind)
     return arteries

@@ -1,7 +1,5 @@
 """What a scanner makes of ideal attenuation values: blurred, with correlated noise, in whole numbers."""
 
-from dataclasses import dataclass
-
 import numpy as np
 from jaxtyping import Float32, Int16
 from scipy import ndimage
@@ -9,16 +7,6 @@ from scipy import ndimage
 from promptlesion.data.phantom.geometry import Grid
 
 LOWEST_HU, HIGHEST_HU = -1024, 3071
-
-
-@dataclass(frozen=True)
-class Scanner:
-    """Point spread (Gaussian standard deviations in mm, in plane and along z), noise level and grain."""
-
-    point_spread_mm: float
-    point_spread_z_mm: float
-    noise_hu: float
-    noise_grain_mm: float
 
 
 def correlated_noise(generator: np.random.Generator, grid: Grid, grain_mm: float) -> Float32[np.ndarray, "x y z"]:
@@ -35,11 +23,20 @@ def correlated_noise(generator: np.random.Generator, grid: Grid, grain_mm: float
 
 
 def scan(
-    hu: Float32[np.ndarray, "x y z"], grid: Grid, scanner: Scanner, generator: np.random.Generator
+    hu: Float32[np.ndarray, "x y z"],
+    grid: Grid,
+    generator: np.random.Generator,
+    *,
+    point_spread_mm: tuple[float, float],
+    noise_hu: float,
+    noise_grain_mm: float,
 ) -> Int16[np.ndarray, "x y z"]:
-    """The image a scanner would store of the given attenuation values."""
-    spread = (scanner.point_spread_mm, scanner.point_spread_mm, scanner.point_spread_z_mm)
-    sigmas = [sigma / step for sigma, step in zip(spread, grid.spacing_mm, strict=True)]
+    """The image a scanner would store of the given attenuation values.
+
+    `point_spread_mm` are Gaussian standard deviations in plane and along z.
+    """
+    in_plane_mm, z_mm = point_spread_mm
+    sigmas = [sigma / step for sigma, step in zip((in_plane_mm, in_plane_mm, z_mm), grid.spacing_mm, strict=True)]
     blurred = ndimage.gaussian_filter(hu, sigmas, mode="nearest", truncate=3.0)
-    blurred += scanner.noise_hu * correlated_noise(generator, grid, scanner.noise_grain_mm)
+    blurred += noise_hu * correlated_noise(generator, grid, noise_grain_mm)
     return np.asarray(np.rint(np.clip(blurred, LOWEST_HU, HIGHEST_HU)), dtype=np.int16)
