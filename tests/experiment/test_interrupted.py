@@ -39,7 +39,7 @@ def start(tiny_experiment: Experiment, tmp_path: Path) -> Start:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
+            env={**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "300"},
         )
 
     return started
@@ -81,7 +81,7 @@ def test_a_killed_or_ended_experiment_goes_on_to_the_same_tables(start: Start, t
         os.kill(pid, signal.SIGKILL)
     said, _ = command.communicate(timeout=600)
     assert command.returncode == 0, said
-    assert f"{SEGMENTATION}: its process was killed by signal 9; it is done again" in said.replace("\n", " ")
+    assert f"{SEGMENTATION}: its process was killed by signal 9; it is done again" in said
     assert tables(out) == tables(tmp_path / "undisturbed")
 
     out = tmp_path / "ended"
