@@ -37,7 +37,7 @@ def test_a_case_at_the_right_spacing_is_cached_bit_for_bit(make_dataset: MakeDat
         np.testing.assert_array_equal(found.labels, labels.array)
         assert (found.image.dtype, found.labels.dtype) == (np.int16, np.uint8)
         np.testing.assert_array_equal(found.affine, image.affine)
-        assert list(found.lesions) == find_lesions(labels.array, dataset.spec.lesions, labels.spacing_mm)
+        assert list(found.lesions) == find_lesions(labels.array, dataset.lesion_labels, labels.spacing_mm)
 
 
 def test_arrays_are_mapped_and_cannot_be_written_to(make_dataset: MakeDataset, tmp_path: Path) -> None:

@@ -1,6 +1,5 @@
 """The figures of a reconstruction by hand, on volumes where they are known."""
 
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +7,7 @@ import pytest
 from scipy import ndimage
 
 from promptlesion.data.cache import CachedCase
+from promptlesion.data.reconstruction import Reconstruction
 from promptlesion.evaluation.figures import save_figure
 from promptlesion.evaluation.reconstruction import (
     ReconstructionScore,
@@ -131,29 +131,15 @@ def test_code_usage_by_hand() -> None:
     assert (share, perplexity) == pytest.approx((1.0, np.exp(-(0.75 * np.log(0.75) + 0.25 * np.log(0.25)))))
 
 
-@dataclass(frozen=True)
-class Shifted:
+def shifted(case: CachedCase, shift: float) -> Reconstruction:
     """A scan that came back brighter."""
-
-    case: CachedCase
-    shift: float
-
-    @property
-    def original_hu(self) -> np.ndarray:
-        return self.case.image.astype(np.float32).clip(-200, 800)
-
-    @property
-    def reconstruction_hu(self) -> np.ndarray:
-        return self.original_hu + np.float32(self.shift)
-
-    @property
-    def code_counts(self) -> np.ndarray:
-        return np.array([4, 0, abs(int(self.shift)), 0])
+    original = case.image.astype(np.float32).clip(-200, 800)
+    return Reconstruction(case, original, original + np.float32(shift), np.array([4, 0, abs(int(shift)), 0]))
 
 
 def test_a_row_sums_up_its_scans_and_keeps_slices_through_lesions(tiny_cases: list[CachedCase]) -> None:
     row = reconstruction_row(
-        [Shifted(case, 4.0 + 4 * index) for index, case in enumerate(tiny_cases)],
+        [shifted(case, 4.0 + 4 * index) for index, case in enumerate(tiny_cases)],
         dataset="tiny",
         model="shifting",
         downsampling=4,
@@ -180,7 +166,7 @@ def test_a_row_sums_up_its_scans_and_keeps_slices_through_lesions(tiny_cases: li
 def test_the_picture_has_a_row_a_scan_and_a_column_a_model(tiny_cases: list[CachedCase], tmp_path: Path) -> None:
     rows = [
         reconstruction_row(
-            [Shifted(case, shift) for case in tiny_cases[:2]],
+            [shifted(case, shift) for case in tiny_cases[:2]],
             dataset="data/tiny",
             model=f"runs/{model}/autoencoder",
             downsampling=4,

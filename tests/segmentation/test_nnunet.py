@@ -18,7 +18,7 @@ from promptlesion.segmentation.config import SegmentationConfig
 from promptlesion.segmentation.nnunet_handover import repetitions
 from promptlesion.segmentation.nnunet_process import NNUNetMissingError, find_nnunet
 from promptlesion.segmentation.predict import prediction_path, segment_dataset
-from promptlesion.segmentation.stage import train_stage
+from promptlesion.segmentation.train import train_stage
 from promptlesion.training.run import Run, RunOptions, read_metrics
 
 CONFIG = SegmentationConfig(network="nnunetv2", num_epochs=3, steps_per_epoch=8)

@@ -32,7 +32,7 @@ def test_the_masks_of_real_lesions_make_up_the_label_map(tiny_data: Dataset) -> 
         for lesion in found:
             drawn[lesion.box][lesion.mask] = tiny_data.lesion_labels[lesion.type_index]
         np.testing.assert_array_equal(drawn, np.where(labels.array > 1, labels.array, 0))
-        expected = find_lesions(labels.array, tiny_data.spec.lesions, labels.spacing_mm)
+        expected = find_lesions(labels.array, tiny_data.lesion_labels, labels.spacing_mm)
         assert [lesion.diameter_mm for lesion in found] == [instance.diameter_mm for instance in expected]
 
 

@@ -24,7 +24,7 @@ from promptlesion.training.launch import (
     processes,
     share_of_batch,
 )
-from promptlesion.training.run import Run, read_metrics
+from promptlesion.training.run import Run, RunOptions, read_metrics
 from promptlesion.training.state import TrainState
 
 BATCH = 6
@@ -95,7 +95,7 @@ def test_processes_share_a_batch_and_step_as_one_would(in_processes: Callable[..
 
 def train(folder: Path, *, until: int) -> None:
     """Three processes, momentum, and a saved state after every second step; `until` cuts the run short."""
-    run = Run(folder, stage="diffusion", config={}, seed=0, inputs={}, device=torch.device("cpu"))
+    run = Run(RunOptions(folder, 0, "cpu"), stage="diffusion", config={}, inputs={})
     assert not run.is_finished
     network = build()
     optimizer = torch.optim.Adam(network.parameters(), lr=1e-2)
@@ -116,7 +116,7 @@ def train(folder: Path, *, until: int) -> None:
     run.train(state, steps(), num_steps=8, checkpoint_every_steps=2)
     if until == 8:
         run.finish()
-        assert Run(folder, stage="diffusion", config={}, seed=0, inputs={}, device=torch.device("cpu")).is_finished
+        assert Run(RunOptions(folder, 0, "cpu"), stage="diffusion", config={}, inputs={}).is_finished
     torch.save(network.state_dict(), folder / f"weights-{process_rank()}.pt")
 
 

@@ -24,7 +24,7 @@ from promptlesion.training.loop import (
     training_steps,
 )
 from promptlesion.training.optimisation import AveragedOptimisationConfig, OptimisationConfig
-from promptlesion.training.run import Run, read_metrics
+from promptlesion.training.run import Run, RunOptions, read_metrics
 from promptlesion.training.seeding import torch_generator
 
 CPU = torch.device("cpu")
@@ -89,7 +89,7 @@ def by_hand(num_steps: int) -> tuple[nn.Module, list[Tensor], list[float]]:
 
 
 def run_in(folder: Path) -> Run:
-    return Run(folder, stage="toy", config=CONFIG.model_dump(mode="json"), seed=0, inputs={}, device=CPU)
+    return Run(RunOptions(folder, 0, "cpu"), stage="toy", config=CONFIG.model_dump(mode="json"), inputs={})
 
 
 @pytest.mark.parametrize("prefetch_batches", [0, 3])

@@ -8,11 +8,10 @@ import pytest
 import torch
 from torch import nn
 
-from promptlesion.training.run import Report, Run, RunError, read_metrics
+from promptlesion.training.run import Report, Run, RunError, RunOptions, read_metrics
 from promptlesion.training.state import TrainState
 
 CONFIG: dict[str, object] = {"learning_rate": 1e-3, "channels": (4, 8), "blocks": {"levels": 2}}
-CPU = torch.device("cpu")
 
 
 def open_run(
@@ -23,7 +22,7 @@ def open_run(
     config: dict[str, object] | None = None,
     data: str = "abc",
 ) -> Run:
-    return Run(folder, stage=stage, config=config or CONFIG, seed=seed, inputs={"data": data}, device=CPU)
+    return Run(RunOptions(folder, seed, "cpu"), stage=stage, config=config or CONFIG, inputs={"data": data})
 
 
 def empty_state() -> TrainState:
@@ -133,9 +132,9 @@ def test_figures_on_a_device_are_logged_as_those_that_are_numbers(tmp_path: Path
             yield {name: torch.tensor(value, requires_grad=True) for name, value in report.items()} | {"other": 2.5}
 
     logged = {}
-    for name, device in (("now", CPU), ("late", torch.device("meta"))):
+    for name, device in (("now", "cpu"), ("late", "meta")):
         state, inputs = empty_state(), {"data": "abc"}
-        run = Run(tmp_path / name, stage="diffusion", config=CONFIG, seed=5, inputs=inputs, device=device)
+        run = Run(RunOptions(tmp_path / name, 5, device), stage="diffusion", config=CONFIG, inputs=inputs)
         written: list[int] = []
         run.train(state, _watched(tensors(state), run.folder, written), num_steps=21, checkpoint_every_steps=5)
         logged[name] = (run.folder / "metrics.jsonl").read_bytes()

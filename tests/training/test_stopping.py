@@ -13,12 +13,11 @@ import torch
 from torch import nn
 
 from promptlesion.training.descent import build_adam
-from promptlesion.training.run import Report, Run, read_metrics
+from promptlesion.training.run import Report, Run, RunOptions, read_metrics
 from promptlesion.training.state import TrainState
 from promptlesion.training.stopping import SIGNALS, end_as_interrupted, signals_postponed
 
 NUM_STEPS = 40
-CPU = torch.device("cpu")
 
 
 def train(folder: Path, seconds_a_step: float = 0.0) -> None:
@@ -29,7 +28,7 @@ def train(folder: Path, seconds_a_step: float = 0.0) -> None:
         networks={"network": network},
         optimizers={"network": build_adam(network, learning_rate=0.1, betas=(0.9, 0.99))},
     )
-    run = Run(folder, stage="toy", config={}, seed=0, inputs={}, device=CPU)
+    run = Run(RunOptions(folder, 0, "cpu"), stage="toy", config={}, inputs={})
     run.resume(state)
     run.train(state, steps(state, seconds_a_step=seconds_a_step), num_steps=NUM_STEPS, checkpoint_every_steps=NUM_STEPS)
 

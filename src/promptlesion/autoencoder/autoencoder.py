@@ -12,7 +12,6 @@ from promptlesion.autoencoder.network import build_decoder, build_encoder
 from promptlesion.autoencoder.quantizer import Quantized, VectorQuantizer, unquantized
 from promptlesion.data.spec import DatasetSpec
 from promptlesion.training.checkpoint import differences, load_checkpoint
-from promptlesion.training.device import place
 
 
 class Autoencoder(nn.Module):
@@ -151,6 +150,5 @@ def load_autoencoder(run_folder: Path, device: torch.device) -> TrainedAutoencod
     checkpoint = load_checkpoint(run_folder / "checkpoint", stage="autoencoder")
     config = AutoencoderConfig.model_validate(checkpoint.card["config"])
     network = build_autoencoder(config)
-    checkpoint.restore(network, part="autoencoder")
-    place(network.requires_grad_(requires_grad=False).eval(), device)
+    checkpoint.restore(network, part="autoencoder", device=device)
     return TrainedAutoencoder(network, config, checkpoint.card)

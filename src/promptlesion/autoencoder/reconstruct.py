@@ -1,30 +1,17 @@
 """Whole scans through a trained autoencoder and back."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float32, Int64
 
 from promptlesion.autoencoder.autoencoder import TrainedAutoencoder
 from promptlesion.autoencoder.volume import decode_volume, encode_volume
 from promptlesion.data.cache import CachedCase
 from promptlesion.data.dataset import Dataset
 from promptlesion.data.intensity import HUWindow
+from promptlesion.data.reconstruction import Reconstruction
 from promptlesion.data.splits import dataset_split
-
-
-@dataclass(frozen=True)
-class Reconstruction:
-    """A scan as the networks see it, and as the autoencoder gives it back."""
-
-    case: CachedCase
-    original_hu: Float32[np.ndarray, "x y z"]
-    """Clipped to the window."""
-    reconstruction_hu: Float32[np.ndarray, "x y z"]
-    code_counts: Int64[np.ndarray, " code"]
-    """How many tokens of the scan have each code."""
 
 
 def reconstruct_cases(

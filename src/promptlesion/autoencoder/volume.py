@@ -20,11 +20,7 @@ from promptlesion.training.optimisation import Precision
 
 
 def encode_volume(
-    autoencoder: Autoencoder,
-    image: Float[Tensor, "1 1 x y z"],
-    *,
-    tile_voxels: int,
-    precision: Precision,
+    autoencoder: Autoencoder, image: Float[Tensor, "1 1 x y z"], *, tile_voxels: int, precision: Precision
 ) -> Float[Tensor, "1 channel u v w"]:
     """Return the latent of a normalised volume of any size, scaled as `Autoencoder.encode` scales it.
 

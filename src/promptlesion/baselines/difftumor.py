@@ -169,11 +169,7 @@ class DiffTumorSynthesizer:
 
 
 def load_difftumor(
-    run_folder: Path,
-    config: SynthesisConfig,
-    *,
-    device: str = "auto",
-    hardware: HardwareConfig = DEFAULT_HARDWARE,
+    run_folder: Path, config: SynthesisConfig, *, device: str = "auto", hardware: HardwareConfig = DEFAULT_HARDWARE
 ) -> DiffTumorSynthesizer:
     """Read the models of all types that are trained, and the autoencoder they share.
 

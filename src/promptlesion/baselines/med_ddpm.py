@@ -33,7 +33,6 @@ from promptlesion.synthesis.config import SynthesisConfig
 from promptlesion.synthesis.patch_grid import patch_grid, pull_mask
 from promptlesion.synthesis.synthesizer import SynthesizerCard, facts_of_run, largest_in_patch_mm
 from promptlesion.training.checkpoint import load_checkpoint
-from promptlesion.training.descent import frozen
 from promptlesion.training.device import autocast, place, resolve_device, resolve_precision, send
 from promptlesion.training.hardware import DEFAULT_HARDWARE, HardwareConfig
 from promptlesion.training.launch import share_of_batch
@@ -64,12 +63,7 @@ def train_med_ddpm(data: TrainingData, *, config: MedDDPMConfig, options: RunOpt
         return NoisedBatch(image, level, noise, conditions=(seen,))
 
     def card() -> dict[str, object]:
-        return {
-            **run.facts(MED_DDPM),
-            **data.facts(data.measure()),
-            "schedule": "cosine",
-            **denoiser.schedule.facts(),
-        }
+        return {**run.facts(MED_DDPM), **data.facts(data.measure()), "schedule": "cosine", **denoiser.schedule.facts()}
 
     stage = averaged_stage(
         "denoiser",
@@ -135,21 +129,12 @@ class MedDDPMSynthesizer:
         with autocast(self.card.device, self.settings.precision):
             denoise = self.denoiser.bound(labels, levels, recorder=self.recorder)
             return sample(
-                start,
-                sampler=self.config.sampler,
-                schedule=schedule,
-                levels=levels,
-                denoise=denoise,
-                noise=noise,
+                start, sampler=self.config.sampler, schedule=schedule, levels=levels, denoise=denoise, noise=noise
             )
 
 
 def load_med_ddpm(
-    run_folder: Path,
-    config: SynthesisConfig,
-    *,
-    device: str = "auto",
-    hardware: HardwareConfig = DEFAULT_HARDWARE,
+    run_folder: Path, config: SynthesisConfig, *, device: str = "auto", hardware: HardwareConfig = DEFAULT_HARDWARE
 ) -> MedDDPMSynthesizer:
     """Read a finished Med-DDPM run.
 
@@ -164,8 +149,7 @@ def load_med_ddpm(
     facts = facts_of_run(checkpoint.card, method=MED_DDPM, source=run_folder)
     spec, patch_voxels = facts["spec"], settings.patch_voxels
     denoiser = build_voxel_denoiser(settings, num_types=len(spec.lesions))
-    checkpoint.restore(denoiser, part="denoiser")
-    place(frozen(denoiser), torch_device)
+    checkpoint.restore(denoiser, part="denoiser", device=torch_device)
     denoiser.schedule.spaced_levels(config.num_steps)
     cast_weights(denoiser.network, resolve_precision(torch_device, settings.precision))
     card = SynthesizerCard(

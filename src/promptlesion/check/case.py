@@ -12,8 +12,9 @@ from promptlesion.check.intensity import hu_facts, hu_histograms, intensity_find
 from promptlesion.check.mirror import mirrored_axes, named_axes
 from promptlesion.check.reading import is_hounsfield, measured_geometry, read_file, usable_labels
 from promptlesion.check.scan_fingerprint import body_box, coarse_body, content_hashes
-from promptlesion.check.structures import all_lesions, label_facts, lesion_facts, lesion_neighbours, shown_voxel
+from promptlesion.check.structures import label_facts, lesion_facts, lesion_neighbours, shown_voxel
 from promptlesion.check.thumbnail import thumbnails
+from promptlesion.data.lesion_instances import find_lesions
 
 
 def examine_case(files: CaseFiles) -> CaseFacts:
@@ -44,7 +45,8 @@ def examine_case(files: CaseFiles) -> CaseFacts:
         if is_hu:
             _check_mirrored(files.name, image.array, label_map, findings)
         facts = replace(facts, labels=label_facts(values, counts, label_map, image, box))
-        found = all_lesions(label_map, files.lesion_labels, image.spacing_mm)
+        instances = find_lesions(label_map, files.lesion_labels, image.spacing_mm)
+        found = [(files.lesion_labels[one.type_index], one) for one in instances]
         lesions = tuple(lesion_facts(image, label_map, label, lesion) for label, lesion in found)
         facts = replace(facts, lesions=lesions, neighbours=lesion_neighbours(label_map, found))
         center = shown_voxel(label_map, [lesion for _, lesion in found])

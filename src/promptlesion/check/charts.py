@@ -4,13 +4,13 @@ from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Int64
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from promptlesion.check.intensity import HU_OF_BIN
 from promptlesion.check.lesions import NetworkGrid, TypeFacts
 from promptlesion.data.spec import DatasetSpec
-from promptlesion.evaluation.palette import GRID_COLOR, MUTED_COLOR, REAL_COLOR, TEXT_COLOR, lesion_colors
+from promptlesion.evaluation.figures import plain
+from promptlesion.evaluation.palette import MUTED_COLOR, REAL_COLOR, TEXT_COLOR, lesion_colors
 from promptlesion.evaluation.wording import readable
 
 _BIN_HU = 10
@@ -53,7 +53,7 @@ def size_figure(types: Sequence[TypeFacts], spec: DatasetSpec, grid: NetworkGrid
     ]
     axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
     axes.set_xticks([], minor=True)
-    _plain(axes, "x")
+    plain(axes, lines="x", label_size=8.5)
     return figure
 
 
@@ -84,7 +84,7 @@ def hu_figure(types: Sequence[TypeFacts], spec: DatasetSpec) -> Figure:
         axes.set_ylim(bottom=0, top=1.3 * axes.get_ylim()[1])
         if axes.get_legend_handles_labels()[0]:
             axes.legend(fontsize=8, loc="upper right", edgecolor="none", framealpha=0.85)
-        _plain(axes, "y")
+        plain(axes, label_size=8.5)
     return figure
 
 
@@ -94,11 +94,3 @@ def _binned(counts: Int64[np.ndarray, " hu"], low: float, high: float) -> tuple[
     places = np.clip(HU_OF_BIN, edges[0], edges[-1] - 1e-6)
     binned, _ = np.histogram(places, bins=edges, weights=counts)
     return (edges[:-1] + edges[1:]) / 2, binned / counts.sum()
-
-
-def _plain(axes: Axes, grid_axis: str) -> None:
-    axes.grid(axis="x" if grid_axis == "x" else "y", color=GRID_COLOR, linewidth=0.8)
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.spines[["left", "bottom"]].set_color(MUTED_COLOR)
-    axes.tick_params(colors=MUTED_COLOR, labelsize=8.5)

@@ -73,14 +73,14 @@ def read_folder(root: Path) -> Folder:
             f"{root}: expected CTs imagesTr/CASE{IMAGE_ENDING} and label maps labelsTr/CASE{FILE_ENDING}, found none"
         )
         findings.append(Finding("error", "no-cases", "", message, "`promptlesion prepare` makes such a folder"))
-    labels, (subject_pattern, subjects) = _labels(root, findings), _subjects(root, findings)
+    content = _dataset_json(root, findings)
     provenance = _provenance(root, findings)
     return Folder(
         root=root,
         names=tuple(sorted(names)),
-        labels=labels,
-        subject_pattern=subject_pattern,
-        subjects=subjects,
+        labels=content.get("labels"),
+        subject_pattern=content.get("subject_pattern"),
+        subjects=content.get("subjects", {}),
         provenance=provenance,
         findings=(
             *findings,
@@ -110,26 +110,23 @@ def _stranger(folder: Path, names: Sequence[str], ending: str) -> Finding:
     return Finding("error" if ending == IMAGE_ENDING else "warning", "file-name", "", message, remedy)
 
 
-def _labels(root: Path, findings: list[Finding]) -> dict[str, int] | None:
-    try:
-        return read_labels(root / "dataset.json")
-    except DatasetError as error:
-        findings.append(Finding("error", "dataset-json", "", str(error), "see docs/data.md for what it must hold"))
-    except OSError as error:
-        findings.append(Finding("error", "dataset-json", "", f"{root / 'dataset.json'}: {error}", ""))
-    return None
-
-
-def _subjects(root: Path, findings: list[Finding]) -> tuple[str | None, dict[str, str]]:
-    """Return the pattern of subjects and the subjects by case that dataset.json names."""
-    try:
-        return read_subject_pattern(root / "dataset.json"), read_subjects(root / "dataset.json")
-    except DatasetError as error:
-        if not any(finding.code == "dataset-json" for finding in findings):
-            findings.append(Finding("error", "dataset-json", "", str(error), "correct it, or remove the key"))
-    except OSError:  # said of the labels
-        pass
-    return None, {}
+def _dataset_json(root: Path, findings: list[Finding]) -> dict[str, Any]:
+    """Return what can be read of dataset.json: its labels, the pattern of subjects, the subjects by case."""
+    found: dict[str, Any] = {}
+    path, odd_key = root / "dataset.json", "correct it, or remove the key"
+    for name, read, remedy in (
+        ("labels", read_labels, "see docs/data.md for what it must hold"),
+        ("subject_pattern", read_subject_pattern, odd_key),
+        ("subjects", read_subjects, odd_key),
+    ):
+        try:
+            found[name] = read(path)
+        except (DatasetError, OSError) as error:
+            is_known = isinstance(error, DatasetError)
+            if not any(finding.code == "dataset-json" for finding in findings):
+                message, remedy = (str(error), remedy) if is_known else (f"{path}: {error}", "")
+                findings.append(Finding("error", "dataset-json", "", message, remedy))
+    return found
 
 
 def _counted(root: Path, num_cases: int) -> list[Finding]:

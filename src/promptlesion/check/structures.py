@@ -7,8 +7,7 @@ from scipy import ndimage
 from promptlesion.check.facts import LabelFacts, LesionFacts
 from promptlesion.check.intensity import HU_OF_BIN, LOWEST_HU
 from promptlesion.data.boxes import Box
-from promptlesion.data.lesion_instances import LesionInstance, cut_instance, find_lesions
-from promptlesion.data.spec import LesionType
+from promptlesion.data.lesion_instances import LesionInstance, cut_instance
 from promptlesion.data.volume import Volume
 
 _MOST_VOXELS_AN_AXIS = 128
@@ -46,16 +45,6 @@ def _centers(labels: UInt8[np.ndarray, "x y z"], values: list[int]) -> list[np.n
         found = np.argwhere(thinned == value)
         centers.append(found.mean(axis=0) * steps if len(found) else np.argwhere(labels == value).mean(axis=0))
     return centers
-
-
-def all_lesions(
-    labels: UInt8[np.ndarray, "x y z"], lesion_labels: tuple[int, ...], spacing_mm: tuple[float, float, float]
-) -> list[tuple[int, LesionInstance]]:
-    """Return every connected lesion with its label."""
-    types = [
-        LesionType(name=f"label_{label}", label=label, diameter_mm=(1.0, 2.0), hu=(0.0, 1.0)) for label in lesion_labels
-    ]  # of which `find_lesions` looks at the label alone
-    return [(lesion_labels[one.type_index], one) for one in find_lesions(labels, types, spacing_mm)]
 
 
 def lesion_facts(image: Volume, labels: UInt8[np.ndarray, "x y z"], label: int, lesion: LesionInstance) -> LesionFacts:

@@ -2,6 +2,7 @@
 
 import logging
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -34,12 +35,8 @@ def is_checkpointed(choice: Choice, held_bytes: int, machine: Machine) -> bool:
 def fitted_config(config: Config, training: str, dataset: Dataset, *, out: Path, device: str) -> Config:
     """Return the configuration with activation checkpointing on or off where it is `auto` and there is work left.
 
-    Args:
-        config: of all stages.
-        training: `autoencoder`, `segmentation`, or the name of a method, which may have nothing to train.
-        dataset: to train on.
-        out: the folder of the run.
-        device: `auto` or the name of the device that is to train.
+    `training` is `autoencoder`, `segmentation`, or the name of a method, which may have nothing to train; `device` is
+    `auto` or a device's name.
     """
     hardware = config.hardware
     section = training if training in ("autoencoder", "segmentation") else method_named(training).section
@@ -104,18 +101,14 @@ def training_step(
         is_ever = first.adversarial_weight > 0 and first.adversarial_start_epoch < first.num_epochs
         with_them = is_ever if is_adversarial is None else is_adversarial
         return TrainingStep(
-            lambda edge, bench: autoencoder_step(
-                first, perceptual, patch_voxels=edge, is_adversarial=with_them, bench=bench
-            ),
+            partial(autoencoder_step, first, perceptual, is_adversarial=with_them),
             first.patch_voxels,
             num_parameters(lambda: autoencoder_networks(first)),
         )
     if training == "segmentation":
         third = config.segmentation
         return TrainingStep(
-            lambda edge, bench: segmentation_step(
-                third, patch_voxels=edge, num_labels=num_labels, bench=bench, spacing_mm=spacing_mm
-            ),
+            partial(segmentation_step, third, num_labels=num_labels, spacing_mm=spacing_mm),
             third.patch_voxels,
             num_parameters(lambda: {training: build_segmentation_network(third, num_types + 1, spacing_mm=spacing_mm)}),
         )

@@ -123,13 +123,8 @@ def cost_of(
 ) -> PassCost:
     """Count a training step at its full size, and time it on the largest patches that take about a second.
 
-    Args:
-        pass_of: builds the step.
-        patch_voxels: of the stage.
-        smallest_patch: timed first; then twice as large ones as long as they promise to be quick.
-        updating_seconds: of the step, what the optimiser takes whatever the patch.
-        device: to time it on.
-        free_bytes: nothing that would hold more than half of it is run.
+    Patches of `smallest_patch` are timed first, then twice as large ones as long as they promise to be quick; nothing
+    that would hold more than half of `free_bytes` is run. Whatever the patch, the optimiser takes `updating_seconds`.
     """
     count = count_pass(pass_of, patch_voxels, device)
     edge = min(patch_voxels, smallest_patch)

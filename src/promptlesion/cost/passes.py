@@ -86,10 +86,10 @@ class Bench:
 def autoencoder_step(
     config: AutoencoderConfig,
     perceptual: PerceptualLoss | None,
-    *,
     patch_voxels: int,
-    is_adversarial: bool,
     bench: Bench,
+    *,
+    is_adversarial: bool,
 ) -> Pass:
     """Build a training step of stage 1; see `autoencoder.train`."""
     autoencoder = bench.place(build_autoencoder(config)).train()
@@ -109,21 +109,21 @@ def autoencoder_step(
     return step
 
 
-def encoding(config: AutoencoderConfig, *, patch_voxels: int, batch_size: int, bench: Bench) -> Pass:
+def encoding(config: AutoencoderConfig, patch_voxels: int, bench: Bench, *, batch_size: int) -> Pass:
     """Build the encoding of patches by a trained autoencoder."""
     autoencoder = bench.place(frozen(build_autoencoder(config)))
     image = bench.patches(batch_size, patch_voxels)
     return bench.inference(lambda: autoencoder.encode(image), config.precision)
 
 
-def decoding(config: AutoencoderConfig, *, patch_voxels: int, batch_size: int, bench: Bench) -> Pass:
+def decoding(config: AutoencoderConfig, patch_voxels: int, bench: Bench, *, batch_size: int) -> Pass:
     """Build the decoding of latents by a trained autoencoder."""
     autoencoder = bench.place(frozen(build_autoencoder(config)))
     latent = bench.patches(batch_size, patch_voxels // config.downsampling, config.latent_channels)
     return bench.inference(lambda: autoencoder.decode(latent), config.precision)
 
 
-def diffusion_step(config: Config, *, patch_voxels: int, num_types: int, bench: Bench) -> Pass:
+def diffusion_step(config: Config, patch_voxels: int, bench: Bench, *, num_types: int) -> Pass:
     """Build a training step of stage 2; see `diffusion.train`."""
     settings = config.diffusion
     clean, level, *conditions = _latents(config, patch_voxels, settings.batch_size, bench)
@@ -131,13 +131,13 @@ def diffusion_step(config: Config, *, patch_voxels: int, num_types: int, bench: 
     return _denoising_step(lambda: _denoiser(config, patch_voxels, num_types), batch, settings, bench)
 
 
-def difftumor_step(config: Config, *, patch_voxels: int, num_types: int, bench: Bench) -> Pass:
+def difftumor_step(config: Config, patch_voxels: int, bench: Bench, *, num_types: int) -> Pass:
     """Build a training step of one of DiffTumor's models, which is one of stage 2 without a prompt."""
     latent = config.model_copy(update={"diffusion": config.difftumor.as_diffusion()})
-    return diffusion_step(latent, patch_voxels=patch_voxels, num_types=num_types, bench=bench)
+    return diffusion_step(latent, patch_voxels, bench, num_types=num_types)
 
 
-def voxel_step(config: Config, *, patch_voxels: int, num_types: int, bench: Bench) -> Pass:
+def voxel_step(config: Config, patch_voxels: int, bench: Bench, *, num_types: int) -> Pass:
     """Build a training step of Med-DDPM; see `baselines.med_ddpm`."""
     settings = config.med_ddpm
     clean, labels = (bench.patches(settings.batch_size, patch_voxels, channels) for channels in (1, num_types))
@@ -146,7 +146,7 @@ def voxel_step(config: Config, *, patch_voxels: int, num_types: int, bench: Benc
     return _denoising_step(lambda: build_voxel_denoiser(settings, num_types=num_types), batch, settings, bench)
 
 
-def denoising(config: Config, *, patch_voxels: int, batch_size: int, num_types: int, bench: Bench) -> Pass:
+def denoising(config: Config, patch_voxels: int, bench: Bench, *, batch_size: int, num_types: int) -> Pass:
     """Build one pass of a trained denoiser, as sampling takes many of."""
     denoiser = bench.place(frozen(_denoiser(config, patch_voxels, num_types)))
     inputs = _latents(config, patch_voxels, batch_size, bench)
@@ -155,10 +155,10 @@ def denoising(config: Config, *, patch_voxels: int, batch_size: int, num_types: 
 
 def segmentation_step(
     config: SegmentationConfig,
-    *,
     patch_voxels: int,
-    num_labels: int,
     bench: Bench,
+    *,
+    num_labels: int,
     spacing_mm: tuple[float, float, float] = _MILLIMETRE,
 ) -> Pass:
     """Build a training step of stage 3; see `segmentation.train`."""
@@ -182,11 +182,11 @@ def segmentation_step(
 
 def segmenting(
     config: SegmentationConfig,
-    *,
     patch_voxels: int,
+    bench: Bench,
+    *,
     num_labels: int,
     batch_size: int,
-    bench: Bench,
     spacing_mm: tuple[float, float, float] = _MILLIMETRE,
 ) -> Pass:
     """Build one pass of a trained segmentation network over some windows."""

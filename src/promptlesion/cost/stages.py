@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 
@@ -134,7 +135,7 @@ class _Estimator:
         config, autoencoder = self.config.diffusion, self.config.autoencoder
         training = self.training(PROMPTLESION, _SMALLEST_LATENT * autoencoder.downsampling)
         encode = self.count(
-            lambda edge, bench: encoding(autoencoder, patch_voxels=edge, batch_size=_ENCODE_BATCH, bench=bench),
+            partial(encoding, autoencoder, batch_size=_ENCODE_BATCH),
             config.patch_voxels,
         )
         num_patches = self.extent.num_lesions * config.patches_per_lesion
@@ -162,20 +163,10 @@ class _Estimator:
         config, autoencoder = self.config.synthesis, self.config.autoencoder
         patch_voxels, device = self.config.diffusion.patch_voxels, self.machine.device
         batch_size = lesions_at_once(device, patch_voxels=patch_voxels)
-        denoise = self.count(
-            lambda edge, bench: denoising(
-                self.config, patch_voxels=edge, batch_size=batch_size, num_types=self.extent.num_types, bench=bench
-            ),
-            patch_voxels,
-        )
-        encode = self.count(
-            lambda edge, bench: encoding(autoencoder, patch_voxels=edge, batch_size=2 * batch_size, bench=bench),
-            patch_voxels,
-        )
-        decode = self.count(
-            lambda edge, bench: decoding(autoencoder, patch_voxels=edge, batch_size=batch_size, bench=bench),
-            patch_voxels,
-        )
+        num_types = self.extent.num_types
+        denoise = self.count(partial(denoising, self.config, batch_size=batch_size, num_types=num_types), patch_voxels)
+        encode = self.count(partial(encoding, autoencoder, batch_size=2 * batch_size), patch_voxels)
+        decode = self.count(partial(decoding, autoencoder, batch_size=batch_size), patch_voxels)
         denoising_seconds = second.cost.seconds_of(denoise.flops)
         passes = config.num_steps * (1 if config.guidance_scale == 1 else 2)
         coding_seconds = first.cost.seconds_of(encode.flops + (1 + config.keep_noise) * decode.flops)
@@ -201,17 +192,8 @@ class _Estimator:
         config, extent = self.config.segmentation, self.extent
         # nnU-Net's network halves more often
         training = self.training("segmentation", _SMALLEST_PATCH * (1 if config.network == "unet" else 2))
-        window = self.count(
-            lambda edge, bench: segmenting(
-                config,
-                patch_voxels=edge,
-                num_labels=extent.num_labels,
-                batch_size=_WINDOWS_AT_ONCE,
-                bench=bench,
-                spacing_mm=extent.spacing_mm,
-            ),
-            config.patch_voxels,
-        )
+        network = partial(segmenting, config, num_labels=extent.num_labels, spacing_mm=extent.spacing_mm)
+        window = self.count(partial(network, batch_size=_WINDOWS_AT_ONCE), config.patch_voxels)
         stride = config.patch_voxels * (1 - config.window_overlap)
         voxels = float(np.mean(extent.prepared_voxels or (0,)))
         windows_a_scan = max(1.0, (voxels ** (1 / 3) / stride) ** 3)

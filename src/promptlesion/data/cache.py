@@ -137,7 +137,7 @@ def _prepare(dataset: Dataset, case: Case, folder: Path, made_from: dict[str, st
     scan_hash = voxels_hash(image.array)
     image = resample_to_spacing(image, dataset.spec.spacing_mm, order=1)
     labels = resample_to_spacing(labels, dataset.spec.spacing_mm, order=0)
-    lesions = find_lesions(labels.array, dataset.spec.lesions, labels.spacing_mm)
+    lesions = find_lesions(labels.array, dataset.lesion_labels, labels.spacing_mm)
     voxels, counts = _draw_label_voxels(labels.array, case.name)
     image_path, label_path, voxels_path = _array_paths(folder, case.name)
     _save(image_path, _as_int16(image.array))

@@ -9,7 +9,6 @@ from jaxtyping import Bool, UInt8
 from scipy import ndimage
 
 from promptlesion.data.boxes import Box, in_box
-from promptlesion.data.spec import LesionType
 
 ALL_26_NEIGHBOURS = np.ones((3, 3, 3), dtype=bool)
 
@@ -37,13 +36,13 @@ def sphere_diameter_mm(volume_mm3: float) -> float:
 
 def find_lesions(
     labels: UInt8[np.ndarray, "x y z"],
-    lesion_types: Sequence[LesionType],
+    lesion_labels: Sequence[int],
     spacing_mm: tuple[float, float, float],
 ) -> list[LesionInstance]:
     """All lesions of these types: 26-connected components, by type in prompt order, then in voxel order."""
     lesions = []
-    for type_index, lesion_type in enumerate(lesion_types):
-        mask = labels == lesion_type.label
+    for type_index, label in enumerate(lesion_labels):
+        mask = labels == label
         for region in ndimage.find_objects(mask.view(np.uint8)):
             components, _ = ndimage.label(mask[region], structure=ALL_26_NEIGHBOURS)
             for number, box in enumerate(ndimage.find_objects(components), start=1):
@@ -60,11 +59,7 @@ def cut_instance(
 ) -> tuple[Box, Bool[np.ndarray, "i j k"]]:
     """Return the box around a lesion with a margin, less of it at the scan's edge, and in it this lesion's mask alone.
 
-    Args:
-        labels: the label map the lesion was found in.
-        instance: the lesion.
-        label: its type's value in the label map.
-        margin_voxels: around its bounding box, along each axis.
+    `label` is its type's value in the label map that it was found in.
     """
     box = instance.bounding_box
     x, y, z = (

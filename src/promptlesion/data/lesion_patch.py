@@ -14,17 +14,10 @@ from promptlesion.data.spec import DatasetSpec
 def cut_lesion(
     case: CachedCase, lesion: LesionInstance, spec: DatasetSpec, *, start: tuple[int, int, int], patch_voxels: int
 ) -> tuple[Int16[np.ndarray, "x y z"], Bool[np.ndarray, "x y z"]]:
-    """Cut a cubic patch out of a case; other lesions in it, of the same type or not, are not in the mask.
+    """Cut a cubic patch out of a case: HU, air outside the scan, and the lesion's mask.
 
-    Args:
-        case: the prepared case.
-        lesion: one of its lesions; its centre must lie in the patch.
-        spec: lesion types of the dataset.
-        start: first voxel of the patch, may lie outside the case.
-        patch_voxels: edge of the patch.
-
-    Returns:
-        HU, air outside the scan, and the lesion's mask.
+    The lesion's centre must lie in it, its first voxel may lie outside the case. Other lesions, of the same type or
+    not, are not in the mask.
     """
     size = (patch_voxels, patch_voxels, patch_voxels)
     is_type = crop(case.labels, start, size, fill=0) == spec.lesions[lesion.type_index].label
@@ -46,15 +39,7 @@ def draw_lesion_patch(
     """Cut a turned and mirrored patch that holds the lesion's centre near its middle.
 
     Few subjects are soon known by heart; turned and mirrored, their surroundings are others. Axes change places only
-    where a voxel has equal sides.
-
-    Args:
-        case: the prepared case.
-        lesion: one of its lesions.
-        spec: lesion types of the dataset.
-        patch_voxels: edge of the patch.
-        generator: of place and turn.
-        image: HU to cut instead of the case's own, of the same shape.
+    where a voxel has equal sides. `image` holds HU to cut instead of the case's own, of the same shape.
     """
     offset = generator.integers(3 * patch_voxels // 8, 5 * patch_voxels // 8 + 1, size=3)
     x, y, z = (int(c) - int(o) for c, o in zip(lesion.center_voxel, offset, strict=True))

@@ -74,15 +74,8 @@ def measure_lesion(
     """Measure a lesion in a box that leaves 5 mm around it, or less at the scan's edge.
 
     Where nothing of the host is left within 5 mm, as of a wall that has become plaque all around, the contrast is to
-    all that is no lesion; where nothing is left at all it is 0.
-
-    Args:
-        hu: attenuation.
-        mask: of this lesion alone.
-        labels: label map; may hold the lesion already or not yet.
-        host_labels: values of what the lesion grows in.
-        lesion_labels: values of all lesion types; other lesions are no surroundings.
-        spacing_mm: of the voxels.
+    all that is no lesion; where nothing is left at all it is 0. The mask is of this lesion alone; the label map may
+    hold it already or not yet. Other lesions, all that have `lesion_labels`, are no surroundings.
     """
     is_near = (ndimage.distance_transform_edt(~mask, sampling=spacing_mm) <= SURROUNDINGS_MM) & ~mask
     inside = hu[mask].astype(np.float64)
@@ -96,13 +89,7 @@ def measure_lesion(
 
 
 def measure_lesions(cases: Sequence[CachedCase], spec: DatasetSpec, labels: Mapping[str, int]) -> LesionStatistics:
-    """Measure every lesion of the cases, at the spacing they are prepared at; of a type's many, 500 evenly chosen.
-
-    Args:
-        cases: the training cases.
-        spec: lesion types, which name their hosts.
-        labels: the dataset's labels, names to values.
-    """
+    """Measure every lesion of the cases, at the spacing they are prepared at; of a type's many, 500 evenly chosen."""
     x, y, z = (math.ceil(SURROUNDINGS_MM / side) for side in spec.spacing_mm)
     lesion_labels = [lesion_type.label for lesion_type in spec.lesions]
     found: dict[str, list[tuple[float, LesionMeasure]]] = {lesion_type.name: [] for lesion_type in spec.lesions}
@@ -127,11 +114,7 @@ def measure_lesions(cases: Sequence[CachedCase], spec: DatasetSpec, labels: Mapp
 
 
 def read_statistics(card: Mapping[str, object], *, source: Path) -> LesionStatistics:
-    """Return the statistics that the card of a trained method holds.
-
-    Args:
-        card: of the checkpoint.
-        source: the run, for the message.
+    """Return the statistics that the card of a trained method holds; `source` is the run, for the message.
 
     Raises:
         CheckpointError: an older version wrote the card, or it is damaged.

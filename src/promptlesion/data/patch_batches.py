@@ -88,16 +88,9 @@ class PatchBatches:
     ) -> None:
         """Prepare to draw.
 
-        Args:
-            cases: where patches come from.
-            spec: window and lesion types; every type and "anywhere" are drawn equally often.
-            patch_voxels: edge of the cubic patch.
-            batch_size: patches in a batch.
-            seed: of every draw.
-            extra_cases: a second set of cases, synthetic ones say.
-            extra_share: of all patches so many come from the second set: exactly of every batch, to one patch, and of
-                the batches together.
-            augmentation: how patches are varied; none: each axis mirrored every other time.
+        Every lesion type and "anywhere" are drawn equally often. Of all patches `extra_share` come from a second set of
+        cases, synthetic ones say: exactly of every batch, to one patch, and of the batches together. Without an
+        augmentation each axis is mirrored every other time.
         """
         lesion_labels = [lesion.label for lesion in spec.lesions]
         size = (patch_voxels, patch_voxels, patch_voxels)

@@ -63,13 +63,8 @@ def prepare_dataset(
 ) -> PreparedDataset:
     """Open a dataset folder, cache its cases and split them by subject.
 
-    Args:
-        root: the dataset folder.
-        cache: folder that holds the caches of all datasets.
-        lesions: another `lesions.toml` than the folder's own.
-        validation_fraction: share of subjects, where the folder has no splits.
-        test_fraction: likewise.
-        seed: of the split, likewise.
+    `cache` holds the caches of all datasets, `lesions` is another `lesions.toml` than the folder's own. Fractions and
+    seed are those of the split where the folder has none.
 
     Raises:
         DatasetError: the folder or one of its cases is not as it should be.

@@ -57,11 +57,7 @@ def check_unseen(learned_from: TrainedOn, dataset: Dataset, split: Split, *, sou
     Names alone may agree by chance, as `S0001` of two hospitals does. Where no scan of these subjects is one of those
     it has learned from, they are taken for other people, and that is said.
 
-    Args:
-        learned_from: whom the model, or the generator of a cohort, has learned from.
-        dataset: the real scans.
-        split: of the dataset.
-        source: names the model or cohort in the message.
+    `dataset` is that of the real scans, and `source` names the model or cohort in the message.
 
     Raises:
         DatasetError: names the subjects.

@@ -31,7 +31,7 @@ class TrainingData:
     def open_run(self, options: RunOptions, *, stage: str, config: BaseModel, inputs: Mapping[str, str]) -> Run:
         """Open the run of a training on these cases, or take it up; what else it depends on is in `inputs`."""
         known = {"training cases": ", ".join(case.name for case in self.cases), "data": self.fingerprint}
-        return Run.open(options, stage=stage, config=config.model_dump(mode="json"), inputs={**known, **inputs})
+        return Run(options, stage=stage, config=config.model_dump(mode="json"), inputs={**known, **inputs})
 
     def measure(self) -> LesionStatistics:
         """Return what the lesions are like, by type."""

@@ -165,8 +165,7 @@ def load_diffusion(run_folder: Path, device: torch.device) -> TrainedDiffusion:
     config = DiffusionConfig.model_validate(card["config"])
     spec = DatasetSpec.model_validate(card["dataset"])
     denoiser = _build(config, autoencoder, spec)
-    checkpoint.restore(denoiser, part="denoiser")
-    place(denoiser.requires_grad_(requires_grad=False).eval(), device)
+    checkpoint.restore(denoiser, part="denoiser", device=device)
     return TrainedDiffusion(denoiser, config, autoencoder, spec, card)
 
 

@@ -126,10 +126,10 @@ def _curve(axes: Axes, lines: Sequence[Mapping[str, float]], key: str) -> None:
     axes.set_xlabel(position_key or "report", fontsize=8, color=MUTED_COLOR)
 
 
-def plain(axes: Axes, *, lines: Literal["x", "y", "both"] = "y") -> None:
+def plain(axes: Axes, *, lines: Literal["x", "y", "both"] = "y", label_size: float = 8) -> None:
     """Draw axes as every chart has them: faint grid lines of one axis or both, no frame."""
     axes.grid(axis=lines, color=GRID_COLOR, linewidth=0.8)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[["left", "bottom"]].set_color(MUTED_COLOR)
-    axes.tick_params(colors=MUTED_COLOR, labelsize=8)
+    axes.tick_params(colors=MUTED_COLOR, labelsize=label_size)

@@ -90,7 +90,7 @@ def cut_tiles(source: Dataset, synthetic: Dataset, lesions: Sequence[ListedLesio
     after, labels = read_case(synthetic, synthetic.case(lesions[0].case))
     check_same_grid(lesions[0].case, before, labels)
     new_labels = np.where(labels.array == old_labels.array, np.uint8(0), labels.array)
-    instances = find_lesions(new_labels, synthetic.spec.lesions, after.spacing_mm)
+    instances = find_lesions(new_labels, synthetic.lesion_labels, after.spacing_mm)
     for lesion in lesions:
         yield _tile(lesion, before, after, new_labels, instances, synthetic)
 

@@ -56,7 +56,7 @@ def collect_lesions(
         if source is not None:
             _, source_labels = read_case(source, _source_case(case, source, sources))
             wanted = np.where(wanted == source_labels.array, np.uint8(0), wanted)
-        for instance in find_lesions(wanted, dataset.spec.lesions, image.spacing_mm):
+        for instance in find_lesions(wanted, dataset.lesion_labels, image.spacing_mm):
             label = dataset.lesion_labels[instance.type_index]
             box, mask = cut_instance(wanted, instance, label, margin_voxels=(margin_voxels,) * 3)
             crops.append(

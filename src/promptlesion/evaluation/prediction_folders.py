@@ -63,7 +63,8 @@ def compare_predictions(
     tolerance_mm = config.surface_tolerance_mm
     scores = score_folders(dataset, folders, tolerance_mm=tolerance_mm)
     rows = method_rows(scores, reference=reference, seed=seed, num_resamples=config.num_resamples)
-    missing = cases_without(dataset, folders)
+    scored = {score.case for score in scores[reference][0]}
+    missing = tuple(case.name for case in dataset.cases if case.name not in scored)
     if missing:
         logger.warning(
             "%d of the %d cases have no label map and are not in these figures: %s. Where they were not meant to be "
@@ -88,14 +89,6 @@ def parse_predictions(texts: Sequence[str]) -> dict[str, list[Path]]:
             raise ValueError(f"--predictions {text}: expected a folder of its own for every seed, found it twice")
         folders.setdefault(name, []).append(Path(folder))
     return folders
-
-
-def cases_without(dataset: Dataset, folders: Mapping[str, Sequence[Path]]) -> tuple[str, ...]:
-    """Return the cases that lack a label map in one of the folders: a mean over the others may hide failures."""
-    paths = [folder for several in folders.values() for folder in several]
-    return tuple(
-        case.name for case in dataset.cases if not all((folder / f"{case.name}.nii.gz").is_file() for folder in paths)
-    )
 
 
 def score_folders(

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
-from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -13,6 +12,7 @@ from skimage.metrics import structural_similarity
 
 from promptlesion.data.cache import CachedCase
 from promptlesion.data.intensity import HUWindow
+from promptlesion.data.reconstruction import Reconstruction
 
 _MAX_SLICES = 3
 _EDGE_SHARE = 0.1
@@ -95,29 +95,8 @@ class ReconstructionRow:
         }
 
 
-@runtime_checkable
-class Reconstructed(Protocol):
-    """A scan that has been through an autoencoder."""
-
-    @property
-    def case(self) -> CachedCase:
-        """Which scan."""
-
-    @property
-    def original_hu(self) -> Float32[np.ndarray, "x y z"]:
-        """As it was, clipped to the window."""
-
-    @property
-    def reconstruction_hu(self) -> Float32[np.ndarray, "x y z"]:
-        """As it came back."""
-
-    @property
-    def code_counts(self) -> Int64[np.ndarray, " code"]:
-        """How many of its tokens have each code."""
-
-
 def reconstruction_row(
-    reconstructions: Iterable[Reconstructed],
+    reconstructions: Iterable[Reconstruction],
     *,
     dataset: str,
     model: str,

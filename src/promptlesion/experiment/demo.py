@@ -14,9 +14,8 @@ from promptlesion.experiment.experiment import Experiment
 from promptlesion.experiment.report import write_experiment
 from promptlesion.experiment.results import CellTime, ExperimentResults
 from promptlesion.methods import PROMPTLESION, REAL
-from promptlesion.training.device import resolve_device
 from promptlesion.training.progress import progress_bar
-from promptlesion.training.run import Run
+from promptlesion.training.run import Run, RunOptions
 
 logger = logging.getLogger(__name__)
 
@@ -40,15 +39,13 @@ def run_demo(experiment: Experiment, *, command: str, is_phantom: bool = False) 
     prepared.check_held_out()
     preparing = CellTime(name="data", seconds=round(time.perf_counter() - started, 1))
     run = Run(
-        out,
+        RunOptions(out, seed, experiment.device),
         stage="demo",
         config=config.of_results(),
-        seed=seed,
         inputs={
             "data": data_fingerprint([*prepared.train, *prepared.validation, *prepared.test]),
             "lesions": prepared.dataset.spec.model_dump_json(),
         },
-        device=resolve_device(experiment.device),
     )
     if run.is_finished:
         logger.info("%s is finished; there is nothing to do", out)

@@ -18,7 +18,7 @@ from promptlesion.experiment.experiment import Experiment
 from promptlesion.experiment.fidelity import measure_method
 from promptlesion.methods import REAL, load_method, train_method
 from promptlesion.segmentation.predict import segment_dataset
-from promptlesion.segmentation.stage import train_stage
+from promptlesion.segmentation.train import train_stage
 from promptlesion.synthesis.cohort import synthesize_cohort
 from promptlesion.synthesis.plan import mean_lesions_per_case
 from promptlesion.training.atomic import write_json

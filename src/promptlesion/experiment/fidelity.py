@@ -115,7 +115,7 @@ def _prompt_switch(
     if len(real_hu) < 2:
         return None
     try:
-        found = measure_prompt_switch(
+        mean_hu = measure_prompt_switch(
             prepared.part("test"),
             synthesizer,
             num_lesions=experiment.config.demo.prompt_switch_lesions,
@@ -133,7 +133,7 @@ def _prompt_switch(
         return None
     return prompt_switch(
         synthesizer.model.config.prompt_encoder,
-        dict(zip(found.types, found.mean_hu.round(2).T, strict=True)),
+        dict(zip(real_hu, mean_hu.round(2).T, strict=True)),
         {name: float(values.mean()) for name, values in real_hu.items() if len(values)},
     )
 

@@ -19,8 +19,7 @@ from promptlesion.experiment.runner import do_all
 from promptlesion.synthesis.share import locked
 from promptlesion.training.atomic import read_json
 from promptlesion.training.cluster import ClusterJob, submit
-from promptlesion.training.device import resolve_device
-from promptlesion.training.run import Run
+from promptlesion.training.run import Run, RunOptions
 
 
 def run_experiment(
@@ -111,16 +110,14 @@ def _opened(experiment: Experiment, asked: Asked) -> list[Cell]:
     prepared.check_held_out()
     _check_trained(cells, experiment)
     Run(
-        experiment.out,
+        RunOptions(experiment.out, experiment.seed, experiment.device),
         stage="experiment",
         config=experiment.config.of_results(),
-        seed=experiment.seed,
         inputs={
             "data": data_fingerprint([*prepared.train, *prepared.validation, *prepared.test]),
             "lesions": prepared.dataset.spec.model_dump_json(),
             "painted lesions of each type": str(experiment.lesions_per_type or "as many as real ones"),
         },
-        device=resolve_device(experiment.device),
     )
     return cells
 

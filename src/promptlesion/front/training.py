@@ -11,7 +11,7 @@ from promptlesion.data.dataset import open_dataset
 from promptlesion.data.prepared import prepare_dataset
 from promptlesion.front.settings import Folder, as_config, as_path
 from promptlesion.methods import PROMPTLESION, check_asked, train_method
-from promptlesion.segmentation.stage import train_stage
+from promptlesion.segmentation.train import train_stage
 from promptlesion.training.launch import is_main_process, processes
 from promptlesion.training.run import Run, RunOptions
 

@@ -10,8 +10,7 @@ from promptlesion.config import Config
 from promptlesion.data import dataset as dataset_folder
 from promptlesion.data.dataset import Dataset
 from promptlesion.data.splits import dataset_split
-from promptlesion.evaluation.fidelity import Fidelity
-from promptlesion.evaluation.folder_fidelity import evaluate_folders
+from promptlesion.evaluation.fidelity import Fidelity, evaluate_folders
 from promptlesion.evaluation.prediction_folders import ComparedPredictions, compare_predictions
 from promptlesion.front.settings import Folder, as_config, as_path, is_test
 from promptlesion.segmentation.predict import chosen_cases, segment_dataset

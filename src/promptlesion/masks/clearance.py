@@ -70,10 +70,7 @@ class Room:
     def why_not(self, grown: GrownMask, *, diameter_mm: float, allowed_mm: tuple[float, float]) -> Refusal | None:
         """Return why a mask cannot stay where it is, or nothing.
 
-        Args:
-            grown: the mask.
-            diameter_mm: what was asked for; a mask may have 85 % of it.
-            allowed_mm: smallest and largest diameter of its type.
+        It must have 85 % of the asked-for diameter, and lie between the smallest and the largest of its type.
         """
         smallest_mm, largest_mm = allowed_mm
         found_mm = sphere_diameter_mm(float(grown.mask.sum()) * voxel_mm3(self.labels))

@@ -60,15 +60,8 @@ def place_lesion(
     should. The diameter is that of the sphere of the volume that there is room for: in a thin wall a shape grows
     along it until the asked-for volume is reached.
 
-    Args:
-        labels: label map of the scan.
-        dataset: lesion types, hosts and label values.
-        type_index: the asked-for type, in prompt order.
-        drawing: where sizes and shapes come from, and how far lesions keep apart.
-        generator: of every draw.
-        image: the scan in HU, which shows the fat that a type may bulge into.
-        others: lesions placed in this scan already.
-        at: the voxel of the host in the middle of what is drawn; by default any.
+    The scan in HU shows the fat that a type may bulge into. `others` are lesions placed in this scan already, `at` is
+    the voxel of the host in the middle of what is drawn, by default any.
 
     Raises:
         PlacementError: no place was found; the message counts the reasons, each with the figure that came nearest.

@@ -70,14 +70,9 @@ def build_drawing(
 ) -> LesionDrawing:
     """Gather what masks are drawn from, and say once which training sizes the model cannot paint.
 
-    Args:
-        dataset: lesion types, and the training cases that real shapes are cut from.
-        statistics: of the lesions the method was trained on.
-        config: how far masks are deformed, and how many training lesions the type's range of sizes counts as.
-        edge_mm: width of the method's blended edge.
-        max_extent_mm: the largest lesion that the method can paint, along an axis.
-        shapes: folders or archives of masks, by type name; such a type is drawn from them.
-        own_lesions: whole lesions by type name, of a method that pastes them; the masks of these types are theirs.
+    Real shapes are cut from the dataset's training cases, or come by type name from `shapes`, folders or archives of
+    masks. `own_lesions` are whole lesions by type name, of a method that pastes them; the masks of these types are
+    theirs. Statistics, edge and extent are those of the method.
 
     Raises:
         ValueError: masks for an unknown type, for one whose lesions are pasted whole, or none where there should be

@@ -53,9 +53,7 @@ class TransformerBlock(nn.Module):
         self.value = nn.Linear(dimension, key_value_heads * self.head_dimension, bias=False)
         self.output = nn.Linear(dimension, dimension, bias=False)
         self.feed_forward = nn.Sequential(
-            nn.Linear(dimension, feed_forward, bias=False),
-            nn.GELU(),
-            nn.Linear(feed_forward, dimension, bias=False),
+            nn.Linear(dimension, feed_forward, bias=False), nn.GELU(), nn.Linear(feed_forward, dimension, bias=False)
         )
         self.norm = nn.LayerNorm(dimension, elementwise_affine=False)
 
@@ -84,13 +82,7 @@ class TransformerBlock(nn.Module):
 class MaskTransformer(nn.Module):
     """Reads a mask with one channel per lesion type; L = 3, d_model = 64, H = 4, FF = 256 (Table 1)."""
 
-    def __init__(
-        self,
-        *,
-        num_types: int,
-        mask_voxels: int = 24,
-        key_value_heads: int = 1,
-    ) -> None:
+    def __init__(self, *, num_types: int, mask_voxels: int = 24, key_value_heads: int = 1) -> None:
         """Build the layers of Table 1.
 
         Args:

@@ -19,7 +19,7 @@ from promptlesion.segmentation.config import SegmentationConfig
 from promptlesion.segmentation.label_classes import LabelClasses
 from promptlesion.segmentation.network import build_segmentation_network
 from promptlesion.training.checkpoint import load_checkpoint
-from promptlesion.training.device import autocast, place
+from promptlesion.training.device import autocast
 
 _WINDOWS_AT_ONCE = 4
 _SLAB_VOXELS = 8
@@ -55,9 +55,8 @@ def load_segmentation(run_folder: Path, device: torch.device) -> TrainedSegmenta
     network = build_segmentation_network(
         config, classes.num_classes, spacing_mm=spec.spacing_mm, window_hu=spec.window_hu
     )
-    checkpoint.restore(network, part="segmentation")
     return TrainedSegmentation(
-        network=place(network.requires_grad_(requires_grad=False).eval(), device),
+        network=checkpoint.restore(network, part="segmentation", device=device),
         config=config,
         spec=spec,
         classes=classes,

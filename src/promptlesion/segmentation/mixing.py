@@ -66,7 +66,7 @@ class SegmentationData:
             "labels": json.dumps(self.labels),
             "dataset": self.spec.model_dump_json(),
         }
-        return Run.open(options, stage="segmentation", config=config, inputs=inputs)
+        return Run(options, stage="segmentation", config=config, inputs=inputs)
 
     def facts(self) -> dict[str, object]:
         """Return what the card of a network says of its data."""

@@ -40,7 +40,10 @@ def nnunet_predictor(
                 "device": device.type,
                 "is_mirrored": is_mirrored,
             }
-            python = _environment_of(config)
+            try:
+                python = find_nnunet(config.nnunet_environment)
+            except NNUNetMissingError:  # the environment that trained the run is gone
+                python = find_nnunet(None)
             process = stack.enter_context(nnunet_process(python, task, folder=folder, log=folder / "nnunet.log"))
             answers = process.answers()
 
@@ -59,11 +62,3 @@ def nnunet_predictor(
             return scan.with_array(classes.to_values(np.load(started[0](image), allow_pickle=False)))
 
         yield predict
-
-
-def _environment_of(config: SegmentationConfig) -> Path:
-    """Return the Python that trained the run, or where that is gone another that has nnU-Net."""
-    try:
-        return find_nnunet(config.nnunet_environment)
-    except NNUNetMissingError:
-        return find_nnunet(None)

@@ -80,33 +80,29 @@ def segment_dataset(
                 on_progress(done, len(dataset.cases))
 
 
-def seen_cases(run_folder: Path, dataset: Dataset) -> tuple[str, ...]:
-    """Return the cases of subjects that a network was trained on, or stopped and selected by."""
-    card = read_card(run_folder / "checkpoint", stage="segmentation")
-    trained_on, selected_by = card["training_subjects"], card["validation_cases"]
-    assert isinstance(trained_on, list) and isinstance(selected_by, list)
-    subjects = set(trained_on) | {case.subject for case in dataset.cases if case.name in selected_by}
-    return tuple(case.name for case in dataset.cases if case.subject in subjects)
-
-
 def chosen_cases(run_folder: Path, dataset: Dataset, *, is_unseen_only: bool) -> Dataset:
     """Return the cases to segment: those of unseen subjects alone, or all, with a warning if some were seen.
 
     Raises:
         ValueError: all subjects were seen, and none of them is wanted.
     """
-    seen, data = seen_cases(run_folder, dataset), dataset.root
+    card = read_card(run_folder / "checkpoint", stage="segmentation")
+    trained_on, selected_by = card["training_subjects"], card["validation_cases"]
+    assert isinstance(trained_on, list) and isinstance(selected_by, list)
+    subjects = set(trained_on) | {case.subject for case in dataset.cases if case.name in selected_by}
+    unseen = [case.name for case in dataset.cases if case.subject not in subjects]
     if is_unseen_only:
-        unseen = [case.name for case in dataset.cases if case.name not in seen]
         if not unseen:
-            raise ValueError(f"{data}: expected subjects that {run_folder} was not trained or selected on; found none")
+            raise ValueError(
+                f"{dataset.root}: expected subjects that {run_folder} was not trained or selected on; found none"
+            )
         return dataset.select(unseen)
-    if seen:
+    if len(unseen) < len(dataset.cases):
         logger.warning(
             "%s: the network was trained or selected on the subjects of %d of the %d cases; measured on them it looks "
             "better than it is. --part test leaves them out",
-            data,
-            len(seen),
+            dataset.root,
+            len(dataset.cases) - len(unseen),
             len(dataset.cases),
         )
     return dataset

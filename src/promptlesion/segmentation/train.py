@@ -4,15 +4,20 @@ import copy
 import logging
 import math
 from collections.abc import Mapping
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from promptlesion.data.dataset import Dataset
+from promptlesion.data.prepared import PreparedDataset, cached_cases
+from promptlesion.data.trained_on import GENERATOR_FILE, check_unseen, generator_of
 from promptlesion.segmentation.config import SegmentationConfig
 from promptlesion.segmentation.label_classes import LabelClasses
 from promptlesion.segmentation.loss import SegmentationLoss, score_loss
 from promptlesion.segmentation.mixing import SegmentationData, mixed_batches
 from promptlesion.segmentation.network import BLOCKS, build_segmentation_network
+from promptlesion.segmentation.nnunet import train_nnunet
 from promptlesion.segmentation.validation import mean_over_types, validation_dice
 from promptlesion.training.device import place, send
 from promptlesion.training.launch import share_of_batch
@@ -26,6 +31,35 @@ _METHODS = {"unet": "residual-unet", "dynunet": "dynunet"}
 """What the cards call the networks that are trained here."""
 NOTHING_KEPT = {"best_dice": -1.0, "best_epoch": 0.0, "epochs_since_best": 0.0}
 """The counters of a run without a validation yet."""
+
+
+def train_stage(
+    prepared: PreparedDataset,
+    *,
+    synthetic: Dataset | None,
+    cache: Path,
+    config: SegmentationConfig,
+    options: RunOptions,
+) -> Run:
+    """Train the network that `config.network` names on the training subjects, or go on with an interrupted run.
+
+    Args:
+        prepared: the real scans; the training part trains, the validation part selects the weights, and the test
+            part is read by nobody: it is named only so that a synthetic scan of one of its subjects is noticed.
+        synthetic: scans that `synthesize` wrote, mixed in as `synthetic_ratio` asks; none: real scans only.
+
+    Raises:
+        ValueError: a training case, real or synthetic, of a validation or test subject, or synthetic cases whose
+            generator has learned from one; no lesion in any validation case; or settings that the network does not
+            know.
+    """
+    if synthetic is not None:
+        check_unseen(generator_of(synthetic), prepared.dataset, prepared.split, source=synthetic.root / GENERATOR_FILE)
+    synthetic_cases = [] if synthetic is None else cached_cases(synthetic, cache)
+    data = SegmentationData.of(prepared, synthetic_cases)
+    if config.network == "nnunetv2":
+        return train_nnunet(prepared, data, synthetic=synthetic, config=config, options=options)
+    return train_segmentation(data, config=config, options=options)
 
 
 def train_segmentation(data: SegmentationData, *, config: SegmentationConfig, options: RunOptions) -> Run:

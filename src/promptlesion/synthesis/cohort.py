@@ -38,7 +38,7 @@ from promptlesion.synthesis.synthetic_case import CaseMaker, Recipe, is_painted,
 from promptlesion.synthesis.workers import default_num_workers, run_workers, worker_device
 from promptlesion.training.atomic import write_json, write_text
 from promptlesion.training.progress import progress_bar
-from promptlesion.training.run import Run, RunError, is_finished_run
+from promptlesion.training.run import Run, RunError, RunOptions, is_finished_run
 
 logger = logging.getLogger(__name__)
 
@@ -162,10 +162,9 @@ def _open_run(recipe: Recipe, synthesizer: Synthesizer, counts: Mapping[str, int
     sizes = [[path.stat().st_size for path in (case.image_path, case.label_path)] for case in cases]
     with _one_thread():  # which the record tells
         return Run(
-            recipe.out,
+            RunOptions(recipe.out, recipe.seed, str(synthesizer.card.device)),
             stage="synthesis",
             config={**recipe.config.model_dump(mode="json"), "counts": dict(counts)},
-            seed=recipe.seed,
             inputs={
                 "model": synthesizer.card.model_hash,
                 "guidance": ", ".join(f"{scale:g}" for scale in synthesizer.card.guidance_scales),
@@ -174,7 +173,6 @@ def _open_run(recipe: Recipe, synthesizer: Synthesizer, counts: Mapping[str, int
                 "lesions": recipe.dataset.spec.model_dump_json(),
                 "drawing": recipe.drawing.fingerprint,
             },
-            device=synthesizer.card.device,
         )
 
 

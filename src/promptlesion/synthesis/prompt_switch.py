@@ -1,7 +1,5 @@
 """Does the prompt decide? The same masks in the same surroundings with the same noise, only the prompt switched."""
 
-from dataclasses import dataclass
-
 import numpy as np
 from jaxtyping import Float
 
@@ -15,18 +13,10 @@ from promptlesion.training.progress import progress_bar
 from promptlesion.training.seeding import derive_seed, numpy_generator
 
 
-@dataclass(frozen=True)
-class PromptSwitchMeasurement:
-    """Mean HU inside each mask on the blended scan, under each prompt."""
-
-    types: tuple[str, ...]
-    mean_hu: Float[np.ndarray, "lesion type"]
-
-
 def measure_prompt_switch(
     dataset: Dataset, synthesizer: Synthesizer, *, num_lesions: int, drawing: LesionDrawing, seed: int
-) -> PromptSwitchMeasurement:
-    """Paint every mask once under each prompt, without a quality filter.
+) -> Float[np.ndarray, "lesion type"]:
+    """Paint every mask once under each prompt; return the mean HU inside each on the blended scan, unfiltered.
 
     Masks are drawn for all types in turn, one scan after the other; a scan without room is passed over.
 
@@ -62,4 +52,4 @@ def measure_prompt_switch(
         raise PlacementError(
             f"expected room for {num_lesions} masks in {len(dataset.cases)} scans; found it for {len(rows)}"
         )
-    return PromptSwitchMeasurement(tuple(lesion.name for lesion in dataset.spec.lesions), np.array(rows))
+    return np.array(rows)

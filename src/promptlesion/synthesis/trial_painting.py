@@ -40,7 +40,7 @@ def lesions_in_place(
     """Return the real lesions of a label map as masks to paint; those larger than the method can paint are left out."""
     x, y, z = (int(np.ceil(edge_mm / side)) for side in labels.spacing_mm)
     found = []
-    for instance in find_lesions(labels.array, dataset.spec.lesions, labels.spacing_mm):
+    for instance in find_lesions(labels.array, dataset.lesion_labels, labels.spacing_mm):
         extents_mm = [
             (side.stop - side.start) * mm for side, mm in zip(instance.bounding_box, labels.spacing_mm, strict=True)
         ]

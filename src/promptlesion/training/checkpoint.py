@@ -1,20 +1,25 @@
 """Trained weights as safetensors, with a JSON card that says what they are. Nothing is unpickled."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
+from textwrap import shorten
 
+import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from promptlesion.training.atomic import file_hash, write_json, written_whole
+from promptlesion.training.descent import Network, frozen
+from promptlesion.training.device import place
 from promptlesion.training.launch import is_main_process
 
 FORMAT_VERSION = 2
 """Of card and weights. 1 had no version, and window, spacing and lesion types in `dataset` alone."""
-_MOST_NAMED = 4
+_LONGEST_LINE, _MOST_LINES = 300, 3
+"""Of what torch says of weights that do not fit."""
 
 
 class CheckpointError(ValueError):
@@ -35,13 +40,14 @@ class Checkpoint:
         prefix = f"{name}."
         return {key.removeprefix(prefix): value for key, value in self.weights.items() if key.startswith(prefix)}
 
-    def restore(self, network: nn.Module, *, part: str) -> None:
-        """Give a network the weights of one of the networks in the checkpoint.
+    def restore(self, network: Network, *, part: str, device: torch.device) -> Network:
+        """Give a network the weights of one of the networks in the checkpoint, frozen and on the device.
 
         Raises:
             CheckpointError: the weights are those of another network.
         """
         load_weights(network, self.part(part), source=self.path)
+        return place(frozen(network), device)
 
 
 def load_weights(network: nn.Module, weights: Mapping[str, Tensor], *, source: Path) -> None:
@@ -50,30 +56,14 @@ def load_weights(network: nn.Module, weights: Mapping[str, Tensor], *, source: P
     Raises:
         CheckpointError: tensors are missing, left over, or of another shape.
     """
-    own = network.state_dict()
-    missing = [name for name in own if name not in weights]
-    left_over = sorted(name for name in weights if name not in own)
-    shapes = [
-        f"{name} {tuple(weights[name].shape)} instead of {tuple(tensor.shape)}"
-        for name, tensor in own.items()
-        if name in weights and weights[name].shape != tensor.shape
-    ]
-    problems = [
-        f"{kind} {_shortened(names)}"
-        for kind, names in (("missing", missing), ("left over", left_over), ("of another shape", shapes))
-        if names
-    ]
-    if problems:
+    try:
+        network.load_state_dict(weights)
+    except RuntimeError as error:
+        problems = [shorten(line, _LONGEST_LINE) for line in str(error).splitlines()[1 : 1 + _MOST_LINES]]
         raise CheckpointError(
             f"{source}: expected the weights of the {type(network).__name__} the configuration describes; "
-            f"found {'; '.join(problems)}"
-        )
-    network.load_state_dict(weights)
-
-
-def _shortened(names: Sequence[str]) -> str:
-    more = len(names) - _MOST_NAMED
-    return ", ".join(names[:_MOST_NAMED]) + (f" and {more} more" if more > 0 else "")
+            f"found {' '.join(problems)}"
+        ) from error
 
 
 def differences(found: Mapping[str, object], expected: Mapping[str, object], prefix: str = "") -> list[str]:

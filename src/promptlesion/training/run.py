@@ -57,14 +57,7 @@ class Run:
     """
 
     def __init__(
-        self,
-        folder: Path,
-        *,
-        stage: str,
-        config: Mapping[str, object],
-        seed: int,
-        inputs: Mapping[str, str],
-        device: torch.device,
+        self, options: RunOptions, *, stage: str, config: Mapping[str, object], inputs: Mapping[str, str]
     ) -> None:
         """Create the folder or take it up again.
 
@@ -73,14 +66,16 @@ class Run:
             inputs: name -> hash of everything the result depends on besides the configuration.
 
         Raises:
+            DeviceError: the device is not on this machine.
             RunError: the folder holds a run of another stage, configuration, seed or input.
         """
+        self.device, folder = resolve_device(options.device), options.out
         self.folder = folder
         self.checkpoint_folder = folder / "checkpoint"
         self._record_path = folder / "run.json"
         self._identity = {
             "stage": stage,
-            "seed": seed,
+            "seed": options.seed,
             "inputs": dict(inputs),
             "config": json.loads(json.dumps(config)),
         }
@@ -97,17 +92,10 @@ class Run:
                 )
             self._seconds_before = float(record["seconds"])
             self.is_finished = bool(record["is_finished"])
-        self.device = device
         self._started = time.perf_counter()
         barrier()  # nobody writes before all have read
         if not self.is_finished:
             self._write_record()
-
-    @classmethod
-    def open(cls, options: RunOptions, *, stage: str, config: Mapping[str, object], inputs: Mapping[str, str]) -> "Run":
-        """Create the folder or take it up again, on the device that is asked for; the rest is as in the constructor."""
-        device = resolve_device(options.device)
-        return cls(options.out, stage=stage, config=config, seed=options.seed, inputs=inputs, device=device)
 
     def facts(self, method: str) -> dict[str, object]:
         """Return what the card of the trained method says of the run."""
@@ -251,10 +239,7 @@ class _MetricsLog:
             self._tensorboard.add_scalar(name, value, step)
 
     def __exit__(
-        self,
-        exception: type[BaseException] | None,
-        value: BaseException | None,
-        traceback: TracebackType | None,
+        self, exception: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self._file.close()
         self._tensorboard.close()

@@ -50,15 +50,9 @@ def export_dicom(
     follows from the content. The files say that they are derived and synthetic, and know the patient by `subject` only.
     A label map without labels gives no `seg.dcm`. What lies in `folder` from an earlier call is replaced.
 
-    Args:
-        image: CT in HU; numbers with a fraction are rounded.
-        labels: label map on its grid.
-        name: of the case.
-        subject: pseudonym of the patient.
-        label_names: label values by name; the background (0) is no segment.
-        description: how the scan was made, for DerivationDescription.
-        folder: to write; its parents are made.
-        lesion_types: labels that are lesions; all others are anatomy.
+    HU with a fraction are rounded. `label_names` are label values by name, of which the background (0) is no segment;
+    those in `lesion_types` are lesions, all others anatomy. `description`, how the scan was made, becomes the
+    DerivationDescription.
 
     Raises:
         ValueError: a package is missing.

@@ -8,9 +8,9 @@ from promptlesion.data.phantom.scanner import Scanner, scan
 from promptlesion.data.phantom.torso import build_torso
 from promptlesion.data.phantom.tumor import (
     drop_crumbs,
-    lay_kidney_tumors,
-    lay_liver_tumors,
-    lay_pancreas_tumors,
+    lay_kidney_tumor,
+    lay_liver_tumor,
+    lay_pancreas_tumor,
 )
 from promptlesion.data.phantom.viscera import lay_viscera
 from promptlesion.data.spec import DatasetSpec, LesionType
@@ -62,10 +62,10 @@ def draw(
     canvas = torso.canvas
     viscera = lay_viscera(torso)
     counts = (int(generator.integers(1, 5)), 1, 1)
-    lay_all = (lay_liver_tumors, lay_kidney_tumors, lay_pancreas_tumors)
-    for lay_tumors, count, has in zip(lay_all, counts, has_tumors, strict=True):
-        if has:
-            lay_tumors(canvas, viscera, count)
+    lay_all = (lay_liver_tumor, lay_kidney_tumor, lay_pancreas_tumor)
+    for lay_tumor, count, has in zip(lay_all, counts, has_tumors, strict=True):
+        for _ in range(count * has):
+            lay_tumor(canvas, viscera)
     drop_crumbs(canvas)
     scanner = Scanner(
         point_spread_mm=float(generator.uniform(0.8, 1.1)),

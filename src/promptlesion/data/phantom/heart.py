@@ -51,26 +51,16 @@ class _Chambers:
     aorta: np.ndarray
     pulmonary_artery: np.ndarray
 
-    @property
-    def surfaces(self) -> list[np.ndarray]:
-        """All that the epicardial fat lies on."""
-        return [
-            self.left_ventricle,
-            self.right_ventricle,
-            self.left_atrium,
-            self.right_atrium,
-            self.aorta,
-            self.pulmonary_artery,
-        ]
-
 
 def grow_heart(generator: np.random.Generator, grid: Grid, *, contrast_hu: float) -> Heart:
     """A heart of random size and position, its left side filled with contrast of the given attenuation."""
     lattice = Lattice(grid, _LATTICE_STEP_MM)
     points = displaced(generator, lattice, scale_mm=14.0, amplitude_mm=1.3)
     chambers = _chambers(generator, points)
-    body = smooth_union(chambers.surfaces, 1.5)
-    pericardium = smooth_union(chambers.surfaces, 7.0) - np.float32(generator.uniform(3.5, 6.5))
+    # what the epicardial fat lies on
+    surfaces = [surface for name, surface in vars(chambers).items() if name != "left_cavity"]
+    body = smooth_union(surfaces, 1.5)
+    pericardium = smooth_union(surfaces, 7.0) - np.float32(generator.uniform(3.5, 6.5))
     hu = _surroundings(generator, grid, lattice, points, pericardium)
     _paint_pericardial_sac(generator, grid, hu, lattice.to_grid(pericardium))
     _paint_chambers(generator, grid, lattice, chambers, hu, contrast_hu)

@@ -8,6 +8,12 @@ from jaxtyping import Float
 
 PlaqueKind = Literal["calcified", "non_calcified"]
 KINDS: tuple[PlaqueKind, ...] = ("calcified", "non_calcified")
+_RANGES = {
+    "calcified": ((3.2, 7.0), (95, 170), (1.5, 2.3), (0.1, 0.35), (0.0, 0.15), (700, 1050)),
+    "non_calcified": ((5.0, 10.0), (130, 230), (1.7, 2.6), (0.25, 0.4), (0.1, 0.3), (48, 92)),
+}
+"""Of length in mm, opening in degrees, thickness and gap in mm, stenosis as a share of the lumen's radius, mean HU."""
+_CORE_HU = {"calcified": (100, 350), "non_calcified": (-45, -10)}
 
 
 @dataclass(frozen=True)
@@ -41,33 +47,20 @@ class Plaque:
 def draw_plaque(generator: np.random.Generator, kind: PlaqueKind, *, arc_mm: float, lumen_radius_mm: float) -> Plaque:
     """A plaque of random size and composition for a place where the lumen has the given radius."""
     uniform = generator.uniform
-    shared = {
-        "center_arc_mm": arc_mm,
-        "center_angle": float(uniform(-np.pi, np.pi)),
-    }
+    angle = float(uniform(-np.pi, np.pi))
     phases = (float(uniform(0, 6.28)), float(uniform(0, 6.28)), float(uniform(0, 6.28)))
-    if kind == "calcified":
-        return Plaque(
-            kind,
-            **shared,
-            length_mm=float(uniform(3.2, 7.0)),
-            opening_angle=float(np.deg2rad(uniform(95, 170))),
-            thickness_mm=float(uniform(1.5, 2.3)),
-            gap_to_lumen_mm=float(uniform(0.1, 0.35)),
-            stenosis_mm=float(uniform(0.0, 0.15) * lumen_radius_mm),
-            mean_hu=float(uniform(700, 1050)),
-            core_hu=float(uniform(100, 350)),
-            phases=phases,
-        )
+    length_mm, opening, thickness_mm, gap_mm, stenosis, mean_hu = (float(uniform(*span)) for span in _RANGES[kind])
+    has_core = kind == "calcified" or uniform() < 0.4
     return Plaque(
         kind,
-        **shared,
-        length_mm=float(uniform(5.0, 10.0)),
-        opening_angle=float(np.deg2rad(uniform(130, 230))),
-        thickness_mm=float(uniform(1.7, 2.6)),
-        gap_to_lumen_mm=float(uniform(0.25, 0.4)),
-        stenosis_mm=float(uniform(0.1, 0.3) * lumen_radius_mm),
-        mean_hu=float(uniform(48, 92)),
-        core_hu=float(uniform(-45, -10)) if uniform() < 0.4 else 0.0,
+        center_arc_mm=arc_mm,
+        length_mm=length_mm,
+        center_angle=angle,
+        opening_angle=float(np.deg2rad(opening)),
+        thickness_mm=thickness_mm,
+        gap_to_lumen_mm=gap_mm,
+        stenosis_mm=stenosis * lumen_radius_mm,
+        mean_hu=mean_hu,
+        core_hu=float(uniform(*_CORE_HU[kind])) if has_core else 0.0,
         phases=phases,
     )

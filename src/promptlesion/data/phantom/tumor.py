@@ -12,59 +12,56 @@ _END_MM = 22.0
 LIVER_TUMOR, KIDNEY_TUMOR, PANCREAS_TUMOR = 5, 6, 7
 
 
-def lay_liver_tumors(canvas: Canvas, viscera: Viscera, count: int) -> None:
+def lay_liver_tumor(canvas: Canvas, viscera: Viscera) -> None:
     """Hypodense with a fuzzy margin, some with an enhancing rim or a necrotic core; all inside the liver."""
     uniform = canvas.generator.uniform
-    for _ in range(count):
-        diameter = uniform(11, 42)
-        tumor = _ragged(canvas, viscera.liver_mm, diameter, depth_mm=(0.35 * diameter, 60.0), roughness=0.16)
-        if tumor is None:
-            continue
-        tumor = np.maximum(tumor, viscera.liver_mm + 1)
-        mean = viscera.liver_hu - uniform(40, 60)
-        edge = uniform(3.0, 6.0)
-        if uniform() < 0.45:
-            canvas.lay(tumor, viscera.liver_hu + uniform(15, 35), label=LIVER_TUMOR, edge_mm=edge)
-            canvas.lay(tumor + np.float32(3), canvas.texture(mean, 4.0, 8.0), label=LIVER_TUMOR, edge_mm=edge)
-        else:
-            canvas.lay(tumor, canvas.texture(mean, 4.0, 8.0), label=LIVER_TUMOR, edge_mm=edge)
-        if diameter > 20 and uniform() < 0.6:
-            core = tumor + np.float32(0.3 * diameter) + 2 * canvas.noise(8.0)
-            canvas.lay(core, uniform(18, 35), label=LIVER_TUMOR, edge_mm=6.0)
+    diameter = uniform(11, 42)
+    tumor = _ragged(canvas, viscera.liver_mm, diameter, depth_mm=(0.35 * diameter, 60.0), roughness=0.16)
+    if tumor is None:
+        return
+    tumor = np.maximum(tumor, viscera.liver_mm + 1)
+    mean = viscera.liver_hu - uniform(40, 60)
+    edge = uniform(3.0, 6.0)
+    if uniform() < 0.45:
+        canvas.lay(tumor, viscera.liver_hu + uniform(15, 35), label=LIVER_TUMOR, edge_mm=edge)
+        canvas.lay(tumor + np.float32(3), canvas.texture(mean, 4.0, 8.0), label=LIVER_TUMOR, edge_mm=edge)
+    else:
+        canvas.lay(tumor, canvas.texture(mean, 4.0, 8.0), label=LIVER_TUMOR, edge_mm=edge)
+    if diameter > 20 and uniform() < 0.6:
+        core = tumor + np.float32(0.3 * diameter) + 2 * canvas.noise(8.0)
+        canvas.lay(core, uniform(18, 35), label=LIVER_TUMOR, edge_mm=6.0)
 
 
-def lay_kidney_tumors(canvas: Canvas, viscera: Viscera, count: int) -> None:
+def lay_kidney_tumor(canvas: Canvas, viscera: Viscera) -> None:
     """Mixed enhancement, a sharp margin, bulging out of the kidney; large ones are necrotic inside."""
     uniform = canvas.generator.uniform
     is_closed = (canvas.labels != KIDNEY) & (canvas.hu > -40) & (viscera.kidney_mm > 0.5)
-    for _ in range(count):
-        diameter = uniform(16, 46)
-        tumor = _ragged(canvas, viscera.kidney_mm, diameter, depth_mm=(-0.12 * diameter, 7.0), roughness=0.1)
-        if tumor is None:
-            continue
-        tumor = np.where(is_closed, np.maximum(tumor, 2), tumor)
-        mean, spread = uniform(62, 95), uniform(12, 22)
-        mixed = mean + spread * canvas.noise(9.0) + 6 * canvas.noise(4.5)
-        canvas.lay(tumor, 85.0, label=KIDNEY_TUMOR, halo_mm=0.0)
-        canvas.lay(tumor + np.float32(1.0), mixed, label=KIDNEY_TUMOR)
-        if diameter > 22:
-            core = tumor + np.float32(uniform(0.2, 0.3) * diameter) + 3 * canvas.noise(10.0)
-            canvas.lay(core, uniform(15, 32), label=KIDNEY_TUMOR, edge_mm=4.0)
+    diameter = uniform(16, 46)
+    tumor = _ragged(canvas, viscera.kidney_mm, diameter, depth_mm=(-0.12 * diameter, 7.0), roughness=0.1)
+    if tumor is None:
+        return
+    tumor = np.where(is_closed, np.maximum(tumor, 2), tumor)
+    mean, spread = uniform(62, 95), uniform(12, 22)
+    mixed = mean + spread * canvas.noise(9.0) + 6 * canvas.noise(4.5)
+    canvas.lay(tumor, 85.0, label=KIDNEY_TUMOR, halo_mm=0.0)
+    canvas.lay(tumor + np.float32(1.0), mixed, label=KIDNEY_TUMOR)
+    if diameter > 22:
+        core = tumor + np.float32(uniform(0.2, 0.3) * diameter) + 3 * canvas.noise(10.0)
+        canvas.lay(core, uniform(15, 32), label=KIDNEY_TUMOR, edge_mm=4.0)
 
 
-def lay_pancreas_tumors(canvas: Canvas, viscera: Viscera, count: int) -> None:
+def lay_pancreas_tumor(canvas: Canvas, viscera: Viscera) -> None:
     """Faintly hypodense, blurred into the gland, which swells a little around them."""
     uniform = canvas.generator.uniform
     is_closed = (canvas.labels != PANCREAS) & (canvas.hu > -40) & (viscera.pancreas_mm > 0.5)
-    for _ in range(count):
-        diameter = uniform(13, 30)
-        tumor = _ragged(canvas, viscera.pancreas_mm, diameter, depth_mm=(4.0, 60.0), roughness=0.2)
-        if tumor is None:
-            continue
-        tumor = np.maximum(tumor, viscera.pancreas_mm - np.float32(uniform(3, 5)))
-        tumor = np.where(is_closed, np.maximum(tumor, 2), tumor)
-        mean = uniform(36, 60)
-        canvas.lay(tumor, canvas.texture(mean, 4.0, 7.0), label=PANCREAS_TUMOR, edge_mm=uniform(4.0, 7.0))
+    diameter = uniform(13, 30)
+    tumor = _ragged(canvas, viscera.pancreas_mm, diameter, depth_mm=(4.0, 60.0), roughness=0.2)
+    if tumor is None:
+        return
+    tumor = np.maximum(tumor, viscera.pancreas_mm - np.float32(uniform(3, 5)))
+    tumor = np.where(is_closed, np.maximum(tumor, 2), tumor)
+    mean = uniform(36, 60)
+    canvas.lay(tumor, canvas.texture(mean, 4.0, 7.0), label=PANCREAS_TUMOR, edge_mm=uniform(4.0, 7.0))
 
 
 def drop_crumbs(canvas: Canvas) -> None:

@@ -8,6 +8,8 @@ import math
 import re
 from typing import Any
 
+from promptlesion.data.sources.dicom_slices import functional_group
+
 _NUMBERS = {  # tag: (key, lowest, highest)
     "KVP": ("tube_voltage_kv", 40.0, 200.0),
     "XRayTubeCurrent": ("tube_current_ma", 1.0, 2000.0),
@@ -60,11 +62,9 @@ def acquisition_of(header: Any) -> dict[str, object]:
 
 
 def _number(header: Any, tag: str) -> float | None:
-    holders = [header]
-    for groups in ("PerFrameFunctionalGroupsSequence", "SharedFunctionalGroupsSequence"):
-        for item in (header.get(groups) or [])[:1]:
-            holders += list(item.get(_GROUPS.get(tag, "")) or [])[:1] if tag in _GROUPS else []
-    for holder in holders:
+    """A finite number, from the header or from the functional group of the first frame or of all."""
+    holders: list[Any] = [header, functional_group(header, 0, _GROUPS[tag]) if tag in _GROUPS else None]
+    for holder in filter(None, holders):
         try:
             number = float(holder.get(tag))
         except (TypeError, ValueError):

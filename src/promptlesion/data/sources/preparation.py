@@ -46,12 +46,7 @@ def write_report(
 ) -> None:
     """Write what was kept, joined, assumed and left out, a line each.
 
-    Args:
-        source: what was converted.
-        out: the dataset.
-        cards: of the cases that are there.
-        refused: why others are not.
-        said: what else there is to know.
+    `cards` are of the cases that are there, `refused` says why others are not, `said` what else there is to know.
     """
     kept = [
         f"kept: {case.name} from {'; '.join([place_of(case), *cards[case.name].get('notes', ())])}"
