@@ -46,13 +46,12 @@ def who(_: int) -> tuple[int, int]:
 @pytest.mark.parametrize("is_fresh", [False, True])
 def test_a_worker_knows_its_number_and_is_kept_or_made_anew(is_fresh: bool) -> None:
     found: list[tuple[int, int]] = []
-    pool: Pool[int, tuple[int, int]] = Pool(2, is_fresh=is_fresh)
-    with pool:
+    with Pool(who, 2, is_fresh=is_fresh) as pool:
         for _ in range(2):
-            pool.submit(who, 0)
-            pool.submit(who, 1)
+            pool.submit(0)
+            pool.submit(1)
             with pytest.raises(ValueError, match="expected fewer than 2 items at work"):
-                pool.submit(who, 2)
+                pool.submit(2)
             while pool.num_busy:
                 found += [done.result() for done in pool.wait()]
         assert pool.wait() == []
@@ -60,6 +59,21 @@ def test_a_worker_knows_its_number_and_is_kept_or_made_anew(is_fresh: bool) -> N
     assert len({pid for pid, _ in found}) == (4 if is_fresh else 2)
     assert os.getpid() not in {pid for pid, _ in found}
     assert worker_number() == 0
+
+
+class Counter:
+    """Counts its calls, and could not be sent once it has."""
+
+    def __init__(self) -> None:
+        self.calls: list[object] = []
+
+    def __call__(self, _: int) -> int:
+        self.calls.append(lambda: None)
+        return len(self.calls)
+
+
+def test_a_process_keeps_what_the_function_has_loaded() -> None:
+    assert sum(run_in_processes(Counter(), range(9), num_workers=2)) > 9
 
 
 def die_first(path: Path) -> str:

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing import active_children, get_context, parent_process
 from multiprocessing.process import BaseProcess
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 logger = logging.getLogger(__name__)
 
@@ -24,6 +24,7 @@ _NUM_THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "V
 _MOST_KILLS = 3
 _END_SECONDS = 2.0
 _worker_number = 0
+_function: Callable[..., object]
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -51,7 +52,6 @@ class Done(Generic[Item, Result]):
 class _Task(Generic[Item, Result]):
     """An item at work."""
 
-    function: Callable[[Item], Result]
     item: Item
     future: "Future[Result]"
     num_kills: int = 0
@@ -62,19 +62,22 @@ class _Lane(Generic[Item, Result]):
     """One process at a time, started when there is work."""
 
     number: int
+    function: Callable[[Item], Result]
+    num_threads: int
     executor: ProcessPoolExecutor | None = None
     process: BaseProcess | None = None
     task: _Task[Item, Result] | None = None
 
-    def start(self, function: Callable[[Item], Result], item: Item, num_threads: int) -> "Future[Result]":
+    def start(self, item: Item) -> "Future[Result]":
         """Give the lane's process an item."""
         if self.executor is not None:
-            return self.executor.submit(function, item)
+            return self.executor.submit(_call, item)
         before = active_children()
-        spawn = get_context("spawn")
-        self.executor = ProcessPoolExecutor(1, spawn, initializer=_begin_worker, initargs=(self.number,))
-        with threads_each(num_threads), _sigint_blocked():
-            future = self.executor.submit(function, item)
+        arguments = (self.number, self.function)
+        self.executor = ProcessPoolExecutor(1, get_context("spawn"), initializer=_begin_worker, initargs=arguments)
+        future: Future[Result]
+        with threads_each(self.num_threads), _sigint_blocked():
+            future = self.executor.submit(_call, item)
             (self.process,) = (process for process in active_children() if process not in before)
         return future
 
@@ -96,6 +99,7 @@ class Pool(Generic[Item, Result]):
 
     def __init__(
         self,
+        function: Callable[[Item], Result],
         num_workers: int,
         *,
         num_threads: int = 1,
@@ -105,6 +109,8 @@ class Pool(Generic[Item, Result]):
         """Start nothing yet.
 
         Args:
+            function: what is done with an item; it must survive pickling, and every process keeps its own copy, so that
+                what that has loaded for one item is there for the next.
             num_workers: items at work at a time.
             num_threads: of each process's linear algebra, unless the environment says otherwise.
             is_fresh: whether every item gets a new process.
@@ -112,8 +118,8 @@ class Pool(Generic[Item, Result]):
         """
         if num_workers < 1:
             raise ValueError(f"expected at least one worker, found {num_workers}")
-        self._lanes: list[_Lane[Item, Result]] = [_Lane(number) for number in range(num_workers)]
-        self._num_threads, self._is_fresh, self._name_of = num_threads, is_fresh, name_of
+        self._lanes = [_Lane(number, function, num_threads) for number in range(num_workers)]
+        self._is_fresh, self._name_of = is_fresh, name_of
 
     def __enter__(self) -> "Pool[Item, Result]":
         """Return the pool."""
@@ -141,8 +147,8 @@ class Pool(Generic[Item, Result]):
         """How many items are at work."""
         return len(self._lanes) - self.num_free
 
-    def submit(self, function: Callable[[Item], Result], item: Item) -> None:
-        """Let a free process call the function with the item; both must survive pickling.
+    def submit(self, item: Item) -> None:
+        """Let a free process do the item.
 
         Raises:
             ValueError: no process is free.
@@ -150,7 +156,7 @@ class Pool(Generic[Item, Result]):
         lane = next((lane for lane in self._lanes if lane.task is None), None)
         if lane is None:
             raise ValueError(f"expected fewer than {len(self._lanes)} items at work, found as many")
-        lane.task = _Task(function, item, lane.start(function, item, self._num_threads))
+        lane.task = _Task(item, lane.start(item))
 
     def wait(self, timeout_seconds: float | None = None) -> list[Done[Item, Result]]:
         """Return what is done, waiting for the first of it, and not longer than that; nothing where nothing is."""
@@ -170,7 +176,7 @@ class Pool(Generic[Item, Result]):
             task.num_kills += 1
             if task.num_kills < _MOST_KILLS:
                 logger.warning("%s: its process was %s; it is done again", self._name_of(task.item), killed)
-                task.future = lane.start(task.function, task.item, self._num_threads)
+                task.future = lane.start(task.item)
                 lane.task = task
                 return None
             message = (
@@ -202,14 +208,13 @@ def run_in_processes(
             yield function(item)
         return
     left = iter(items)
-    pool: Pool[Item, Result] = Pool(min(num_workers, len(items)), name_of=name_of)
-    with pool:
+    with Pool(function, min(num_workers, len(items)), name_of=name_of) as pool:
         for _, item in zip(range(pool.num_free), left, strict=False):
-            pool.submit(function, item)
+            pool.submit(item)
         while pool.num_busy:
             results = [done.result() for done in pool.wait()]
             for _, item in zip(range(pool.num_free), left, strict=False):
-                pool.submit(function, item)
+                pool.submit(item)
             yield from results
 
 
@@ -218,13 +223,13 @@ def worker_number() -> int:
     return _worker_number
 
 
-def _begin_worker(number: int) -> None:
+def _begin_worker(number: int, function: Callable[..., object]) -> None:
     """Make this process a worker: Ctrl+C is not its, and it ends with the one that started it.
 
     Else it would go on with its work, and wait for ever for more, while the same command runs again beside it.
     """
-    global _worker_number
-    _worker_number = number
+    global _worker_number, _function
+    _worker_number, _function = number, function
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if hasattr(signal, "pthread_sigmask"):
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
@@ -236,6 +241,11 @@ def _begin_worker(number: int) -> None:
             os._exit(1)
 
     threading.Thread(target=end_with_parent, daemon=True).start()
+
+
+def _call(item: Any) -> Any:
+    """Let this worker's function do an item."""
+    return _function(item)
 
 
 @contextmanager
