@@ -23,7 +23,6 @@ from rich.console import Console
 
 from promptlesion.baselines.difftumor import CARD
 from promptlesion.data.cache import data_fingerprint
-from promptlesion.data.processes import end_with_parent, threads_each
 from promptlesion.data.trained_on import TrainedOn, check_unseen
 from promptlesion.evaluation.wording import duration_text
 from promptlesion.experiment.cells import Asked, Cell, plan_cells
@@ -33,10 +32,10 @@ from promptlesion.experiment.experiment import Experiment
 from promptlesion.experiment.progress import Board, shown
 from promptlesion.experiment.report import write_experiment
 from promptlesion.experiment.results import ExperimentResults
-from promptlesion.synthesis.share import lock_if_free, locked
-from promptlesion.synthesis.workers import worker_device
 from promptlesion.training.atomic import read_json, write_text
-from promptlesion.training.device import resolve_device
+from promptlesion.training.device import resolve_device, worker_device
+from promptlesion.training.locks import lock_if_free, locked
+from promptlesion.training.pool import _begin_worker, threads_each
 from promptlesion.training.run import Run, read_metrics
 
 logger = logging.getLogger(__name__)
@@ -223,7 +222,7 @@ def _log_path(out: Path, cell: Cell) -> Path:
 def _do_alone(cell: Cell, experiment: Experiment, num_threads: int) -> None:
     """Do a piece of work in this process, which is its own; what it says goes to its log."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl+C reaches all: the one that started this ends it
-    end_with_parent()
+    _begin_worker(0, do)
     torch.set_num_threads(num_threads)
     log = _log_path(experiment.out, cell)
     told = log.with_suffix(".error")
