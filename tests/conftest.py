@@ -225,6 +225,7 @@ def start_processes() -> Callable[..., list[ForkServerProcess]]:
             "promptlesion.autoencoder.train",
             "promptlesion.diffusion.train",
             "promptlesion.segmentation.train",
+            "promptlesion.synthesis.cohort",
             "torch._dynamo",
         ]
     )

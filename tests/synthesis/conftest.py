@@ -20,7 +20,6 @@ from promptlesion.data.dataset import (
     write_spec,
 )
 from promptlesion.data.lesion_statistics import LesionStatistics, TypeStatistics
-from promptlesion.data.processes import workers_import
 from promptlesion.data.volume import Volume
 from promptlesion.diffusion.config import DiffusionConfig
 from promptlesion.diffusion.schedule import build_schedule
@@ -52,11 +51,6 @@ def tube(shape: tuple[int, int, int], spacing_mm: tuple[float, float, float]) ->
     labels[radius < 4] = 4
     labels[(x - 9) ** 2 + y**2 + (z + 14) ** 2 < 3.0**2] = 3
     return labels
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _imported_once() -> None:
-    workers_import("promptlesion.synthesis.synthesizer")
 
 
 @pytest.fixture(scope="session")

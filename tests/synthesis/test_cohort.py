@@ -23,9 +23,10 @@ from promptlesion.segmentation.mixing import SegmentationData, check_subjects_ap
 from promptlesion.synthesis.cohort import CohortError, synthesize_cohort
 from promptlesion.synthesis.config import SynthesisConfig
 from promptlesion.synthesis.plan import plan_cohort
-from promptlesion.synthesis.share import Share, lock_if_free
+from promptlesion.synthesis.share import Share
 from promptlesion.synthesis.synthesizer import PromptLesionSynthesizer, Synthesizer
 from promptlesion.synthesis.synthetic_case import CaseMaker, Recipe
+from promptlesion.training.locks import lock_if_free
 from promptlesion.training.run import RunError
 
 COUNTS = {"bright": 6, "dark": 4}

@@ -1,16 +1,8 @@
-"""Shares cover the cases once, whoever deals them out, and a lock is held by one process at a time."""
-
-import os
-import signal
-import time
-from collections.abc import Callable
-from functools import partial
-from multiprocessing.context import ForkServerProcess
-from pathlib import Path
+"""Shares cover the cases once, whoever deals them out."""
 
 import pytest
 
-from promptlesion.synthesis.share import Share, lock_if_free, locked, own_share
+from promptlesion.synthesis.share import Share, own_share
 
 ARRAY = {"SLURM_ARRAY_TASK_MIN": "3", "SLURM_ARRAY_TASK_STEP": "2", "SLURM_ARRAY_TASK_COUNT": "4"}
 
@@ -18,10 +10,10 @@ ARRAY = {"SLURM_ARRAY_TASK_MIN": "3", "SLURM_ARRAY_TASK_STEP": "2", "SLURM_ARRAY
 @pytest.mark.parametrize(("count", "parts"), [(1, 1), (3, 1), (1, 4), (3, 4)])
 def test_shares_and_their_parts_cover_every_case_once(count: int, parts: int) -> None:
     shares = [Share(index, count).part(part, parts) for index in range(count) for part in range(parts)]
-    assert [sum(share.has(number) for share in shares) for number in range(50)] == [1] * 50
+    assert sorted(number for share in shares for number in share.of(range(50))) == list(range(50))
     for index in range(count):
-        own = [Share(index, count).part(part, parts) for part in range(parts)]
-        assert all(Share(index, count).has(number) == any(s.has(number) for s in own) for number in range(50))
+        own = [number for part in range(parts) for number in Share(index, count).part(part, parts).of(range(50))]
+        assert sorted(own) == Share(index, count).of(range(50))
 
 
 def test_what_is_in_a_share() -> None:
@@ -54,7 +46,7 @@ def test_srun_in_an_array_shares_every_tasks_share() -> None:
         for task in (3, 5, 7, 9)
         for rank in range(2)
     ]
-    assert [sum(share.has(number) for share in shares) for number in range(40)] == [1] * 40
+    assert sorted(number for share in shares for number in share.of(range(40))) == list(range(40))
 
 
 def test_the_process_itself_has_all(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -67,32 +59,3 @@ def test_an_array_with_gaps_is_refused() -> None:
     found = {**ARRAY, "SLURM_ARRAY_TASK_ID": "17"}
     with pytest.raises(ValueError, match=r"SLURM_ARRAY_TASK_ID: expected the number of one of 4 evenly spaced tasks"):
         own_share(found)
-
-
-def hold(path: Path) -> None:
-    with locked(path):
-        time.sleep(60)
-
-
-def test_a_lock_is_held_by_one_and_goes_with_a_process_that_is_killed(
-    start_processes: Callable[..., list[ForkServerProcess]], tmp_path: Path
-) -> None:
-    path = tmp_path / "locks" / "case.lock"
-    (holder,) = start_processes(partial(hold, path), num_processes=1)
-    deadline, is_free = time.monotonic() + 60, True
-    while is_free:
-        assert holder.is_alive()
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-        if path.is_file():
-            with lock_if_free(path) as is_free:
-                pass
-    assert holder.pid is not None
-    os.kill(holder.pid, signal.SIGKILL)
-    holder.join()
-    with lock_if_free(path) as is_free:
-        assert is_free
-        with lock_if_free(path) as is_free_again:
-            assert not is_free_again
-    with locked(path):
-        pass

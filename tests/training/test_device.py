@@ -8,7 +8,15 @@ import torch
 from torch import nn
 
 from promptlesion.training import device
-from promptlesion.training.device import DeviceError, autocast, place, resolve_device, resolve_precision
+from promptlesion.training.device import (
+    DeviceError,
+    autocast,
+    place,
+    process_device,
+    resolve_device,
+    resolve_precision,
+    worker_device,
+)
 
 
 def test_auto_gives_a_device_of_this_machine() -> None:
@@ -79,3 +87,26 @@ def test_placing_changes_memory_order_and_no_number() -> None:
     assert placed[0].weight.is_contiguous(memory_format=torch.channels_last_3d)
     assert torch.equal(placed[0].weight, weight)
     torch.testing.assert_close(placed(values), before)
+
+
+def test_gpus_are_shared_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert [worker_device(torch.device("cuda"), index) for index in range(4)] == [
+        "cuda:0",
+        "cuda:1",
+        "cuda:2",
+        "cuda:0",
+    ]
+    assert worker_device(torch.device("cuda:2"), 0) == "cuda:2"
+    assert worker_device(torch.device("cpu"), 5) == "cpu"
+    for name in ("LOCAL_RANK", "SLURM_STEP_ID"):
+        monkeypatch.delenv(name, raising=False)
+    assert process_device("auto") == "auto"
+    monkeypatch.setenv("LOCAL_RANK", "4")
+    assert [process_device(name) for name in ("auto", "cuda", "cpu", "cuda:2")] == [
+        "cuda:1",
+        "cuda:1",
+        "cpu",
+        "cuda:2",
+    ]

@@ -1,9 +1,12 @@
 """The whole check: every case on its own, the cases beside one another, the lesions, and what training will cost."""
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from itertools import count
+from operator import attrgetter
 from pathlib import Path
+from tempfile import TemporaryFile
 
 from promptlesion.check.case import examine_case
 from promptlesion.check.case_comparison import comparison_findings
@@ -18,11 +21,11 @@ from promptlesion.cost.estimate import StageEstimate
 from promptlesion.cost.machine import Machine, this_machine
 from promptlesion.cost.stages import NUM_STAGES, estimate_stages
 from promptlesion.data.dataset import image_path, label_path, open_dataset
-from promptlesion.data.processes import run_in_processes
 from promptlesion.data.spec import DatasetError, DatasetSpec, read_spec
 from promptlesion.data.splits import Split, dataset_split
 from promptlesion.evaluation.palette import label_colors
-from promptlesion.training.atomic import write_text, written_whole
+from promptlesion.training.atomic import write_text
+from promptlesion.training.pool import run_in_processes
 
 REPORT_FOLDER = "check"
 _WINDOW_HU = (-160.0, 240.0)
@@ -192,9 +195,8 @@ def _made(folder: Path) -> Path:
     """Make the report's folder, before any work is done."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with written_whole(folder / ".writable") as temporary:
-            temporary.touch()
-        (folder / ".writable").unlink()
+        with TemporaryFile(dir=folder):
+            pass
     except OSError as error:
         raise DatasetError(
             f"{folder}: expected a folder to write the report to, found one that cannot be written to "
@@ -253,7 +255,9 @@ def _split(folder: Folder, spec_path: Path, cases: Sequence[CaseFacts], config: 
 
 def _examine_all(files: Sequence[CaseFiles], num_workers: int, report: Callable[[], None]) -> list[CaseFacts]:
     found: dict[str, CaseFacts] = {}
-    for facts in run_in_processes(examine_case, files, num_workers):
-        found[facts.name] = facts
-        report()
+    name_of = attrgetter("name")
+    with closing(run_in_processes(examine_case, files, num_workers=num_workers, name_of=name_of)) as examined:
+        for facts in examined:
+            found[facts.name] = facts
+            report()
     return [found[one.name] for one in files]

@@ -21,6 +21,7 @@ from promptlesion.cost.estimate import gib
 from promptlesion.evaluation.palette import label_colors
 from promptlesion.evaluation.wording import duration_text, readable
 from promptlesion.training.atomic import write_json, write_text
+from promptlesion.training.locks import alone_in
 
 JSON_FILE = "check.json"
 _DOTS_PER_INCH = 130
@@ -28,8 +29,9 @@ _DOTS_PER_INCH = 130
 
 def write_check(check: DatasetCheck) -> Path:
     """Write `check.json` and `check.html` into the check's folder and return the path of the latter."""
-    write_json(check.out / JSON_FILE, check_as_json(check))
-    write_text(check.report_path, _html(check))
+    with alone_in(check.out):
+        write_json(check.out / JSON_FILE, check_as_json(check))
+        write_text(check.report_path, _html(check))
     return check.report_path
 
 

@@ -58,11 +58,6 @@ def synthesize(
     torchrun --nproc-per-node 4 -m promptlesion synthesize --data data/liver --model runs/liver/diffusion
     --count liver_tumor=5000 --out data/liver-synthetic
     """
-    from promptlesion.data.processes import start_importing, workers_import
-
-    workers_import("promptlesion.synthesis.synthesizer")
-    if workers is not None and workers > 1:
-        start_importing()
     from promptlesion.front import cohort
     from promptlesion.synthesis.plan import parse_counts
 

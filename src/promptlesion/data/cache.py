@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -17,6 +18,7 @@ from promptlesion.data.dataset import Case, Dataset, read_case
 from promptlesion.data.lesion_instances import LesionInstance, find_lesions
 from promptlesion.data.resampling import resample_to_spacing
 from promptlesion.training.atomic import read_json, write_text, written_whole
+from promptlesion.training.locks import alone_in
 
 _CACHE_VERSION = 2
 _VOXELS_PER_LABEL = 4096
@@ -87,20 +89,26 @@ def build_cache(
     """Prepare every case of the dataset at `spec.spacing_mm` and return them in its order.
 
     Cases already prepared from the same files with the same settings are kept; changed or half-written ones
-    are done again. `on_progress(done, total)` is called after each case.
+    are done again. `on_progress(done, total)` is called after each case. Of two calls at once one waits.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    cached = []
-    for done, case in enumerate(dataset.cases, start=1):
-        card = _read_card(folder, case.name)
-        content = content_of((case.image_path, case.label_path), card)
-        key = _key(dataset, content["files"])
-        if card.get("key") != key or not _is_whole(folder, case.name, card):
-            _prepare(dataset, case, folder, {"key": key, **content})
-        cached.append(CachedCase(name=case.name, subject=case.subject, folder=folder))
-        if on_progress is not None:
-            on_progress(done, len(dataset.cases))
-    return cached
+    is_whole = all(_to_prepare_from(dataset, case, folder) is None for case in dataset.cases)
+    with nullcontext() if is_whole else alone_in(folder):
+        for done, case in enumerate(dataset.cases, start=1):
+            made_from = _to_prepare_from(dataset, case, folder)
+            if made_from is not None:
+                _prepare(dataset, case, folder, made_from)
+            if on_progress is not None:
+                on_progress(done, len(dataset.cases))
+    return [CachedCase(name=case.name, subject=case.subject, folder=folder) for case in dataset.cases]
+
+
+def _to_prepare_from(dataset: Dataset, case: Case, folder: Path) -> dict[str, str] | None:
+    """Return what identifies the files and settings to prepare a case from; nothing where that is done."""
+    card = _read_card(folder, case.name)
+    content = content_of((case.image_path, case.label_path), card)
+    key = _key(dataset, content["files"])
+    is_done = card.get("key") == key and _is_whole(folder, case.name, card)
+    return None if is_done else {"key": key, **content}
 
 
 def _key(dataset: Dataset, files: str) -> str:

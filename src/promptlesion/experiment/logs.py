@@ -10,8 +10,8 @@ from pathlib import Path
 
 from promptlesion.experiment.cells import Cell
 from promptlesion.training.atomic import write_text
+from promptlesion.training.locks import LOCKS_FOLDER
 
-LOCKS_FOLDER = ".locks"
 _LOGS_FOLDER = "logs"
 
 

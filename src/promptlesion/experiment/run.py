@@ -11,14 +11,14 @@ from promptlesion.experiment.cells import Asked, Cell, cell_named, plan_cells
 from promptlesion.experiment.estimate import estimate_cells
 from promptlesion.experiment.execution import do
 from promptlesion.experiment.experiment import Experiment
-from promptlesion.experiment.logs import LOCKS_FOLDER, failure_told, lock_path, read_failures
+from promptlesion.experiment.logs import failure_told, lock_path, read_failures
 from promptlesion.experiment.plan import PlannedCell
 from promptlesion.experiment.report import write_experiment
 from promptlesion.experiment.results import ExperimentResults
 from promptlesion.experiment.runner import do_all
-from promptlesion.synthesis.share import locked
 from promptlesion.training.atomic import read_json
 from promptlesion.training.cluster import ClusterJob, submit
+from promptlesion.training.locks import LOCKS_FOLDER, check_locks, locked
 from promptlesion.training.run import Run, RunOptions
 
 
@@ -39,6 +39,7 @@ def run_experiment(
 
     Raises:
         RunError: the folder holds an experiment on other data or with another configuration or seed.
+        LockError: locks do not work there.
     """
     cells = _opened(experiment, asked)
     if not is_report_only:
@@ -106,6 +107,7 @@ def submit_experiment(experiment: Experiment, asked: Asked, *, command: str) -> 
 
 def _opened(experiment: Experiment, asked: Asked) -> list[Cell]:
     """Check that data and folder are those of this experiment, or begin the folder; return its pieces of work."""
+    check_locks(experiment.out)
     cells, prepared = plan_cells(asked), experiment.prepared
     prepared.check_held_out()
     _check_trained(cells, experiment)

@@ -22,9 +22,8 @@ from promptlesion.experiment.execution import do
 from promptlesion.experiment.experiment import Experiment
 from promptlesion.experiment.logs import failure_told, lock_path, log_path, logged, tell_failure
 from promptlesion.experiment.progress import AT_REST, Progress, shown
-from promptlesion.synthesis.share import lock_if_free
-from promptlesion.synthesis.workers import worker_device
-from promptlesion.training.device import resolve_device
+from promptlesion.training.device import resolve_device, worker_device
+from promptlesion.training.locks import lock_if_free
 from promptlesion.training.pool import Done, Pool, worker_number
 from promptlesion.training.run import read_metrics
 

@@ -14,8 +14,8 @@ from promptlesion.methods import load_method
 from promptlesion.synthesis.cohort import synthesize_cohort
 from promptlesion.synthesis.plan import source_scans
 from promptlesion.synthesis.share import own_share
-from promptlesion.synthesis.workers import process_device
 from promptlesion.training.cluster import ClusterJob, submit_array
+from promptlesion.training.device import process_device
 from promptlesion.training.run import Run
 
 CONTACT_SHEET = "contact_sheet.png"

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
 from promptlesion.autoencoder.train import train_autoencoder
@@ -13,6 +14,7 @@ from promptlesion.front.settings import Folder, as_config, as_path
 from promptlesion.methods import PROMPTLESION, check_asked, train_method
 from promptlesion.segmentation.train import train_stage
 from promptlesion.training.launch import is_main_process, processes
+from promptlesion.training.locks import alone_in
 from promptlesion.training.run import Run, RunOptions
 
 _OPTIONS_OF = {"autoencoder": (), "diffusion": ("method", "autoencoder", "types"), "segmentation": ("synthetic",)}
@@ -34,6 +36,8 @@ def train(
     synthetic: Folder | None = None,
 ) -> Run:
     """Train one of the three stages, or go on with an interrupted run; with the other processes under torchrun.
+
+    Of two commands on one run the second waits for the first.
 
     Args:
         stage: `autoencoder`, `diffusion` or `segmentation`.
@@ -62,7 +66,7 @@ def train(
     cache_folder = as_path(cache) or folder.parent / "cache"
     if stage == "diffusion":
         check_asked(chosen, as_path(autoencoder), types)
-    with processes(device) as own_device:
+    with processes(device) as own_device, alone_in(folder) if is_main_process() else nullcontext():
         if not is_main_process():
             logging.disable(logging.WARNING)
         split = resolved.data.split_options()

@@ -15,8 +15,9 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager, nullcontext
-from functools import partial
+from contextlib import ExitStack, closing, contextmanager, nullcontext
+from dataclasses import dataclass
+from functools import cached_property
 from itertools import takewhile
 from pathlib import Path
 from typing import Any
@@ -29,20 +30,21 @@ from promptlesion.data.trained_on import GENERATOR_FILE
 from promptlesion.data.volume import read_shape
 from promptlesion.masks.shape_bank import ShapeSource
 from promptlesion.masks.sizes_and_shapes import build_drawing
-from promptlesion.synthesis.batch_size import groups_at_once
+from promptlesion.synthesis.batch_size import default_num_workers, groups_a_turn, groups_at_once
 from promptlesion.synthesis.config import SynthesisConfig
 from promptlesion.synthesis.plan import Group, PlannedCase, group_cases, plan_cohort
-from promptlesion.synthesis.share import Share, lock_if_free, locked
+from promptlesion.synthesis.share import Share
 from promptlesion.synthesis.synthesizer import Synthesizer
 from promptlesion.synthesis.synthetic_case import CaseMaker, Recipe, is_painted, missing_dicom
-from promptlesion.synthesis.workers import default_num_workers, run_workers, worker_device
-from promptlesion.training.atomic import write_json, write_text
+from promptlesion.training.atomic import remove_leftovers, write_json, write_text
+from promptlesion.training.device import worker_device
+from promptlesion.training.locks import LOCKS_FOLDER, check_locks, lock_if_free, locked
+from promptlesion.training.pool import run_in_processes, worker_number
 from promptlesion.training.progress import progress_bar
 from promptlesion.training.run import Run, RunError, RunOptions, is_finished_run
 
 logger = logging.getLogger(__name__)
 
-_LOCKS_FOLDER = ".locks"
 _MOST_NAMED = 3
 
 
@@ -91,7 +93,8 @@ def synthesize_cohort(
         ValueError: an unknown type, or one too large for the method; a scan that cannot be read.
         RunError: the folder holds a cohort made from something else, or a dataset that is none.
         CohortError: no lesion at all could be painted.
-        WorkerError: a worker was killed.
+        WorkerError: workers at one group of cases were killed again and again.
+        LockError: locks do not work in the folder.
     """
     planned = plan_cohort(
         dataset,
@@ -116,6 +119,8 @@ def synthesize_cohort(
     if is_dataset and not (out / "run.json").is_file():
         raise RunError(f"{out}: expected a new folder, or one that synthesis wrote; found another dataset")
     was_finished = is_finished_run(out)
+    if not was_finished:
+        check_locks(out)
     with nullcontext() if was_finished else locked(_lock(out, "cohort")):
         run = _open_run(recipe, synthesizer, counts)
     if was_finished and not any(missing_dicom(recipe, case) for case in planned):
@@ -185,7 +190,7 @@ def _work(
     num_workers: int,
 ) -> None:
     """Make the cases of a share, here or in worker processes, and show how far the whole cohort is."""
-    planned = [case for group in groups for case in group]
+    planned, mine = [case for group in groups for case in group], share.of(groups)
     count = _count_done(recipe, planned)
     shown = progress_bar("synthesis", len(planned), done=count()) if share.index == 0 else nullcontext()
     with shown as bar:
@@ -194,12 +199,18 @@ def _work(
             if bar is not None:
                 bar.update(count())
 
+        was_there = frozenset(case.name for group in mine for case in group if recipe.record_path(case).is_file())
         if load is None or num_workers == 1:
-            _make_share(CaseMaker(recipe, synthesizer), recipe, groups, share, Share(), on_group=show)
+            _make_groups(CaseMaker(recipe, synthesizer), recipe, mine, was_there, on_group=show)
         else:
-            devices = [worker_device(synthesizer.card.device, index) for index in range(num_workers)]
-            work = partial(_work_as_one_of, recipe, groups, share, load, devices)
-            run_workers(work, num_workers=num_workers, on_poll=show)
+            device = synthesizer.card.device
+            size = groups_a_turn(device, len(mine), num_workers=num_workers)
+            items = [mine[start : start + size] for start in range(0, len(mine), size)]
+            worker = _Worker(recipe, load, device, was_there)
+            made = run_in_processes(worker, items, num_workers=num_workers, name_of=lambda item: item[0][0].name)
+            with closing(made):
+                for _ in made:
+                    show()
         if bar is not None:
             bar.update(len(planned) - len(_not_done(recipe, planned)))
 
@@ -227,37 +238,37 @@ def _count_done(recipe: Recipe, planned: Sequence[PlannedCase]) -> Callable[[], 
     return count
 
 
-def _work_as_one_of(
-    recipe: Recipe,
-    groups: Sequence[Group],
-    share: Share,
-    load: Callable[[str], Synthesizer],
-    devices: Sequence[str],
-    index: int,
-) -> None:
-    """Do one worker's part of a share, in a process of its own, and then what the others have not come to."""
-    maker = CaseMaker(recipe, load(devices[index]))
-    _make_share(maker, recipe, groups, share, Share(index, len(devices)), on_group=lambda: None)
+@dataclass(frozen=True)
+class _Worker:
+    """Makes groups of cases in a process of its own, which loads the method once."""
+
+    recipe: Recipe
+    load: Callable[[str], Synthesizer]
+    device: torch.device
+    was_there: frozenset[str]
+
+    @cached_property
+    def maker(self) -> CaseMaker:
+        """With the method on this process's device."""
+        return CaseMaker(self.recipe, self.load(worker_device(self.device, worker_number())))
+
+    def __call__(self, groups: Sequence[Group]) -> None:
+        _make_groups(self.maker, self.recipe, groups, self.was_there, on_group=lambda: None)
 
 
-def _make_share(
+def _make_groups(
     maker: CaseMaker,
     recipe: Recipe,
     groups: Sequence[Group],
-    share: Share,
-    part: Share,
+    was_there: frozenset[str],
     *,
     on_group: Callable[[], None],
 ) -> None:
-    """Make the cases of a share that are not there yet, those of a part of it first.
+    """Make the cases that are not there yet; of those that were there from the start, the sources are looked at.
 
-    What another process is making is left to it. On an accelerator one group is read and written while another is
+    What another command is making is left to it. On an accelerator one group is read and written while another is
     sampled.
     """
-    mine = share.of(groups)
-    order = sorted(range(len(mine)), key=lambda number: not part.has(number))
-    first = part.of(mine)
-    was_there = {case.name for group in first for case in group if recipe.record_path(case).is_file()}
 
     def make(group: Group) -> None:
         for case in group:
@@ -268,7 +279,7 @@ def _make_share(
             maker.make(group, own=own)
 
     with _one_thread(), ThreadPoolExecutor(groups_at_once(maker.device)) as threads:
-        made = (map if maker.device.type == "cpu" else threads.map)(make, [mine[number] for number in order])
+        made = (map if maker.device.type == "cpu" else threads.map)(make, groups)
         try:
             for _ in made:
                 on_group()
@@ -307,12 +318,8 @@ def _finish(recipe: Recipe, synthesizer: Synthesizer, records: Sequence[Mapping[
 
 def _clear(out: Path) -> None:
     """Remove what killed processes left, and the locks; all cases are done, so that nobody needs them any more."""
-    for path in list(out.rglob(".partial.*")):
-        if path.is_dir():
-            shutil.rmtree(path)
-        else:
-            path.unlink()
-    shutil.rmtree(out / _LOCKS_FOLDER, ignore_errors=True)
+    remove_leftovers(out)
+    shutil.rmtree(out / LOCKS_FOLDER, ignore_errors=True)
 
 
 def _shortfall(records: Sequence[Mapping[str, Any]], counts: Mapping[str, int]) -> list[str]:
@@ -364,4 +371,4 @@ def _remarks(records: Sequence[Mapping[str, Any]], synthesizer: Synthesizer) -> 
 
 
 def _lock(out: Path, name: str) -> Path:
-    return out / _LOCKS_FOLDER / f"{name}.lock"
+    return out / LOCKS_FOLDER / f"{name}.lock"

@@ -1,17 +1,12 @@
-"""Which part of a cohort is this process's, and the locks that keep two processes off one case.
+"""Which part of a cohort is this command's, where several work on it.
 
-Several processes never talk to each other: each takes every so-manieth group of cases, and what is done stands in the
-cohort's folder. A lock belongs to the process that holds it and goes with it, however it ends.
+They never talk to each other: each takes every so-manieth group of cases, and the cohort's folder shows what is done.
 """
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TypeVar
-
-from filelock import BaseFileLock, FileLock, Timeout
 
 Item = TypeVar("Item")
 
@@ -27,10 +22,6 @@ class Share:
 
     index: int = 0
     count: int = 1
-
-    def has(self, number: int) -> bool:
-        """Return whether what has this number is in this share."""
-        return number % self.count == self.index
 
     def of(self, items: Sequence[Item]) -> list[Item]:
         """Return those of the items that are in this share."""
@@ -71,41 +62,3 @@ def _checked(share: Share, name: str) -> Share:
             f"of task {share.index}, counted from 0. Submit a whole array again: what is finished is not redone"
         )
     return share
-
-
-@contextmanager
-def lock_if_free(path: Path) -> Iterator[bool]:
-    """Hold a lock while the block runs, or say at once that another process has it."""
-    lock = _acquired(path, blocking=False)
-    try:
-        yield lock is not None
-    finally:
-        if lock is not None:
-            lock.release()
-
-
-@contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Hold a lock while the block runs, and wait for it before."""
-    lock = _acquired(path, blocking=True)
-    try:
-        yield
-    finally:
-        if lock is not None:
-            lock.release()
-
-
-def _acquired(path: Path, *, blocking: bool) -> BaseFileLock | None:
-    """Return the lock, held; nothing where another process holds it and it is not to be waited for."""
-    lock = FileLock(path)
-    while True:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            lock.acquire(blocking=blocking)
-        except Timeout:
-            return None
-        except FileNotFoundError:
-            if path.parent.is_dir():
-                raise
-            continue  # the process that finished the cohort has just removed the folder
-        return lock

@@ -2,10 +2,15 @@
 
 import hashlib
 import json
+import os
+import secrets
+import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+_PARTIAL = ".partial."
 
 
 @contextmanager
@@ -21,15 +26,33 @@ def naming(path: Path) -> Iterator[None]:
 
 @contextmanager
 def written_whole(path: Path) -> Iterator[Path]:
-    """Give a temporary path in the same folder; it becomes `path`, or goes where the block fails."""
+    """Give a temporary path of its own in the same folder; it becomes `path`, or goes where the block fails."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".partial.{path.name}")
+    temporary = path.with_name(f"{_PARTIAL}{secrets.token_hex(4)}.{path.name}")
     try:
         with naming(path):
             yield temporary
             temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def remove_leftovers(folder: Path, *, but_not_beside: str | None = None) -> None:
+    """Remove what killed processes left half written in a folder where nobody else is writing.
+
+    Args:
+        folder: with all that is in it,
+        but_not_beside: but for folders in it that hold a folder of this name: there somebody is writing.
+    """
+    for place, folders, files in os.walk(folder):
+        if but_not_beside in folders and Path(place) != folder:
+            folders.clear()
+            continue
+        for path in (Path(place, name) for name in (*folders, *files) if name.startswith(_PARTIAL)):
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> None:

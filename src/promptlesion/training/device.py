@@ -43,6 +43,21 @@ def resolve_device(name: str) -> torch.device:
     return device
 
 
+def process_device(name: str) -> str:
+    """Return the device of this process: those that torchrun or srun started take turns on the machine's GPUs."""
+    number = os.environ.get("LOCAL_RANK", os.environ.get("SLURM_LOCALID") if "SLURM_STEP_ID" in os.environ else None)
+    if number is None or name not in ("auto", "cuda") or not torch.cuda.is_available():
+        return name
+    return f"cuda:{int(number) % torch.cuda.device_count()}"
+
+
+def worker_device(device: torch.device, index: int) -> str:
+    """Return the device of a worker; those on GPUs take turns unless one GPU was asked for by number."""
+    if device.type == "cuda" and device.index is None:
+        return f"cuda:{index % torch.cuda.device_count()}"
+    return str(device)
+
+
 def resolve_precision(device: torch.device, precision: Precision) -> torch.dtype:
     """Choose bfloat16, unless float32 is asked for, where the hardware multiplies it natively; float32 elsewhere.
 

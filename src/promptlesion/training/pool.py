@@ -80,7 +80,7 @@ class _Lane(Generic[Item, Result]):
         arguments = (self.number, self.function)
         self.executor = ProcessPoolExecutor(1, get_context("spawn"), initializer=_begin_worker, initargs=arguments)
         future: Future[Result]
-        with threads_each(self.num_threads), _sigint_blocked():
+        with threads_each(self.num_threads), _ctrl_c_later():
             future = self.executor.submit(_call, item)
             (self.process,) = (process for process in active_children() if process not in before)
         return future
@@ -255,16 +255,25 @@ def _call(item: Any) -> Any:
 
 
 @contextmanager
-def _sigint_blocked() -> Iterator[None]:
-    """Let processes start in the block that no Ctrl+C reaches until they say what they do with it."""
-    if not hasattr(signal, "pthread_sigmask"):  # Windows
-        yield
-        return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+def _ctrl_c_later() -> Iterator[None]:
+    """Let a Ctrl+C of the block take effect at its end, and none reach the processes that start in it.
+
+    Blocked signals stay blocked in them until `_begin_worker`, and in this thread alone: others may take them.
+    """
+    found: list[int] = []
+    is_main = threading.current_thread() is threading.main_thread()
+    handler = signal.signal(signal.SIGINT, lambda number, _: found.append(number)) if is_main else None
+    if hasattr(signal, "pthread_sigmask"):  # not on Windows
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        if hasattr(signal, "pthread_sigmask"):
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+        if is_main:
+            signal.signal(signal.SIGINT, handler)
+        if found:
+            signal.raise_signal(signal.SIGINT)
 
 
 @contextmanager

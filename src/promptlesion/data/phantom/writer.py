@@ -2,14 +2,16 @@
 
 import json
 from collections.abc import Callable
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 
 from promptlesion.data.dataset import IMAGE_ENDING, image_path, label_path, write_case, write_dataset_json, write_spec
 from promptlesion.data.phantom.cases import Kind, phantom_case, phantom_labels, phantom_spec
-from promptlesion.data.processes import run_in_processes
 from promptlesion.data.spec import DatasetError
 from promptlesion.training.atomic import read_json, write_text
+from promptlesion.training.locks import alone_in
+from promptlesion.training.pool import run_in_processes
 
 _MARKER = "phantom.json"
 _VERSION = 1
@@ -29,27 +31,29 @@ def write_phantom_dataset(
     """Writes `num_cases` subjects named `KIND_0000`, ... and then `lesions.toml` and `dataset.json`.
 
     Without noise, the phantom shows what a network loses of the anatomy itself. Cases that are there already are
-    kept, so a stopped run goes on and a larger number extends the cohort.
+    kept, so a stopped run goes on and a larger number extends the cohort. Of two calls at once one waits.
     `on_progress` is told (cases done, cases wanted). Raises `DatasetError` where `out` holds another cohort.
     """
     if num_cases < 1 or num_workers < 1:
         raise ValueError(f"expected at least one case and one worker, found {num_cases} and {num_workers}")
     names = [_case_name(kind, index) for index in range(num_cases)]
-    _claim_folder(out, kind, seed, names, is_noisy=is_noisy)
-    missing = [index for index, name in enumerate(names) if not _is_written(out, name)]
-    if on_progress:
-        on_progress(num_cases - len(missing), num_cases)
-    write = partial(_write_one, kind, seed, is_noisy, out)
-    for num_done, _ in enumerate(run_in_processes(write, missing, num_workers), num_cases - len(missing) + 1):
+    with alone_in(out):
+        _claim_folder(out, kind, seed, names, is_noisy=is_noisy)
+        missing = [index for index, name in enumerate(names) if not _is_written(out, name)]
         if on_progress:
-            on_progress(num_done, num_cases)
-    write_spec(phantom_spec(kind), out / "lesions.toml")
-    write_dataset_json(
-        out,
-        labels=phantom_labels(kind),
-        num_training=num_cases,
-        extra={"name": f"phantom_{kind}", "description": f"PromptLesion's {kind} phantom, seed {seed}"},
-    )
+            on_progress(num_cases - len(missing), num_cases)
+        write = partial(_write_one, kind, seed, is_noisy, out)
+        with closing(run_in_processes(write, missing, num_workers=num_workers, name_of=names.__getitem__)) as written:
+            for num_done, _ in enumerate(written, num_cases - len(missing) + 1):
+                if on_progress:
+                    on_progress(num_done, num_cases)
+        write_spec(phantom_spec(kind), out / "lesions.toml")
+        write_dataset_json(
+            out,
+            labels=phantom_labels(kind),
+            num_training=num_cases,
+            extra={"name": f"phantom_{kind}", "description": f"PromptLesion's {kind} phantom, seed {seed}"},
+        )
 
 
 def _write_one(kind: Kind, seed: int, is_noisy: bool, out: Path, index: int) -> None:

@@ -5,6 +5,7 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from io import StringIO
@@ -17,7 +18,6 @@ from jaxtyping import Shaped, UInt8
 from promptlesion.data.case_check import check_hounsfield, check_spacing, label_values, on_the_grid_of, whole_labels
 from promptlesion.data.content import content_of
 from promptlesion.data.dataset import IMAGE_ENDING, image_path, label_path, write_case, write_dataset_json
-from promptlesion.data.processes import run_in_processes
 from promptlesion.data.sources.preparation import (
     card_path,
     counted_notes,
@@ -32,6 +32,8 @@ from promptlesion.data.spec import DatasetError
 from promptlesion.data.splits import SPLITS_FILE, split_names
 from promptlesion.data.volume import SHEAR_TOLERANCE, Volume
 from promptlesion.training.atomic import read_json, write_json, write_text, written_whole
+from promptlesion.training.locks import alone_in
+from promptlesion.training.pool import run_in_processes
 
 ACQUISITION_FILE = "acquisition.json"
 _VERSION = 2
@@ -76,15 +78,31 @@ def write_source(
 
     A case or file that cannot be converted stops the whole with a message that names it, or is left out where
     `skips_refused`. `dataset.json` comes last, so a folder that has it is whole; after it, outside the folder, the
-    report, and `key`, a CSV file that says which case is whose scan. Raises `DatasetError` also where `out` holds
-    anything else.
+    report, and `key`, a CSV file that says which case is whose scan. Of two calls at once one waits. Raises
+    `DatasetError` also where `out` holds anything else.
     """
-    _check_folder(source, out)
+    if out.is_file():
+        raise DatasetError(f"--out {out}: expected a folder, found a file")
     if key is not None and key.resolve().is_relative_to(out.resolve()):
         raise DatasetError(f"--key {key}: expected a file outside the dataset folder {out}, found one inside it")
     refused = [*source.refusals, *(case.refusal for case in source.cases if case.refusal is not None)]
     if refused and not skips_refused:
         raise DatasetError(_listed(refused))
+    with alone_in(out):
+        return _write_alone(source, out, refused, key, num_workers, skips_refused, on_progress)
+
+
+def _write_alone(
+    source: Source,
+    out: Path,
+    refused: list[str],
+    key: Path | None,
+    num_workers: int,
+    skips_refused: bool,
+    on_progress: Callable[[int, int], None] | None,
+) -> Conversion:
+    """Write what is missing of a source, where nobody else is writing."""
+    _check_folder(source, out)
     cases = [case for case in source.cases if case.refusal is None]
     missing = [case for case in cases if not _is_written(source, case, out)]
     num_kept = len(cases) - len(missing)
@@ -97,10 +115,11 @@ def write_source(
     for case in stale:
         _remove(out, case.name)
     write = partial(_write_one, source, out, skips_refused)
-    for num_done, refusal in enumerate(run_in_processes(write, missing, num_workers), num_kept + 1):
-        refused += [refusal] if refusal else []
-        if on_progress:
-            on_progress(num_done, len(cases))
+    with closing(run_in_processes(write, missing, num_workers=num_workers, name_of=place_of)) as refusals:
+        for num_done, refusal in enumerate(refusals, num_kept + 1):
+            refused += [refusal] if refusal else []
+            if on_progress:
+                on_progress(num_done, len(cases))
     written = [case for case in cases if image_path(out, case.name).is_file()]
     if not written:
         raise DatasetError(f"expected at least one case that can be converted, found none\n{_listed(refused)}")
@@ -190,8 +209,6 @@ def _known_labels(case: SourceCase, labels: Volume, source: Source) -> UInt8[np.
 
 
 def _check_folder(source: Source, out: Path) -> None:
-    if out.is_file():
-        raise DatasetError(f"--out {out}: expected a folder, found a file")
     names = {case.name for case in source.cases}
     if len(names) < len(source.cases):
         twice = [name for name, count in Counter(case.name for case in source.cases).items() if count > 1]
