@@ -5,7 +5,6 @@ import shutil
 import time
 from dataclasses import asdict
 from functools import partial
-from multiprocessing import parent_process
 from pathlib import Path
 
 from promptlesion.autoencoder.train import train_autoencoder
@@ -22,6 +21,7 @@ from promptlesion.segmentation.train import train_stage
 from promptlesion.synthesis.cohort import synthesize_cohort
 from promptlesion.synthesis.plan import mean_lesions_per_case
 from promptlesion.training.atomic import write_json
+from promptlesion.training.pool import is_worker
 from promptlesion.training.progress import progress_bar
 from promptlesion.training.run import RunOptions
 
@@ -77,7 +77,7 @@ def _paint(cell: Cell, experiment: Experiment, prepared: PreparedDataset, out: P
         config=config,
         out=out,
         seed=cell.seed,
-        load=partial(load_method, experiment.out / run, config) if parent_process() is None else None,
+        load=partial(load_method, experiment.out / run, config) if not is_worker() else None,
     )
 
 

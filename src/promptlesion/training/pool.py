@@ -229,6 +229,11 @@ def worker_number() -> int:
     return _worker_number
 
 
+def is_worker() -> bool:
+    """Return whether this process is one of a pool's, or of another program's."""
+    return parent_process() is not None
+
+
 def _begin_worker(number: int, function: Callable[..., object]) -> None:
     """Make this process a worker: Ctrl+C is not its, and it ends with the one that started it.
 
