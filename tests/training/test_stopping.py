@@ -56,7 +56,10 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
     return network.state_dict()
 
 
-@pytest.mark.parametrize("name", [each.name for each in SIGNALS])
+@pytest.mark.parametrize(
+    "name",
+    ["SIGTERM", *(pytest.param(each.name, marks=pytest.mark.slow) for each in SIGNALS if each != signal.SIGTERM)],
+)
 def test_a_training_that_is_asked_to_end_saves_and_goes_on_as_if_it_had_not_been(name: str, tmp_path: Path) -> None:
     root = str(Path(__file__).parents[2])
     code = (
