@@ -43,7 +43,7 @@ def arguments_of(verb: str, fixtures: pytest.FixtureRequest) -> Sequence[object]
         return PREPARE
     data: Dataset = fixtures.getfixturevalue("tiny_data")
     if verb == "check":
-        return ("check", data.root, "--device", "cpu")
+        return ("check", data.root, "--preset", "demo", "--device", "cpu")
     counts = ("--count", "bright=12", "--count", "dark=12", "--set", "synthesis.lesions_per_case=1")
     options = ("--accept-all", "--set", "synthesis.num_steps=20", "--device", "cpu")
     model: Path = fixtures.getfixturevalue("tiny_diffusion_run")
