@@ -45,7 +45,8 @@ def arguments_of(verb: str, fixtures: pytest.FixtureRequest) -> Sequence[object]
     if verb == "check":
         return ("check", data.root, "--preset", "demo", "--device", "cpu")
     counts = ("--count", "bright=12", "--count", "dark=12", "--set", "synthesis.lesions_per_case=1")
-    options = ("--accept-all", "--set", "synthesis.num_steps=20", "--device", "cpu")
+    everybody = ("--set", "data.validation_fraction=0", "--set", "data.test_fraction=0")
+    options = (*everybody, "--accept-all", "--set", "synthesis.num_steps=20", "--device", "cpu")
     model: Path = fixtures.getfixturevalue("tiny_diffusion_run")
     return ("synthesize", "--data", data.root, "--model", model, *counts, *options)
 

@@ -21,7 +21,7 @@ class TestNumber:
         monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(4)), raising=False)
         monkeypatch.setattr(batch_size, "main_memory_bytes", lambda: 2**36)
         cpu = torch.device("cpu")
-        numbers = [default_num_workers(cpu, count, scan_voxels=10**6) for count in (0, 1, 7, 8, 15, 16, 10_000)]
+        numbers = [default_num_workers(cpu, count, scan_voxels=10**6) for count in (0, 1, 15, 16, 31, 32, 10_000)]
         assert numbers == [1, 1, 1, 2, 3, 4, 4]
         monkeypatch.setattr(batch_size, "main_memory_bytes", lambda: 2**33)
         gib = 2**30 // 24  # voxels of four open scans

@@ -18,7 +18,7 @@ With four lesions of each that fills an accelerator; more scans cost memory, and
 _GROUPS_ON_ACCELERATOR = 2
 _GROUPS_AN_ACCELERATOR_S_WORKER_TAKES = 8
 _BYTES_A_VOXEL = 6
-_CASES_PER_WORKER = 4
+_CASES_PER_WORKER = 8
 """Fewer are done before a process that must first import everything has begun."""
 _GIB_PER_WORKER = 1.5
 """Beside the scans that it has open."""
