@@ -2,8 +2,8 @@
 
     python benchmarks/cohort_workers.py --data runs/demo/data --model runs/demo/diffusion --out /tmp/cohorts
 
-paints one cohort with 1, 2 and 4 workers, and once more with 2 while SIGKILL ends the process that started them, then all
-of them, and the same command is given again; at last a worker, whose work another one does. `run.json`, which holds
+paints one cohort with 1, 2 and 4 workers, and once more with 2 while SIGKILL ends the process that started them, then
+all of them, and the same command is given again; at last a worker, whose work another one does. `run.json`, which holds
 times, is left out.
 """
 
