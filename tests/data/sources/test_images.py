@@ -234,7 +234,7 @@ def test_a_segmentation_may_reach_beyond_the_scan_but_its_labels_may_not(tmp_pat
         ),
         (
             ["Segment0_Name:=+", "Segment0_LabelValue:=1", "Segment1_Name:=a_b", "Segment1_LabelValue:=2"],
-            "names of their own",
+            "of their own names and values",
         ),
     ],
 )

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from promptlesion.check.folder import read_folder
-from promptlesion.data.sources import open_source, report_path, write_source
+from promptlesion.data.sources import open_source, write_source
+from promptlesion.data.sources.preparation import report_path
 from promptlesion.data.volume import Volume, write_volume
 
 

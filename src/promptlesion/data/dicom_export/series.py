@@ -1,6 +1,6 @@
 """A scan as the slices of a DICOM series: their geometry, their headers, their files."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import Float64, Shaped, UInt16
+from nibabel.orientations import apply_orientation, axcodes2ornt, inv_ornt_aff, ornt_transform
 
+from promptlesion.data.nifti_file import RAS_ORIENTATION
 from promptlesion.data.volume import LPS_TO_RAS, Volume, file_slice_axis
 
 if TYPE_CHECKING:
@@ -20,13 +22,9 @@ DATE, TIME = "20000101", "000000"
 _UID_PREFIX = "1.2.826.0.1.3680043.8.498."  # pydicom's own root, which anyone may derive identifiers from
 _USUAL_INTERCEPT_HU = -1024
 _ORTHOGONAL = 1e-4
-# RAS axes and flips that give rows, columns and slices as radiologists look at them, by the source's slice axis:
-# columns run to the patient's left (sagittal: back), rows to the back (else: down), slices along their cross product
-_LAYOUTS: tuple[tuple[tuple[int, bool], tuple[int, bool], tuple[int, bool]], ...] = (
-    ((1, True), (2, True), (0, False)),
-    ((0, True), (2, True), (1, True)),
-    ((0, True), (1, True), (2, False)),
-)
+# how columns, rows and slices run, as radiologists look at them, by the source's slice axis: columns to the patient's
+# left (sagittal: back), rows to the back (else: down), slices along their cross product
+_LAYOUTS = ("PIR", "LIP", "LPS")
 
 
 class DicomExportError(ValueError):
@@ -37,30 +35,25 @@ class DicomExportError(ValueError):
 class DicomSlices:
     """A scan cut into DICOM slices: where they lie, and how their voxels become pixels."""
 
-    layout: tuple[tuple[int, bool], tuple[int, bool], tuple[int, bool]]
+    orientation: Shaped[np.ndarray, "3 2"]
+    """Of columns, rows and slices, as nibabel gives it for RAS+ voxels."""
     affine: Float64[np.ndarray, "4 4"]
     """From (column, row, slice) to millimetres, LPS+."""
 
     def pixels(self, array: Shaped[np.ndarray, "x y z"]) -> Shaped[np.ndarray, "slice row column"]:
         """Return a view of the scan's voxels in DICOM's order."""
-        column, row, depth = self.layout
-        view = array.transpose(depth[0], row[0], column[0])
-        flips = tuple(slice(None, None, -1 if is_flipped else 1) for _, is_flipped in (depth, row, column))
-        return view[flips]
+        return np.asarray(apply_orientation(array, self.orientation).T)
 
 
-class Uids:
-    """Unique identifiers that follow from the content alone."""
+Uids = Callable[..., str]
+"""Gives the unique identifier of a part of the content; the same part always has the same."""
 
-    def __init__(self, content: str) -> None:
-        """Take the hash of the content."""
-        self._content = content
 
-    def __call__(self, *what: object) -> str:
-        """Return the identifier of a part of the content; the same part always has the same."""
-        from pydicom.uid import generate_uid
+def uids_of(content: str) -> Uids:
+    """Return the identifiers that follow from the hash of the content."""
+    from pydicom.uid import generate_uid
 
-        return str(generate_uid(_UID_PREFIX, entropy_srcs=[self._content, *map(str, what)]))
+    return lambda *what: str(generate_uid(_UID_PREFIX, entropy_srcs=[content, *map(str, what)]))
 
 
 def cut_slices(image: Volume, name: str) -> DicomSlices:
@@ -70,13 +63,8 @@ def cut_slices(image: Volume, name: str) -> DicomSlices:
             f"{name}: expected axes at right angles, as a DICOM series has them, found a sheared affine "
             f"(cosine {image.shear:.4f} between two axes)"
         )
-    layout = _LAYOUTS[file_slice_axis(image)]
-    to_ras = np.zeros((4, 4))
-    to_ras[3, 3] = 1.0
-    for pixel_axis, (axis, is_flipped) in enumerate(layout):
-        to_ras[axis, pixel_axis] = -1.0 if is_flipped else 1.0
-        to_ras[axis, 3] = image.shape[axis] - 1.0 if is_flipped else 0.0
-    return DicomSlices(layout, LPS_TO_RAS @ image.affine @ to_ras)
+    orientation = ornt_transform(RAS_ORIENTATION, axcodes2ornt(_LAYOUTS[file_slice_axis(image)]))
+    return DicomSlices(orientation, LPS_TO_RAS @ image.affine @ inv_ornt_aff(orientation, image.shape))
 
 
 def write_series(

@@ -12,7 +12,7 @@ from jaxtyping import Shaped
 
 from promptlesion.data.case_check import check_same_grid
 from promptlesion.data.dicom_export.segmentation import build_segmentation
-from promptlesion.data.dicom_export.series import DicomExportError, DicomSlices, Uids, cut_slices, write_series
+from promptlesion.data.dicom_export.series import DicomExportError, DicomSlices, cut_slices, uids_of, write_series
 from promptlesion.data.sources.extra import imported
 from promptlesion.data.volume import Volume
 from promptlesion.training.atomic import naming
@@ -66,7 +66,7 @@ def export_dicom(
     hu, label_pixels = _whole_hu(image.array, name), slices.pixels(labels.array)
     named = (repr(sorted(label_names.items())), repr(sorted(lesion_types)))
     told = (version("promptlesion"), name, subject, description, *named)
-    uids = Uids(_content_hash(told, slices, hu, labels.array))
+    uids = uids_of(_content_hash(told, slices, hu, labels.array))
     with _folder_whole(folder) as partial:
         headers = write_series(slices.pixels(hu), slices, partial / CT_FOLDER, uids, name, subject, description)
         present = {

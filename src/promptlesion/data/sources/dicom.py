@@ -11,7 +11,7 @@ from promptlesion.data.grouping import grouped
 from promptlesion.data.sources.acquisition import acquisition_of
 from promptlesion.data.sources.dicom_frames import LABEL_KINDS, NOT_DICOM, DicomFile, read_dicom_file
 from promptlesion.data.sources.dicom_labels import LabelFile, label_volume, named_structures, open_label_file
-from promptlesion.data.sources.dicom_matching import Place, match_labels
+from promptlesion.data.sources.dicom_matching import match_labels
 from promptlesion.data.sources.dicom_pixels import AIR_HU, series_voxels, straight_affine, straightened
 from promptlesion.data.sources.dicom_series import Series, common_folder, describe
 from promptlesion.data.sources.dicom_slices import DICOM_ERRORS, SeriesIdentity, Slice, leniently, read_header
@@ -54,7 +54,7 @@ def open_dicom(folder: Path, paths: Sequence[Path], *, on_progress: Callable[[in
     label_files, renaming = named_structures(opened)
     subjects = _subjects(stacks)
     owned = [(file, subjects.get(_subject_key(file.identity))) for file in label_files]
-    matching = match_labels(owned, list(_places(stacks, subjects)))
+    matching = match_labels(owned, stacks, [subjects[_subject_key(stack.identity)] for stack in stacks])
     stacks = [
         replace(stack, refusal=stack.refusal or why) for stack, why in zip(stacks, matching.refusals, strict=True)
     ]
@@ -70,8 +70,10 @@ def open_dicom(folder: Path, paths: Sequence[Path], *, on_progress: Callable[[in
     )
 
 
-def read_series(series: Series, label_files: tuple[LabelFile, ...], labels: dict[str, int]) -> Scan:
-    """Read a series and its labels onto one grid at right angles."""
+def read_series(series: Series | None, label_files: tuple[LabelFile, ...], labels: dict[str, int]) -> Scan:
+    """Read a series and its labels onto one grid at right angles; raises `DatasetError` for a refused one, `None`."""
+    if series is None:
+        raise DatasetError("expected a series that makes a volume, found a refused one")
     voxels, of_padding = series_voxels(series)
     check_hounsfield(_place(series), voxels, [one.place for one in series.slices])
     painted, of_labels = label_volume(series, label_files, labels)
@@ -154,19 +156,6 @@ def _refusals(files: Iterable[DicomFile], stacks: Iterable[Stack]) -> Iterator[s
         yield f"{same[0].path}: expected a whole DICOM file, found {kind}{more}"
 
 
-def _places(stacks: Iterable[Stack], subjects: dict[tuple[str, ...], int]) -> Iterator[Place]:
-    """What label files may refer to the stacks by."""
-    for stack in stacks:
-        known = [one.identity for one in stack.slices]
-        yield Place(
-            subject=subjects[_subject_key(stack.identity)],
-            study_uids=frozenset(one.study_uid for one in known),
-            series_uids=frozenset(one.series_uid for one in known),
-            frame_of_reference_uids=frozenset(one.frame_of_reference_uid for one in known),
-            slice_uids=frozenset(one.uid for one in stack.slices),
-        )
-
-
 def _cases(
     stacks: Sequence[Stack],
     matched: Sequence[Sequence[LabelFile]],
@@ -181,7 +170,7 @@ def _cases(
         yield SourceCase(
             name=numbered_name(subject, scans[subject]),
             files=paths,
-            read=partial(_read, stack.series, tuple(files), labels),
+            read=partial(read_series, stack.series, tuple(files), labels),
             origin={
                 "folder": str(common_folder(one.path for one in stack.slices)),
                 "patient_id": stack.identity.patient_id,
@@ -208,9 +197,3 @@ def _subjects(stacks: Iterable[Stack]) -> dict[tuple[str, ...], int]:
 def _place(stack: Stack | Series) -> str:
     """What messages call a series: folders may hold many, so its first file too."""
     return f"{describe(stack.identity, stack.slices)} ({stack.slices[0].path.name}, …)"
-
-
-def _read(series: Series | None, label_files: tuple[LabelFile, ...], labels: dict[str, int]) -> Scan:
-    if series is None:
-        raise DatasetError("expected a series that makes a volume, found a refused one")
-    return read_series(series, label_files, labels)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pydicom.misc import is_dicom
 
 from promptlesion.data.sources.dicom_slices import (
     DICOM_ERRORS,
@@ -17,7 +18,6 @@ from promptlesion.data.sources.dicom_slices import (
     leniently,
     read_header,
 )
-from promptlesion.data.sources.extra import has_preamble
 from promptlesion.data.spec import DatasetError
 
 NOT_DICOM = "not DICOM"
@@ -83,7 +83,7 @@ def read_dicom_file(path: Path) -> DicomFile:
     """Say what a file is, and for CT where its slices lie."""
     header = read_header(path, [*dict.fromkeys((*_GEOMETRY_TAGS, *_PHASE_TAGS))])
     if header is None or not (header or header.file_meta):
-        return DicomFile(_UNREADABLE, path, is_damaged=True) if has_preamble(path) else DicomFile(NOT_DICOM, path)
+        return DicomFile(_UNREADABLE, path, is_damaged=True) if is_dicom(path) else DicomFile(NOT_DICOM, path)
     with leniently():
         try:
             return _classified(path, header)
@@ -98,7 +98,7 @@ def _classified(path: Path, header: Any) -> DicomFile:
     label_kind = _LABEL_MODALITIES.get(modality) or _LABEL_CLASSES.get(kind)
     if label_kind:
         return DicomFile(label_kind, path, _identity(header))
-    if not modality and not kind and has_preamble(path):
+    if not modality and not kind and is_dicom(path):
         return DicomFile(_UNREADABLE, path, is_damaged=True)
     if modality != "CT" and kind not in _CT_CLASSES:
         return DicomFile(f"modality {modality or 'unknown'}", path)

@@ -136,9 +136,5 @@ def _nested(dataset: Any) -> Iterator[Any]:
 
 
 def _frame_of_reference(dataset: Any) -> str:
-    if dataset.get("FrameOfReferenceUID"):
-        return str(dataset.FrameOfReferenceUID)
-    for item in dataset.get("ReferencedFrameOfReferenceSequence") or ():
-        if item.get("FrameOfReferenceUID"):
-            return str(item.FrameOfReferenceUID)
-    return ""
+    holders = [dataset, *(dataset.get("ReferencedFrameOfReferenceSequence") or ())]
+    return next((str(item.FrameOfReferenceUID) for item in holders if item.get("FrameOfReferenceUID")), "")

@@ -1,22 +1,13 @@
 """Which label files belong to which series, and what to say where that is not plain."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from promptlesion.data.grouping import grouped
 from promptlesion.data.sources.dicom_labels import LabelFile
+from promptlesion.data.sources.dicom_slices import Slice
+from promptlesion.data.sources.dicom_stacks import Stack
 from promptlesion.data.sources.source import counted
-
-
-@dataclass(frozen=True)
-class Place:
-    """What a label file may refer to a series by."""
-
-    subject: int
-    study_uids: frozenset[str]
-    series_uids: frozenset[str]
-    frame_of_reference_uids: frozenset[str]
-    slice_uids: frozenset[str]
 
 
 @dataclass(frozen=True)
@@ -29,17 +20,19 @@ class Matching:
     notes: tuple[str, ...]
 
 
-def match_labels(label_files: Sequence[tuple[LabelFile, int | None]], places: Sequence[Place]) -> Matching:
-    """Match label files, each with the subject it is of if any scan is theirs, to series.
+def match_labels(
+    label_files: Sequence[tuple[LabelFile, int | None]], stacks: Sequence[Stack], subjects: Sequence[int]
+) -> Matching:
+    """Match label files, each with the subject it is of if any scan is theirs, to series, each with its subject.
 
     By slice, else by series, else by frame of reference, which series of one subject may share. A damaged file belongs
     to the series it refers to, else to all of its study, else of its subject: their labels would not be whole.
     """
-    files: list[list[LabelFile]] = [[] for _ in places]
-    refusals: list[str | None] = [None for _ in places]
+    files: list[list[LabelFile]] = [[] for _ in stacks]
+    refusals: list[str | None] = [None for _ in stacks]
     without_series, remarks = [], []
     for file, subject in label_files:
-        chosen, names_slices = _chosen(file, subject, places)
+        chosen, names_slices = _chosen(file, subject, stacks, subjects)
         if not chosen:
             without_series.append(
                 file.damage
@@ -56,21 +49,27 @@ def match_labels(label_files: Sequence[tuple[LabelFile, int | None]], places: Se
     return Matching(tuple(map(tuple, files)), tuple(refusals), tuple(without_series), tuple(counted(remarks)))
 
 
-def _chosen(file: LabelFile, subject: int | None, places: Sequence[Place]) -> tuple[list[int], bool]:
+def _chosen(
+    file: LabelFile, subject: int | None, stacks: Sequence[Stack], subjects: Sequence[int]
+) -> tuple[list[int], bool]:
     """The series a file belongs to, and whether it names slices of theirs."""
-    numbered = list(enumerate(places))
-    by_slice = [index for index, place in numbered if place.slice_uids & file.slice_uids]
-    by_series = [index for index, place in numbered if place.series_uids & file.series_uids]
-    if by_slice or by_series:
-        return by_slice or by_series, bool(by_slice)
+
+    def having(is_so: Callable[[Slice], bool]) -> list[int]:
+        return [index for index, stack in enumerate(stacks) if any(map(is_so, stack.slices))]
+
+    by_slice = having(lambda one: one.uid in file.slice_uids)
+    chosen = by_slice or having(lambda one: one.identity.series_uid in file.series_uids)
+    if chosen:
+        return chosen, bool(by_slice)
     frame = file.frame_of_reference_uid
-    in_frame = [index for index, place in numbered if frame and frame in place.frame_of_reference_uids]
+    in_frame = having(lambda one: bool(frame) and one.identity.frame_of_reference_uid == frame)
     if len(in_frame) > 1:  # some anonymisers give all patients one frame of reference
-        in_frame = [index for index in in_frame if places[index].subject == subject]
+        in_frame = [index for index in in_frame if subjects[index] == subject]
     if in_frame or not file.damage:
         return in_frame, False
-    of_subject = [index for index, place in numbered if place.subject == subject]
-    return [index for index in of_subject if file.identity.study_uid in places[index].study_uids] or of_subject, False
+    of_subject = [index for index, of in enumerate(subjects) if of == subject]
+    in_study = having(lambda one: one.identity.study_uid == file.identity.study_uid)
+    return [index for index in of_subject if index in in_study] or of_subject, False
 
 
 def _joined(files: Sequence[LabelFile]) -> list[tuple[str, str]]:

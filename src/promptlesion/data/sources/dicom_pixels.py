@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from hashlib import sha256
-from itertools import groupby, pairwise
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +38,8 @@ def frame_of(dataset: Any, frame: int, path: Any, **options: Any) -> Shaped[np.n
     try:
         with leniently():
             _check_whole(dataset, frame, num_frames)
+            if dataset.file_meta.TransferSyntaxUID == RLELossless and dataset.BitsAllocated == 8:
+                options["decoding_plugin"] = "pydicom"  # others fill up a mask that ends too early
             pixels: np.ndarray = pixel_array(dataset, index=frame if num_frames > 1 else None, **options)
     except DICOM_ERRORS as error:
         syntax = dataset.file_meta.get("TransferSyntaxUID") if hasattr(dataset, "file_meta") else None
@@ -169,25 +171,9 @@ def _check_whole(dataset: Any, frame: int, num_frames: int) -> None:
     else:
         encoded = get_frame(pixels, frame, number_of_frames=num_frames)
         is_jpeg_cut = syntax.startswith(_JPEG_SYNTAXES) and not encoded.rstrip(b"\0").endswith(_END_OF_IMAGE)
-        is_blanked = syntax == RLELossless and encoded.endswith(_ZEROS)
-        if is_blanked and dataset.BitsAllocated == 8:  # masks end in zeros, which simple writers do not join
-            is_blanked = _is_too_short(encoded, int(dataset.Rows) * int(dataset.Columns))
+        is_blanked = syntax == RLELossless and dataset.BitsAllocated != 8 and encoded.endswith(_ZEROS)
         if is_jpeg_cut or is_blanked:
             raise ValueError(f"a truncated codestream of {len(encoded)} bytes, without its end")
-
-
-def _is_too_short(encoded: bytes, num_pixels: int) -> bool:
-    """Whether a segment of run-length encoding holds fewer bytes than there are pixels (PS3.5, annex G)."""
-    num_segments, *offsets = np.frombuffer(encoded[:64], "<u4").tolist()
-    for start, stop in pairwise([*offsets[:num_segments], len(encoded)]):
-        place, found = start, 0
-        while place < stop:
-            step = encoded[place]
-            found += step + 1 if step < 128 else 257 - step if step > 128 else 0
-            place += step + 2 if step < 128 else 1 + (step > 128)
-        if found < num_pixels:
-            return True
-    return False
 
 
 def _declared_padding(dataset: Any, dtype: np.dtype) -> list[int]:
@@ -195,11 +181,5 @@ def _declared_padding(dataset: Any, dtype: np.dtype) -> list[int]:
     value, limit = dataset.get("PixelPaddingValue"), dataset.get("PixelPaddingRangeLimit")
     if value in (None, ""):
         return []
-    return sorted(_as_stored(number, dtype) for number in (value, value if limit in (None, "") else limit))
-
-
-def _as_stored(value: Any, dtype: np.dtype) -> int:
-    """Padding values are often written with the other sign convention than the pixels'."""
-    number, bits = int(value), 8 * dtype.itemsize
-    number %= 1 << bits
-    return number - (1 << bits) if dtype.kind == "i" and number >= 1 << (bits - 1) else number
+    # often written with the other sign convention than the pixels'
+    return sorted(int(np.int64(int(one)).astype(dtype)) for one in (value, value if limit in (None, "") else limit))

@@ -1,5 +1,6 @@
 """CT slices as volumes: grouped, sorted along their normal, and refused where one is missing."""
 
+import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -78,11 +79,7 @@ def describe(identity: SeriesIdentity, slices: Sequence[Slice]) -> str:
 
 def common_folder(paths: Iterable[Path]) -> Path:
     """Return the innermost folder that holds all the files."""
-    folders = sorted({path.parent for path in paths})
-    first, last = folders[0], folders[-1]
-    while first != last:
-        first, last = (first.parent, last) if len(first.parts) > len(last.parts) else (first, last.parent)
-    return first
+    return Path(os.path.commonpath([path.parent for path in paths]))
 
 
 def axes(

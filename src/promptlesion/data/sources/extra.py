@@ -18,11 +18,6 @@ def looks_like_dicom(path: Path) -> bool:
     return start[128:] == b"DICM" or (len(start) == 132 and start[:2] in _FIRST_GROUPS)
 
 
-def has_preamble(path: Path) -> bool:
-    """Whether a file says that it is DICOM."""
-    return _start(path)[128:] == b"DICM"
-
-
 def is_blank_file(path: Path) -> bool:
     """Whether a file is all but empty, or zeros where a format would show, as a broken transfer leaves it."""
     if not path.is_file():

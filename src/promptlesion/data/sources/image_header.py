@@ -1,4 +1,4 @@
-"""What NRRD and MetaImage headers say and SimpleITK does not pass on: units, names of segments, which way is left."""
+"""What NRRD and MetaImage headers say and SimpleITK does not pass on: units, which way is left."""
 
 import re
 from collections.abc import Mapping
@@ -46,25 +46,6 @@ def in_millimetres(
     if not _is_placed(fields):
         notes["no-affine"] = "no directions in the header: its orientation is a guess"
     return scaled, notes
-
-
-def segments_in(fields: Mapping[str, str], path: Path) -> dict[str, int]:
-    """Return the values by name that 3D Slicer noted in a segmentation; none in any other image.
-
-    Raises `VolumeError` for two segments of one value or name, as where segments overlap and lie in layers.
-    """
-    segments: dict[str, int] = {}
-    for key, name in fields.items():
-        match = re.fullmatch(r"segment(\d+)_name", key)
-        value = fields.get(f"segment{match.group(1)}_labelvalue", "") if match else ""
-        if match is None or not value.isdigit():
-            continue
-        if name in segments or int(value) in segments.values():
-            raise VolumeError(
-                f"{path}: expected segments of their own names and values, found {name!r} or {value} twice"
-            )
-        segments[name] = int(value)
-    return segments
 
 
 def _units(text: str | None, path: Path) -> Float64[np.ndarray, "3"]:

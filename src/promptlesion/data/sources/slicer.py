@@ -1,5 +1,6 @@
 """Segmentations of 3D Slicer, `.seg.nrrd`: cropped to what is in them, with segments that have names of their own."""
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import numpy as np
 from promptlesion.data.case_check import label_values, whole_labels
 from promptlesion.data.crops import crop
 from promptlesion.data.nifti_geometry import is_same_grid
-from promptlesion.data.sources.image_header import read_fields, segments_in
+from promptlesion.data.sources.image_header import read_fields
 from promptlesion.data.sources.label_map import label_name, structure_title
 from promptlesion.data.spec import DatasetError
 from promptlesion.data.volume import Volume
@@ -17,15 +18,23 @@ from promptlesion.data.volume import Volume
 def segments_of(path: Path) -> dict[str, int]:
     """Return the values of a label map by the names that 3D Slicer gave them; none for any other file.
 
-    Raises `DatasetError` for a name without a letter or digit, and for two that are one.
+    Raises `DatasetError` for a name without a letter or digit, and for two segments of one name or value, as where
+    segments overlap and lie in layers.
     """
-    if not path.name.lower().endswith(".nrrd"):
-        return {}
-    segments = segments_in(read_fields(path), path)
-    named = {structure_title(name): value for name, value in segments.items()}
-    if len(named) < len(segments) or not all(map(label_name, named)):
-        raise DatasetError(f"{path}: expected segments with names of their own, found {', '.join(segments)}")
-    return named
+    segments: dict[str, int] = {}
+    fields = read_fields(path) if path.name.lower().endswith(".nrrd") else {}
+    for key, text in fields.items():
+        match = re.fullmatch(r"segment(\d+)_name", key)
+        value = fields.get(f"segment{match.group(1)}_labelvalue", "") if match else ""
+        if not value.isdigit():
+            continue
+        name = structure_title(text)
+        if not label_name(name) or name in segments or int(value) in segments.values():
+            raise DatasetError(
+                f"{path}: expected segments of their own names and values, found {text!r} or {value} twice, or no name"
+            )
+        segments[name] = int(value)
+    return segments
 
 
 def renumbered(path: Path, labels: Volume, segments: Mapping[str, int], values: Mapping[str, int]) -> Volume:
