@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 
 _NUM_THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
 _MOST_KILLS = 3
-_END_SECONDS, _TERMINATION_SECONDS = 3.0, 25.0
+_END_SECONDS, _TERMINATION_SECONDS = 2.0, 25.0
 """For a training in a worker to save: after Ctrl+C somebody waits, and a cluster kills after half a minute."""
 _worker_number = 0
 _function: Callable[..., object]
