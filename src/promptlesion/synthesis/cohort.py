@@ -167,7 +167,7 @@ def _open_run(recipe: Recipe, synthesizer: Synthesizer, counts: Mapping[str, int
     sizes = [[path.stat().st_size for path in (case.image_path, case.label_path)] for case in cases]
     with _one_thread():  # which the record tells
         return Run(
-            RunOptions(recipe.out, recipe.seed, str(synthesizer.card.device)),
+            RunOptions(recipe.out, recipe.seed, synthesizer.card.device),
             stage="synthesis",
             config={**recipe.config.model_dump(mode="json"), "counts": dict(counts)},
             inputs={

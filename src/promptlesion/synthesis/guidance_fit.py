@@ -49,7 +49,7 @@ def fit_guidance(dataset: Dataset, config: SynthesisConfig, options: RunOptions)
     if config.guidance_scale != "fitted":
         return None
     plain = config.model_copy(update={"guidance_scale": 1.0, "keep_noise": False})  # noise changes no mean
-    unguided = load_synthesizer(options.out, plain, device=options.device, hardware=options.hardware)
+    unguided = load_synthesizer(options.out, plain, device=str(options.device), hardware=options.hardware)
     card = unguided.card
     fitted = read_guidance(options.out, config, card.model_hash)
     if fitted is not None:

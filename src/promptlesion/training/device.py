@@ -22,12 +22,16 @@ class DeviceError(ValueError):
     """The asked-for device is not on this machine."""
 
 
-def resolve_device(name: str) -> torch.device:
+def resolve_device(name: str | torch.device) -> torch.device:
     """Turn `auto`, `cpu`, `cuda`, `cuda:1` or `mps` into a device, preferring an accelerator for `auto`.
+
+    What is a device already stays.
 
     Raises:
         DeviceError: the name is no device, or this machine does not have it.
     """
+    if isinstance(name, torch.device):
+        return name
     if name == "auto":
         if torch.cuda.is_available():
             return torch.device("cuda")

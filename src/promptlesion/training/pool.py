@@ -178,17 +178,17 @@ class Pool(Generic[Item, Result]):
         error = task.future.exception()
         if isinstance(error, BrokenProcessPool):
             code = lane.end()
-            killed = f"killed by signal {-code}" if code is not None and code < 0 else f"ended with code {code}"
+            killed = f"was killed by signal {-code}" if code is not None and code < 0 else f"ended with code {code}"
             task.num_kills += 1
             if task.num_kills < _MOST_KILLS:
-                logger.warning("%s: its process was %s; it is done again", self._name_of(task.item), killed)
+                logger.warning("%s: its process %s; it is done again", self._name_of(task.item), killed)
                 task.future = lane.start(task.item)
                 lane.task = task
                 return None
-            message = (
-                f"{self._name_of(task.item)}: its process was {killed}, {_MOST_KILLS} times; memory ran out, probably: "
-                f"use fewer workers than {len(self._lanes)}, or more memory"
-            )
+            cause = f"memory ran out, probably: use fewer workers than {len(self._lanes)}, or more memory"
+            if code is not None and code > 0:  # started, it imports the script that called this
+                cause = 'in a script of your own, such calls stand under `if __name__ == "__main__":`'
+            message = f"{self._name_of(task.item)}: its process {killed}, {_MOST_KILLS} times; {cause}"
             return Done(task.item, WorkerError(message))
         lane.task = None
         if self._is_fresh:

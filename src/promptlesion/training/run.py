@@ -42,8 +42,8 @@ class RunOptions:
     out: Path
     seed: int
     """Of the weights and of every draw."""
-    device: str = "auto"
-    """`auto` or a device's name."""
+    device: str | torch.device = "auto"
+    """`auto`, a device's name, or the device that the work is on already."""
     hardware: HardwareConfig = DEFAULT_HARDWARE
     """How the machine is used; it changes results by rounding at most."""
 
