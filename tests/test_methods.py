@@ -22,7 +22,7 @@ from promptlesion.data.dataset import Dataset, open_dataset, read_case
 from promptlesion.data.provenance import read_provenance
 from promptlesion.data.training_data import TrainingData
 from promptlesion.data.volume import Volume
-from promptlesion.experiment.cells import Question, ask, plan_cells
+from promptlesion.experiment.cells import Question, design_of, plan_cells
 from promptlesion.experiment.estimate import estimate_cells
 from promptlesion.experiment.execution import Experiment, do
 from promptlesion.experiment.run import run_experiment
@@ -144,7 +144,7 @@ def test_a_new_method_is_one_file_and_one_line(experiment: Experiment, tmp_path:
 
 def test_an_experiment_takes_a_new_method(experiment: Experiment) -> None:
     """The pieces are done in this process: others would not know the line that the test adds."""
-    asked = ask(Question(methods="real,toy", seeds=1), num_subjects=2, first_seed=0)
+    asked = design_of(Question(methods="real,toy", seeds=1), num_subjects=2, first_seed=0)
     cells = plan_cells(asked)
     assert not any(cell.kind == "autoencoder" for cell in cells)
     seconds = {name: each.seconds for name, each in estimate_cells(cells, experiment, num_workers=1).items()}

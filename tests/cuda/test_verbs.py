@@ -10,7 +10,7 @@ from tests.cuda.pretended_cuda import pretended_cuda
 from promptlesion.config import resolve_config
 from promptlesion.cost import measure
 from promptlesion.data.dataset import Dataset
-from promptlesion.experiment.cells import Question, ask, plan_cells
+from promptlesion.experiment.cells import Question, design_of, plan_cells
 from promptlesion.experiment.estimate import estimate_cells
 from promptlesion.experiment.execution import do
 from promptlesion.experiment.experiment import Experiment
@@ -108,7 +108,7 @@ def test_experiment(
     _measure_quickly(monkeypatch)
     config = resolve_config(preset="demo", file=config_file, settings=["diffusion.prompt_encoder=none"])
     experiment = Experiment(tiny_data.root, any_hu, tmp_path, config, 0, "cuda")
-    asked = ask(Question("real,med-ddpm", seeds=1), num_subjects=experiment.num_subjects, first_seed=0)
+    asked = design_of(Question("real,med-ddpm", seeds=1), num_subjects=experiment.num_subjects, first_seed=0)
     cells = plan_cells(asked)
     with pretended_cuda():
         assert all(each.seconds > 0 for each in estimate_cells(cells, experiment, num_workers=1).values())

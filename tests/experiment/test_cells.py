@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 
 from promptlesion.config import resolve_config
-from promptlesion.experiment.cells import Asked, Question, ask, plan_cells
+from promptlesion.experiment.cells import Design, Question, design_of, plan_cells
 from promptlesion.experiment.execution import Experiment
 from promptlesion.methods import compared_names, method_named, parse_methods
 from promptlesion.training.atomic import write_json
 
-EVERYTHING = Asked(methods=compared_names(), seeds=(0, 1, 2), ratios=(0.0, 0.5, 1.0), num_subjects=(4, 8))
+EVERYTHING = Design(methods=compared_names(), seeds=(0, 1, 2), ratios=(0.0, 0.5, 1.0), num_subjects=(4, 8))
 
 
 def test_every_cell_comes_once_and_after_what_it_needs() -> None:
@@ -36,14 +36,14 @@ def test_every_method_has_a_network_for_each_seed_ratio_and_number_of_subjects()
 
 
 def test_without_a_latent_method_there_is_no_autoencoder() -> None:
-    cells = plan_cells(Asked(methods=("real", "copy-paste", "med-ddpm"), seeds=(0,), ratios=(1.0,), num_subjects=(8,)))
+    cells = plan_cells(Design(methods=("real", "copy-paste", "med-ddpm"), seeds=(0,), ratios=(1.0,), num_subjects=(8,)))
     assert not any(cell.kind == "autoencoder" for cell in cells)
 
 
 def test_the_main_ratio_is_the_one_nearest_to_one_to_one() -> None:
     ratios = {(0.5, 2.0): 0.5, (0.0, 0.25, 4.0): 0.25, (1.0, 2.0): 1.0, (3.0,): 3.0}
     for given, main in ratios.items():
-        assert Asked(methods=compared_names(), seeds=(0,), ratios=given, num_subjects=(8,)).main_ratio == main
+        assert Design(methods=compared_names(), seeds=(0,), ratios=given, num_subjects=(8,)).main_ratio == main
 
 
 def test_a_cell_is_done_when_its_last_file_is_there(tmp_path: Path) -> None:
@@ -84,8 +84,8 @@ def test_a_method_is_its_configuration() -> None:
 
 def test_the_command_lines_lists_are_read(tiny_experiment: Experiment) -> None:
     question = Question(methods="real,intensity", seeds=2, ratios="2,0,0.5", real_fractions="1,0.5")
-    asked = ask(question, num_subjects=2, first_seed=0)
-    assert asked == Asked(methods=("real", "intensity"), seeds=(0, 1), ratios=(0.0, 0.5, 2.0), num_subjects=(1, 2))
+    design = design_of(question, num_subjects=2, first_seed=0)
+    assert design == Design(methods=("real", "intensity"), seeds=(0, 1), ratios=(0.0, 0.5, 2.0), num_subjects=(1, 2))
 
 
 @pytest.mark.parametrize(
@@ -99,4 +99,4 @@ def test_the_command_lines_lists_are_read(tiny_experiment: Experiment) -> None:
 )
 def test_bad_lists_are_refused(tiny_experiment: Experiment, changed: dict[str, str], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        ask(replace(Question(methods="real,intensity"), **changed), num_subjects=2, first_seed=0)
+        design_of(replace(Question(methods="real,intensity"), **changed), num_subjects=2, first_seed=0)

@@ -6,10 +6,10 @@ import time
 import pytest
 from rich.console import Console
 
-from promptlesion.experiment.cells import Asked, plan_cells
+from promptlesion.experiment.cells import Design, plan_cells
 from promptlesion.experiment.progress import Progress, shown
 
-CELLS = plan_cells(Asked(methods=("real", "copy-paste"), seeds=(0, 1), ratios=(1.0,), num_subjects=(8,)))
+CELLS = plan_cells(Design(methods=("real", "copy-paste"), seeds=(0, 1), ratios=(1.0,), num_subjects=(8,)))
 
 
 def drawn(progress: Progress) -> str:

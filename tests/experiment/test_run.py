@@ -11,7 +11,7 @@ import pytest
 from promptlesion.data.dataset import Dataset
 from promptlesion.data.spec import DatasetError
 from promptlesion.data.splits import Split, write_splits
-from promptlesion.experiment.cells import Asked, Question, ask, plan_cells
+from promptlesion.experiment.cells import Design, Question, design_of, plan_cells
 from promptlesion.experiment.execution import do
 from promptlesion.experiment.experiment import Experiment
 from promptlesion.experiment.results import ExperimentResults
@@ -24,8 +24,8 @@ FILES += ["figures/figure1.png", "figures/figure2.png"]
 
 
 @pytest.fixture
-def asked(tiny_experiment: Experiment) -> Asked:
-    return ask(Question(methods="real,copy-paste", seeds=1), num_subjects=2, first_seed=0)
+def design(tiny_experiment: Experiment) -> Design:
+    return design_of(Question(methods="real,copy-paste", seeds=1), num_subjects=2, first_seed=0)
 
 
 def written_at(out: Path) -> dict[Path, int]:
@@ -33,34 +33,34 @@ def written_at(out: Path) -> dict[Path, int]:
 
 
 def test_an_experiment_fails_in_parts_goes_on_and_is_not_done_twice(
-    tiny_experiment: Experiment, asked: Asked, tiny_data: Dataset
+    tiny_experiment: Experiment, design: Design, tiny_data: Dataset
 ) -> None:
     out = tiny_experiment.out
     command = "promptlesion experiment"
-    results, failures = run_experiment(tiny_experiment, asked, command=command, is_report_only=True)
-    assert results.unfinished == tuple(cell.name for cell in plan_cells(asked))
+    results, failures = run_experiment(tiny_experiment, design, command=command, is_report_only=True)
+    assert results.unfinished == tuple(cell.name for cell in plan_cells(design))
     assert not results.comparisons and not failures
     assert not (out / "2-subjects").exists()  # nothing was begun
     # a file where the cohort's folder should be: that piece cannot be done, nor what needs it
     blocked = out / "2-subjects" / "synthetic"
     blocked.parent.mkdir(parents=True)
     blocked.write_text("in the way", encoding="utf-8")
-    results, failures = run_experiment(tiny_experiment, asked, command=command, num_workers=2)
+    results, failures = run_experiment(tiny_experiment, design, command=command, num_workers=2)
     assert list(failures) == ["2-subjects/synthetic/copy-paste/ratio-1/seed-0"]
     assert "in the way" not in failures.popitem()[1]
     assert {row.method for each in results.comparisons for row in each.rows} == {"real"}
     assert "What failed" in (out / "report.html").read_text(encoding="utf-8")
     real = written_at(out)
     assert len(real) == 1
-    reported, _ = run_experiment(tiny_experiment, asked, command=command, is_report_only=True)
+    reported, _ = run_experiment(tiny_experiment, design, command=command, is_report_only=True)
     assert reported.comparisons == results.comparisons
     assert (reported.failures, reported.unfinished) == (results.failures, results.unfinished)
     assert "pieces of work are not done yet" in (out / "report.html").read_text(encoding="utf-8")
 
     blocked.unlink()
-    results, failures = run_experiment(tiny_experiment, asked, command=command, num_workers=2)
+    results, failures = run_experiment(tiny_experiment, design, command=command, num_workers=2)
     assert not failures and not results.unfinished
-    assert all(cell.is_done(out) for cell in plan_cells(asked))
+    assert all(cell.is_done(out) for cell in plan_cells(design))
     done = written_at(out)
     assert len(done) == 2
     assert real.items() <= done.items()  # the first network was not trained again
@@ -70,27 +70,27 @@ def test_an_experiment_fails_in_parts_goes_on_and_is_not_done_twice(
     again = ExperimentResults.model_validate_json((out / "results.json").read_bytes())
     assert again == results
 
-    run_experiment(tiny_experiment, asked, command=command)
+    run_experiment(tiny_experiment, design, command=command)
     assert written_at(out) == done
 
     _check_dice(out, results)
     _check_training_dice(out, results)
     other = replace(tiny_experiment, seed=1)
     with pytest.raises(RunError, match="expected a run with the asked-for settings; found one with other"):
-        run_experiment(other, asked, command=command)
+        run_experiment(other, design, command=command)
 
 
 def test_a_method_trained_on_a_subject_that_is_held_out_now_is_refused(
-    tiny_experiment: Experiment, asked: Asked, tiny_data: Dataset, tmp_path: Path
+    tiny_experiment: Experiment, design: Design, tiny_data: Dataset, tmp_path: Path
 ) -> None:
-    (cell,) = (cell for cell in plan_cells(asked) if cell.kind == "method")
+    (cell,) = (cell for cell in plan_cells(design) if cell.kind == "method")
     do(cell, tiny_experiment)
     trained = tuple(case.name for case in tiny_experiment.prepared.train)
     left = [case.name for case in tiny_data.cases if case.name not in trained]
     shutil.copytree(tiny_data.root, tmp_path / "data")
     write_splits(tmp_path / "data", Split(train=(trained[0], left[0]), validation=(left[1],), test=trained[1:]))
     with pytest.raises(DatasetError, match=rf"copy-paste: expected a model trained on other .*'{trained[1]}' \(test"):
-        run_experiment(replace(tiny_experiment, data=tmp_path / "data"), asked, command="promptlesion experiment")
+        run_experiment(replace(tiny_experiment, data=tmp_path / "data"), design, command="promptlesion experiment")
 
 
 def _check_training_dice(out: Path, results: ExperimentResults) -> None:

@@ -23,7 +23,7 @@ from promptlesion.segmentation.mixing import SegmentationData, check_subjects_ap
 from promptlesion.synthesis.cohort import CohortError, synthesize_cohort
 from promptlesion.synthesis.config import SynthesisConfig
 from promptlesion.synthesis.plan import plan_cohort
-from promptlesion.synthesis.share import Share
+from promptlesion.synthesis.shard import Shard
 from promptlesion.synthesis.synthesizer import PromptLesionSynthesizer, Synthesizer
 from promptlesion.synthesis.synthetic_case import CaseMaker, Recipe
 from promptlesion.training.locks import lock_if_free
@@ -199,7 +199,7 @@ class TestGroups:
         assert len(alone.calls) < 0.7 * sum(len(seeds) for seeds in alone.calls)
         painters = [painter() for _ in range(2)]
         for index, other in enumerate(painters):
-            synthesize_cohort(asked, other, out=tmp_path / "two", share=Share(index, 2), **options)
+            synthesize_cohort(asked, other, out=tmp_path / "two", shard=Shard(index, 2), **options)
         assert contents(tmp_path / "two") == contents(tmp_path / "one")
         seeds = [seed for other in painters for call in other.calls for seed in call]
         assert len(set(seeds)) == len(seeds)
@@ -220,7 +220,7 @@ class TestGroups:
         ]
         options = {"counts": self.COUNTS, "config": config, "seed": SEED}
         runs = [
-            synthesize_cohort(scans, painter, out=tmp_path / "two", share=Share(index, 2), **options)
+            synthesize_cohort(scans, painter, out=tmp_path / "two", shard=Shard(index, 2), **options)
             for index, painter in enumerate(painters)
         ]
         assert [run.is_finished for run in runs] == [False, True]
@@ -441,9 +441,9 @@ class TestShares:
         painters = [noise_painter(scans.spec) for _ in range(2)]
         for index, painter in enumerate(painters):
             assert not (tmp_path / "two" / "dataset.json").exists()
-            run = synthesize_cohort(scans, painter, out=tmp_path / "two", share=Share(index, 2), **options)
+            run = synthesize_cohort(scans, painter, out=tmp_path / "two", shard=Shard(index, 2), **options)
             assert run.is_finished == (index == 1)
-        assert "this share is done; others have" in caplog.text
+        assert "this shard is done; others have" in caplog.text
         assert contents(tmp_path / "two") == contents(tmp_path / "one")
         calls = [seeds for painter in painters for seeds in painter.calls]
         assert sorted(calls) == sorted(alone.calls)

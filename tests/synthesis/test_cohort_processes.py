@@ -18,7 +18,7 @@ from promptlesion.data.dataset import Dataset
 from promptlesion.data.spec import DatasetSpec
 from promptlesion.synthesis.cohort import synthesize_cohort
 from promptlesion.synthesis.config import SynthesisConfig
-from promptlesion.synthesis.share import Share
+from promptlesion.synthesis.shard import Shard
 from promptlesion.synthesis.synthesizer import Synthesizer
 
 COUNTS = {"bright": 8, "dark": 8}
@@ -40,11 +40,11 @@ class SlowPainter(NoisePainter):
         return super().paint(*args, **options)
 
 
-def make(out: Path, dataset: Dataset, share: Share, seconds: float) -> None:
+def make(out: Path, dataset: Dataset, shard: Shard, seconds: float) -> None:
     """Do one share of a cohort, as a process of its own does it."""
     config = SynthesisConfig(num_steps=1, lesions_per_case=2)
     painter = SlowPainter(dataset.spec, statistics=ONE_OF_EACH, seconds=seconds)
-    synthesize_cohort(dataset, painter, counts=COUNTS, config=config, out=out, seed=1, share=share)
+    synthesize_cohort(dataset, painter, counts=COUNTS, config=config, out=out, seed=1, shard=shard)
 
 
 def num_done(out: Path) -> int:
@@ -65,12 +65,12 @@ def lenient(scans: Dataset) -> Dataset:
 def test_two_processes_killed_three_times_write_what_one_writes(
     start_processes: Callable[..., list[ForkServerProcess]], lenient: Dataset, tmp_path: Path
 ) -> None:
-    make(tmp_path / "one", lenient, Share(), 0.0)
+    make(tmp_path / "one", lenient, Shard(), 0.0)
     assert num_done(tmp_path / "one") == NUM_CASES
     out = tmp_path / "killed"
 
     def start(seconds: float) -> list[ForkServerProcess]:
-        works = [partial(make, out, lenient, Share(index, 2), seconds) for index in range(2)]
+        works = [partial(make, out, lenient, Shard(index, 2), seconds) for index in range(2)]
         return [start_processes(work, num_processes=1)[0] for work in works]
 
     for wanted in (1, 3, 5):
@@ -96,9 +96,9 @@ def test_two_processes_killed_three_times_write_what_one_writes(
 def test_two_processes_with_the_same_share_never_make_the_same_case(
     start_processes: Callable[..., list[ForkServerProcess]], lenient: Dataset, tmp_path: Path
 ) -> None:
-    make(tmp_path / "one", lenient, Share(), 0.0)
+    make(tmp_path / "one", lenient, Shard(), 0.0)
     for out in (tmp_path / "two", tmp_path / "again"):
-        work = partial(make, out, lenient, Share(), 0.05)
+        work = partial(make, out, lenient, Shard(), 0.05)
         for process in [start_processes(work, num_processes=1)[0] for _ in range(2)]:
             process.join()
             assert process.exitcode == 0

@@ -34,7 +34,7 @@ class Question:
 
 
 @dataclass(frozen=True)
-class Asked:
+class Design:
     """What is compared with what."""
 
     methods: tuple[str, ...]
@@ -82,7 +82,7 @@ class Cell:
         return is_finished_run(folder)
 
 
-def ask(question: Question, *, num_subjects: int, first_seed: int) -> Asked:
+def design_of(question: Question, *, num_subjects: int, first_seed: int) -> Design:
     """Read a question's lists.
 
     Args:
@@ -97,7 +97,7 @@ def ask(question: Question, *, num_subjects: int, first_seed: int) -> Asked:
     wanted = _numbers("--ratios", question.ratios)
     if any(ratio < 0 for ratio in wanted) or not any(wanted):
         raise ValueError(f"--ratios: expected numbers from 0 on, one of them above 0; found {question.ratios}")
-    return Asked(
+    return Design(
         methods=found,
         seeds=tuple(range(first_seed, first_seed + question.seeds)),
         ratios=wanted,
@@ -145,26 +145,26 @@ def cell_named(name: str, cells: Sequence[Cell]) -> Cell:
     return by_name[name]
 
 
-def plan_cells(asked: Asked) -> list[Cell]:
+def plan_cells(design: Design) -> list[Cell]:
     """List all work, what others need first; with most subjects first, as that is what the tables show.
 
     A ratio of 0 is training on real scans alone, whatever the method; that is there once.
     """
     cells: list[Cell] = []
-    for number in reversed(asked.num_subjects):
+    for number in reversed(design.num_subjects):
         part = part_name(number)
-        latent = [method for method in asked.painting if method_named(method).needs_autoencoder]
+        latent = [method for method in design.painting if method_named(method).needs_autoencoder]
         if latent:
             cells.append(Cell("autoencoder", f"{part}/autoencoder", number))
-        for method in asked.painting:
+        for method in design.painting:
             needs = (f"{part}/autoencoder",) if method in latent else ()
             cells.append(Cell("method", f"{part}/{method}", number, method, needs=needs))
         cells += [
-            Cell("segmentation", segmentation_name(number, REAL, 0.0, seed), number, seed=seed) for seed in asked.seeds
+            Cell("segmentation", segmentation_name(number, REAL, 0.0, seed), number, seed=seed) for seed in design.seeds
         ]
-        for ratio in _main_first(asked):
-            for seed in asked.seeds:
-                for method in asked.painting:
+        for ratio in _main_first(design):
+            for seed in design.seeds:
+                for method in design.painting:
                     cohort = cohort_name(number, method, ratio, seed)
                     trained = segmentation_name(number, method, ratio, seed)
                     cells += [
@@ -177,16 +177,16 @@ def plan_cells(asked: Asked) -> list[Cell]:
                 f"{part}/fidelity/{method}",
                 number,
                 method,
-                asked.main_ratio,
+                design.main_ratio,
                 needs=(
                     f"{part}/{method}",
-                    *(cohort_name(number, method, asked.main_ratio, seed) for seed in asked.seeds),
+                    *(cohort_name(number, method, design.main_ratio, seed) for seed in design.seeds),
                 ),
             )
-            for method in asked.painting
+            for method in design.painting
         ]
     return cells
 
 
-def _main_first(asked: Asked) -> Sequence[float]:
-    return sorted((ratio for ratio in asked.ratios if ratio > 0), key=lambda ratio: ratio != asked.main_ratio)
+def _main_first(design: Design) -> Sequence[float]:
+    return sorted((ratio for ratio in design.ratios if ratio > 0), key=lambda ratio: ratio != design.main_ratio)

@@ -14,7 +14,7 @@ from promptlesion.data.prepared import PreparedDataset
 from promptlesion.data.provenance import read_provenance
 from promptlesion.evaluation.method_comparison import ALL_SIZES, ALL_TYPES, MethodRow, method_rows, rows_of
 from promptlesion.evaluation.segmentation_metrics import LesionScore
-from promptlesion.experiment.cells import FIDELITY_FILE, SCALE_FILE, SCORES_FILE, Asked, Cell
+from promptlesion.experiment.cells import FIDELITY_FILE, SCALE_FILE, SCORES_FILE, Cell, Design
 from promptlesion.experiment.experiment import Experiment
 from promptlesion.experiment.results import (
     FIDELITY_ROWS,
@@ -37,7 +37,7 @@ _Scores = Mapping[tuple[int, str, float, int], list[LesionScore]]
 
 def collect_results(
     experiment: Experiment,
-    asked: Asked,
+    design: Design,
     cells: Sequence[Cell],
     *,
     title: str,
@@ -49,7 +49,7 @@ def collect_results(
 
     Args:
         experiment: dataset, configuration and folder.
-        asked: what is compared with what.
+        design: what is compared with what.
         cells: all pieces of work.
         title: of the report.
         command: as typed.
@@ -59,7 +59,7 @@ def collect_results(
     prepared, config, out = experiment.prepared, experiment.config, experiment.out
     done = [cell for cell in cells if cell.is_done(out)]
     scores = _read_scores(experiment, done, "scores")
-    comparisons = tuple(_comparisons(experiment, asked, done, scores))
+    comparisons = tuple(_comparisons(experiment, design, done, scores))
     fidelity = tuple(
         MethodFidelity.model_validate_json((out / cell.name / FIDELITY_FILE).read_bytes())
         for cell in sorted(done, key=lambda cell: cell.num_subjects)
@@ -71,23 +71,23 @@ def collect_results(
         command=command,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         seed=experiment.seed,
-        seeds=asked.seeds,
-        methods=asked.methods,
+        seeds=design.seeds,
+        methods=design.methods,
         machine=f"{platform.machine()}, {os.cpu_count()} cores, {main_memory_bytes() / 2**30:.0f} GiB, device "
         f"{resolve_device(experiment.device)}",
         versions={name: version(name) for name in ("promptlesion", "torch", "monai", "numpy")},
         dataset=_dataset_summary(prepared),
-        main_num_subjects=asked.num_subjects[-1],
-        main_ratio=asked.main_ratio,
+        main_num_subjects=design.num_subjects[-1],
+        main_ratio=design.main_ratio,
         comparisons=comparisons,
-        case_scores=tuple(_case_scores(asked, scores)) if comparisons else (),
+        case_scores=tuple(_case_scores(design, scores)) if comparisons else (),
         fidelity=fidelity,
         real_against_real=FIDELITY_ROWS.validate_json(scale.read_bytes()) if scale.is_file() else (),
         times=(*times, *_times(experiment, done, fidelity)),
         failures=dict(failures),
         unfinished=tuple(cell.name for cell in cells if cell.name not in failures and cell not in done),
         configuration=config.model_dump(mode="json"),
-        limits=_limits(experiment, asked),
+        limits=_limits(experiment, design),
         num_resamples=config.evaluation.num_resamples,
         surface_tolerance_mm=config.evaluation.surface_tolerance_mm,
     )
@@ -121,12 +121,12 @@ def _read_scores(experiment: Experiment, done: Sequence[Cell], key: str) -> _Sco
     return found
 
 
-def _case_scores(asked: Asked, scores: _Scores) -> Iterator[CaseScore]:
+def _case_scores(design: Design, scores: _Scores) -> Iterator[CaseScore]:
     own = {*CaseScore.model_fields} - {"method", "seed"}  # single lesions are not part of the results
-    for method in asked.methods:
-        for seed in asked.seeds:
-            ratio = 0.0 if method == REAL else asked.main_ratio
-            for score in scores.get((asked.num_subjects[-1], method, ratio, seed), ()):
+    for method in design.methods:
+        for seed in design.seeds:
+            ratio = 0.0 if method == REAL else design.main_ratio
+            for score in scores.get((design.num_subjects[-1], method, ratio, seed), ()):
                 yield CaseScore(method=method, seed=seed, **{name: getattr(score, name) for name in own})
 
 
@@ -142,20 +142,21 @@ def _training_dice(trained: Sequence[list[LesionScore] | None], *, seed: int) ->
     }
 
 
-def _comparisons(experiment: Experiment, asked: Asked, done: Sequence[Cell], scores: _Scores) -> Iterator[Comparison]:
+def _comparisons(experiment: Experiment, design: Design, done: Sequence[Cell], scores: _Scores) -> Iterator[Comparison]:
     """Compare all methods for every number of real subjects and every ratio; without real scans alone there is none."""
     trained_on = _read_scores(experiment, done, "training_scores")
     options = {"seed": experiment.seed, "num_resamples": experiment.config.evaluation.num_resamples}
-    for number in asked.num_subjects:
+    for number in design.num_subjects:
         prepared = experiment.with_subjects(number)
         real, trained = (
-            [found.get((number, REAL, 0.0, seed)) for seed in asked.seeds] for found in (scores, trained_on)
+            [found.get((number, REAL, 0.0, seed)) for seed in design.seeds] for found in (scores, trained_on)
         )
         if not any(real):
             continue
-        for ratio in [ratio for ratio in asked.ratios if ratio > 0]:
+        for ratio in [ratio for ratio in design.ratios if ratio > 0]:
             by_method = {
-                method: [scores.get((number, method, ratio, seed)) for seed in asked.seeds] for method in asked.painting
+                method: [scores.get((number, method, ratio, seed)) for seed in design.seeds]
+                for method in design.painting
             }
             painting = {method: found for method, found in by_method.items() if any(found)}
             ours = [method for method in painting if method_named(method).family == PROMPTLESION]
@@ -207,10 +208,10 @@ def _times(experiment: Experiment, done: Sequence[Cell], fidelity: Sequence[Meth
         )
 
 
-def _limits(experiment: Experiment, asked: Asked) -> tuple[str, ...]:
+def _limits(experiment: Experiment, design: Design) -> tuple[str, ...]:
     """Say what the figures do not show."""
     config, prepared = experiment.config, experiment.prepared
-    number = len(asked.seeds)
+    number = len(design.seeds)
     varied = f"the {number} seeds vary the painted cohort and the segmentation's training"
     if number == 1:
         varied = "so is every segmentation network's: another seed changes the Dice by an unknown amount"

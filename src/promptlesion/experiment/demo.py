@@ -8,7 +8,7 @@ from pathlib import Path
 
 from promptlesion.data.cache import data_fingerprint
 from promptlesion.data.phantom import write_phantom_dataset
-from promptlesion.experiment.cells import Asked, Cell
+from promptlesion.experiment.cells import Cell, Design
 from promptlesion.experiment.execution import do
 from promptlesion.experiment.experiment import Experiment
 from promptlesion.experiment.report import write_experiment
@@ -51,13 +51,13 @@ def run_demo(experiment: Experiment, *, command: str, is_phantom: bool = False) 
         logger.info("%s is finished; there is nothing to do", out)
         return ExperimentResults.model_validate_json((out / "results.json").read_bytes())
     ratio = config.segmentation.synthetic_ratio
-    asked = Asked((REAL, PROMPTLESION), (seed,), (ratio,), (experiment.num_subjects,))
+    design = Design((REAL, PROMPTLESION), (seed,), (ratio,), (experiment.num_subjects,))
     cells = demo_cells(experiment.num_subjects, ratio=ratio, seed=seed)
     for cell in cells:
         if not cell.is_done(out):
             do(cell, experiment)
     results = write_experiment(
-        experiment, asked, command=command, failures={}, cells=cells, title="PromptLesion demo", times=[preparing]
+        experiment, design, command=command, failures={}, cells=cells, title="PromptLesion demo", times=[preparing]
     )
     run.finish()
     return results

@@ -12,7 +12,7 @@ from promptlesion.evaluation.figures import save_figure, training_curves_figure
 from promptlesion.evaluation.montage import montage_figure, overview_figure
 from promptlesion.evaluation.slice_changes import largest_change, montage_columns
 from promptlesion.evaluation.wording import duration_text, readable
-from promptlesion.experiment.cells import Asked, Cell, plan_cells
+from promptlesion.experiment.cells import Cell, Design, plan_cells
 from promptlesion.experiment.collect import collect_results
 from promptlesion.experiment.experiment import Experiment
 from promptlesion.experiment.figures import dice_figure, gallery_figure, sweep_figure
@@ -46,7 +46,7 @@ _MEASURED_CAPTIONS = {
 
 def write_experiment(
     experiment: Experiment,
-    asked: Asked,
+    design: Design,
     *,
     command: str,
     failures: Mapping[str, str],
@@ -58,15 +58,15 @@ def write_experiment(
 
     Args:
         experiment: dataset, configuration and folder.
-        asked: what is compared with what.
+        design: what is compared with what.
         command: as typed.
         failures: why pieces failed, by name.
         cells: all pieces of work, where they are not the planned ones.
         title: of the report.
         times: of what was done before the pieces.
     """
-    cells = cells or plan_cells(asked)
-    results = collect_results(experiment, asked, cells, title=title, command=command, failures=failures, times=times)
+    cells = cells or plan_cells(design)
+    results = collect_results(experiment, design, cells, title=title, command=command, failures=failures, times=times)
     write_text(experiment.out / "results.json", results.model_dump_json(indent=2) + "\n")
     tables = list(all_tables(results))
     write_tables(tables, experiment.out / "tables")

@@ -13,7 +13,7 @@ from promptlesion.masks.shape_bank import parse_shapes
 from promptlesion.methods import load_method
 from promptlesion.synthesis.cohort import synthesize_cohort
 from promptlesion.synthesis.plan import source_scans
-from promptlesion.synthesis.share import own_share
+from promptlesion.synthesis.shard import own_shard
 from promptlesion.training.cluster import ClusterJob, submit_array
 from promptlesion.training.device import process_device
 from promptlesion.training.run import Run
@@ -60,7 +60,7 @@ def synthesize(
     Returns:
         The run; not finished where other processes still work on their share.
     """
-    resolved, sources, share = as_config(config), parse_shapes(shapes), own_share()
+    resolved, sources, shard = as_config(config), parse_shapes(shapes), own_shard()
     synthesis = resolved.synthesis.model_copy(update={"accept_all": True}) if accept_all else resolved.synthesis
     if dicom:
         check_dicom_extra()
@@ -76,7 +76,7 @@ def synthesize(
         seed=seed,
         shapes=sources,
         is_dicom=dicom,
-        share=share,
+        shard=shard,
         load=load,
         num_workers=workers,
         on_complete=lambda: contact_sheet(dataset, open_dataset(folder), folder / CONTACT_SHEET),

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from promptlesion.config import Config
 from promptlesion.experiment import run
-from promptlesion.experiment.cells import Asked, Question, ask
+from promptlesion.experiment.cells import Design, Question, design_of
 from promptlesion.experiment.demo import run_demo
 from promptlesion.experiment.experiment import Experiment
 from promptlesion.experiment.plan import PlannedCell
@@ -44,8 +44,8 @@ def experiment(
     Returns:
         What was measured; `failures` says why pieces failed, `unfinished` what is not done.
     """
-    planned, asked = _asked(data, out, question, lesions, seed, device, config)
-    return run.run_experiment(planned, asked, command=_typed(), num_workers=workers, is_report_only=report_only)[0]
+    planned, design = _designed(data, out, question, lesions, seed, device, config)
+    return run.run_experiment(planned, design, command=_typed(), num_workers=workers, is_report_only=report_only)[0]
 
 
 def plan_experiment(
@@ -59,7 +59,7 @@ def plan_experiment(
     config: Config | str = "demo",
 ) -> list[PlannedCell]:
     """List an experiment's pieces of work, with what each needs and takes; the arguments are `experiment`'s."""
-    return run.plan_experiment(*_asked(data, out, question, lesions, seed, device, config))
+    return run.plan_experiment(*_designed(data, out, question, lesions, seed, device, config))
 
 
 def do_cell(
@@ -78,7 +78,7 @@ def do_cell(
     Raises:
         ValueError: there is no such piece, or what it needs is not done.
     """
-    return run.do_cell(name, *_asked(data, out, question, lesions, seed, device, config))
+    return run.do_cell(name, *_designed(data, out, question, lesions, seed, device, config))
 
 
 def submit_experiment(
@@ -100,8 +100,8 @@ def submit_experiment(
         ImportError: submitit is not there.
         RuntimeError: Slurm is not there, or refuses.
     """
-    planned, asked = _asked(data, out, question, lesions, seed, device, config)
-    return run.submit_experiment(planned, asked, command=_typed())
+    planned, design = _designed(data, out, question, lesions, seed, device, config)
+    return run.submit_experiment(planned, design, command=_typed())
 
 
 def demo(
@@ -133,7 +133,7 @@ def _typed() -> str:
     return " ".join(["promptlesion", *sys.argv[1:]])
 
 
-def _asked(
+def _designed(
     data: Folder,
     out: Folder,
     question: Question,
@@ -141,7 +141,7 @@ def _asked(
     seed: int,
     device: str,
     config: Config | str,
-) -> tuple[Experiment, Asked]:
+) -> tuple[Experiment, Design]:
     per_type = question.lesions_per_type
     planned = Experiment(Path(data), as_path(lesions), Path(out), as_config(config), seed, device, per_type)
-    return planned, ask(question, num_subjects=planned.num_subjects, first_seed=seed)
+    return planned, design_of(question, num_subjects=planned.num_subjects, first_seed=seed)

@@ -33,7 +33,7 @@ from promptlesion.masks.sizes_and_shapes import build_drawing
 from promptlesion.synthesis.batch_size import default_num_workers, groups_a_turn, groups_at_once
 from promptlesion.synthesis.config import SynthesisConfig
 from promptlesion.synthesis.plan import Group, PlannedCase, group_cases, plan_cohort
-from promptlesion.synthesis.share import Share
+from promptlesion.synthesis.shard import Shard
 from promptlesion.synthesis.synthesizer import Synthesizer
 from promptlesion.synthesis.synthetic_case import CaseMaker, Recipe, is_painted, missing_dicom
 from promptlesion.training.atomic import remove_leftovers, write_json, write_text
@@ -62,7 +62,7 @@ def synthesize_cohort(
     seed: int,
     shapes: Mapping[str, ShapeSource] | None = None,
     is_dicom: bool = False,
-    share: Share | None = None,
+    shard: Shard | None = None,
     load: Callable[[str], Synthesizer] | None = None,
     num_workers: int | None = None,
     on_complete: Callable[[], None] | None = None,
@@ -70,7 +70,7 @@ def synthesize_cohort(
     """Paint the asked-for lesions into the dataset's scans and write them as a dataset folder.
 
     A case that is there whole is kept; `provenance.jsonl` and `dataset.json` come last, from whoever finds all cases
-    done. The folder is the same for every number of shares and workers.
+    done. The folder is the same for every number of shards and workers.
 
     Args:
         dataset: the scans to paint into; give only those of training subjects.
@@ -81,7 +81,7 @@ def synthesize_cohort(
         seed: of every case.
         shapes: folders or archives of masks to draw from, by type name.
         is_dicom: also write every case as a DICOM series with a segmentation.
-        share: this process's cases where several work on the cohort; by default all.
+        shard: this process's cases where several work on the cohort; by default all.
         load: loads the method on a device in a worker process; without it this process does the work.
         num_workers: processes to share the work between, by default as many as pays off.
         on_complete: called once all that belongs to the cohort is written, before it counts as finished.
@@ -125,7 +125,7 @@ def synthesize_cohort(
         run = _open_run(recipe, synthesizer, counts)
     if was_finished and not any(missing_dicom(recipe, case) for case in planned):
         return run
-    own = share or Share()
+    own = shard or Shard()
     waiting = [sum(not _is_done(recipe, case) for case in group) for group in own.of(groups)]
     wanted = num_workers
     if wanted is None:
@@ -136,7 +136,7 @@ def synthesize_cohort(
     with locked(_lock(out, "cohort")):
         num_left = len(_not_done(recipe, planned))
         if num_left:
-            logger.info("%s: this share is done; others have %d of %d cases left", out, num_left, len(planned))
+            logger.info("%s: this shard is done; others have %d of %d cases left", out, num_left, len(planned))
             return run
         records = [recipe.read_record(case) for case in planned]
         shortfall = _shortfall(records, counts)
@@ -185,14 +185,14 @@ def _work(
     recipe: Recipe,
     synthesizer: Synthesizer,
     groups: Sequence[Group],
-    share: Share,
+    shard: Shard,
     load: Callable[[str], Synthesizer] | None,
     num_workers: int,
 ) -> None:
-    """Make the cases of a share, here or in worker processes, and show how far the whole cohort is."""
-    planned, mine = [case for group in groups for case in group], share.of(groups)
+    """Make the cases of a shard, here or in worker processes, and show how far the whole cohort is."""
+    planned, mine = [case for group in groups for case in group], shard.of(groups)
     count = _count_done(recipe, planned)
-    shown = progress_bar("synthesis", len(planned), done=count()) if share.index == 0 else nullcontext()
+    shown = progress_bar("synthesis", len(planned), done=count()) if shard.index == 0 else nullcontext()
     with shown as bar:
 
         def show() -> None:
