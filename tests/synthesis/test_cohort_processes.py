@@ -4,6 +4,7 @@ import os
 import signal
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
@@ -113,8 +114,8 @@ def load_painter(device: str, *, dataset: Dataset) -> Synthesizer:
 def load_and_die(device: str, *, dataset: Dataset, folder: Path) -> Synthesizer:
     """The first worker to come here is killed before it paints, the next in the middle of it."""
     for name in ("before", "amid"):
-        if not (folder / name).exists():
-            (folder / name).touch()
+        with suppress(FileExistsError):
+            (folder / name).touch(exist_ok=False)  # two come here at once
             if name == "before":
                 os.kill(os.getpid(), signal.SIGKILL)
             return SlowPainter(dataset.spec, statistics=ONE_OF_EACH, seconds=0.0, dies_at=2)
