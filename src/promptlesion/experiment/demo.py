@@ -6,7 +6,6 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-from promptlesion.data.cache import data_fingerprint
 from promptlesion.data.phantom import write_phantom_dataset
 from promptlesion.experiment.cells import Cell, Design
 from promptlesion.experiment.execution import do
@@ -35,17 +34,13 @@ def run_demo(experiment: Experiment, *, command: str, is_phantom: bool = False) 
     out, config, seed = experiment.out, experiment.config, experiment.seed
     if is_phantom:
         _write_phantom(experiment.data, num_cases=config.demo.phantom_cases, seed=seed)
-    prepared = experiment.prepared
-    prepared.check_held_out()
+    experiment.prepared.check_held_out()
     preparing = CellTime(name="data", seconds=round(time.perf_counter() - started, 1))
     run = Run(
         RunOptions(out, seed, experiment.device),
         stage="demo",
         config=config.of_results(),
-        inputs={
-            "data": data_fingerprint([*prepared.train, *prepared.validation, *prepared.test]),
-            "lesions": prepared.dataset.spec.model_dump_json(),
-        },
+        inputs=experiment.inputs(),
     )
     if run.is_finished:
         logger.info("%s is finished; there is nothing to do", out)

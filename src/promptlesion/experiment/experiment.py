@@ -5,6 +5,7 @@ from functools import cached_property
 from pathlib import Path
 
 from promptlesion.config import Config
+from promptlesion.data.cache import data_fingerprint
 from promptlesion.data.prepared import PreparedDataset, prepare_dataset
 from promptlesion.experiment.subjects import fewer_subjects
 from promptlesion.methods import load_method, method_named
@@ -41,6 +42,14 @@ class Experiment:
     def num_subjects(self) -> int:
         """How many training subjects there are."""
         return len({case.subject for case in self.prepared.train})
+
+    def inputs(self) -> dict[str, str]:
+        """Return what every result depends on besides the configuration: the prepared scans, and the lesion types."""
+        prepared = self.prepared
+        return {
+            "data": data_fingerprint([*prepared.train, *prepared.validation, *prepared.test]),
+            "lesions": prepared.dataset.spec.model_dump_json(),
+        }
 
     def with_subjects(self, num_subjects: int) -> PreparedDataset:
         """Return the dataset with so many training subjects."""

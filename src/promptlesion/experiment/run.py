@@ -5,7 +5,6 @@ from dataclasses import replace
 from functools import partial
 
 from promptlesion.baselines.difftumor import CARD
-from promptlesion.data.cache import data_fingerprint
 from promptlesion.data.trained_on import TrainedOn, check_unseen
 from promptlesion.experiment.cells import Cell, Design, cell_named, plan_cells
 from promptlesion.experiment.estimate import estimate_cells
@@ -116,8 +115,7 @@ def _opened(experiment: Experiment, design: Design) -> list[Cell]:
         stage="experiment",
         config=experiment.config.of_results(),
         inputs={
-            "data": data_fingerprint([*prepared.train, *prepared.validation, *prepared.test]),
-            "lesions": prepared.dataset.spec.model_dump_json(),
+            **experiment.inputs(),
             "painted lesions of each type": str(experiment.lesions_per_type or "as many as real ones"),
         },
     )
