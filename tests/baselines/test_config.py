@@ -37,6 +37,15 @@ def test_betas_are_not_rescaled_where_there_are_none() -> None:
         DiffTumorConfig(schedule="cosine", rescale_betas=True)
 
 
+def test_difftumor_may_learn_a_rectified_flow_but_not_its_noise() -> None:
+    flow = DiffTumorConfig(schedule="rectified-flow", prediction="velocity")
+    assert flow.as_diffusion().schedule == "rectified-flow"
+    with pytest.raises(
+        ValidationError, match="prediction: expected velocity or v where the schedule is rectified-flow"
+    ):
+        DiffTumorConfig(schedule="rectified-flow")
+
+
 def test_the_patch_must_suit_the_autoencoder() -> None:
     with pytest.raises(ConfigError, match=r"difftumor\.patch_voxels: expected a multiple of 4, .*found 50"):
         resolve_config(preset="demo", settings=["difftumor.patch_voxels=50"])

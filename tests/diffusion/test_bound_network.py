@@ -40,7 +40,7 @@ class Operators(TorchDispatchMode):
 
 
 def build(
-    encoder: str = "mask-transformer", channels: tuple[int, ...] = (16, 24, 32), block: str = "components"
+    encoder: str = "mask-transformer", channels: tuple[int, ...] = (16, 24, 32), block: str = "upsample"
 ) -> Denoiser:
     torch.manual_seed(0)
     config = DiffusionConfig.model_validate(
@@ -82,7 +82,7 @@ def plain(denoiser: Denoiser, noisy: Tensor, level: int, conditioning: Condition
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 @pytest.mark.parametrize("guidance_scale", [1.0, 2.5])
-@pytest.mark.parametrize("encoder", ["mask-transformer", "one-hot", "none"])
+@pytest.mark.parametrize("encoder", ["mask-transformer", "embedding", "one-hot", "none"])
 def test_bound_it_predicts_as_the_plain_form(encoder: str, guidance_scale: float, precision: str) -> None:
     denoiser = build(encoder)
     for batch in (1, 3):
@@ -95,9 +95,12 @@ def test_bound_it_predicts_as_the_plain_form(encoder: str, guidance_scale: float
                 assert difference.norm() < TOLERANCES[precision] * guidance_scale * expected.norm()
 
 
-@pytest.mark.parametrize("encoder", ["mask-transformer", "none"])
-def test_weights_cast_once_give_the_same_bits_as_cast_at_every_step(encoder: str) -> None:
-    network, cast = build(encoder).network, cast_weights(build(encoder).network, torch.bfloat16)
+@pytest.mark.parametrize(
+    ("encoder", "block"), [("mask-transformer", "upsample"), ("mask-transformer", "components"), ("none", "upsample")]
+)
+def test_weights_cast_once_give_the_same_bits_as_cast_at_every_step(encoder: str, block: str) -> None:
+    network = build(encoder, block=block).network
+    cast = cast_weights(build(encoder, block=block).network, torch.bfloat16)
     embedding = None if encoder == "none" else torch.randn(2, 64, 1, 1, 1)
     inputs = torch.randn(2, 7, 12, 12, 12, generator=torch.Generator().manual_seed(0))
     with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
@@ -151,9 +154,10 @@ def test_guidance_runs_the_encoder_once_and_the_decoder_on_one_batch() -> None:
     assert guided.batches[6] == guided.batches.total() - num_shared - 1
 
 
+@pytest.mark.parametrize("block", ["upsample", "components"])
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-def test_no_convolution_of_a_step_takes_the_slow_path(precision: str) -> None:
-    denoiser = build()
+def test_no_convolution_of_a_step_takes_the_slow_path(precision: str, block: str) -> None:
+    denoiser = build(block=block)
     noisy, conditioning = made_up(1)
     with autocast(CPU, precision):
         denoise = denoiser.bound(conditioning, LEVELS)

@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Literal
 
 import pytest
 import torch
@@ -13,7 +14,9 @@ from tests.trained import trained
 
 from promptlesion.data.cache import CachedCase, data_fingerprint
 from promptlesion.data.spec import DatasetSpec
+from promptlesion.diffusion.conditioning import Conditioning
 from promptlesion.diffusion.config import DiffusionConfig
+from promptlesion.diffusion.sampler import NoiseSource, sample
 from promptlesion.diffusion.train import load_diffusion, train_diffusion
 from promptlesion.training.checkpoint import CheckpointError
 from promptlesion.training.hardware import HardwareConfig
@@ -171,6 +174,56 @@ def test_the_card_says_what_the_network_is_bound_to(
     }
     assert {name: card[name] for name in expected} == expected
     assert {"format_version", "versions", "weights_sha256", "autoencoder_sha256", "last_alpha_bar"} <= set(card)
+
+
+def test_a_card_from_before_there_was_a_choice_of_prompt_block_is_read(unbroken: Path, tmp_path: Path) -> None:
+    shutil.copytree(unbroken.parent / "autoencoder", tmp_path / "autoencoder")
+    shutil.copytree(unbroken, tmp_path / "diffusion")
+    card_path = tmp_path / "diffusion" / "checkpoint" / "card.json"
+    card = json.loads(card_path.read_text())
+    assert card["config"].pop("prompt_block") == "components"
+    card_path.write_text(json.dumps(card))
+    assert load_diffusion(tmp_path / "diffusion", CPU).config == load_diffusion(unbroken, CPU).config
+
+
+@pytest.mark.parametrize("sampler", ["ancestral", "ddim", "dpm-solver++"])
+def test_a_rectified_flow_under_an_upsampled_embedding_is_trained_and_sampled(
+    flow: Path, sampler: Literal["ancestral", "ddim", "dpm-solver++"]
+) -> None:
+    model = load_diffusion(flow, CPU)
+    assert (model.card["schedule"], model.card["last_signal"]) == ("rectified-flow", 0.0)
+    assert all(report["loss"] > 0 for report in read_metrics(flow))
+    schedule = model.denoiser.schedule
+    levels, source = schedule.spaced_levels(4), NoiseSource([1, 2], (4, 6, 6, 6), CPU)
+    surroundings = torch.zeros(2, 4, 6, 6, 6)
+    conditioning = Conditioning(surroundings, torch.ones(2, 1, 6, 6, 6), torch.tensor([0, 1]))
+    latent = sample(
+        source.draw(),
+        sampler=sampler,
+        schedule=schedule,
+        levels=levels,
+        denoise=model.denoiser.bound(conditioning, levels, guidance_scale=2.0),
+        noise=source,
+    )
+    assert latent.isfinite().all()
+    assert not torch.equal(latent[0], latent[1])
+
+
+@pytest.fixture(scope="module")
+def flow(train: partial[object], unbroken: Path, tiny_diffusion_config: DiffusionConfig) -> Path:
+    out = unbroken.parent / "diffusion-flow"
+    changes = {
+        "rescale_betas": False,
+        "schedule": "rectified-flow",
+        "prediction": "velocity",
+        "min_snr_gamma": 5.0,
+        "prompt_encoder": "embedding",
+        "prompt_block": "upsample",
+        "prompt_components": DiffusionConfig().prompt_components,
+        "num_steps": 5,
+    }
+    train(out=out, config=DiffusionConfig.model_validate({**tiny_diffusion_config.model_dump(), **changes}))
+    return out
 
 
 def test_another_window_than_the_autoencoders_is_refused(
