@@ -19,11 +19,11 @@ import numpy as np
 import typer
 from jaxtyping import Float64
 from matplotlib.figure import Figure
-from measure.lesion_appearance import PROFILE_MM, UNITS, appearance, edge_profile
 from scipy.spatial.distance import cdist
 
 from promptlesion.data.config import DataConfig
 from promptlesion.data.dataset import open_dataset
+from promptlesion.data.lesion_appearance import PROFILE_MM, UNITS, appearance, edge_profile
 from promptlesion.data.splits import dataset_split
 from promptlesion.evaluation.lesions import LesionCrop, by_type, collect_lesions
 
@@ -151,7 +151,7 @@ def profile_figure(names: Sequence[str], sides: Mapping[str, Mapping[str, Sequen
     for axes, name in zip(figure.subplots(1, len(names), squeeze=False)[0], names, strict=True):
         for side, found in sides.items():
             if found[name]:
-                profiles = np.array([edge_profile(lesion) for lesion in found[name]])
+                profiles = np.array([edge_profile(one.hu, one.mask, one.spacing_mm) for one in found[name]])
                 means = [_nanmean(profiles[:, index]) for index in range(len(PROFILE_MM))]
                 axes.plot(PROFILE_MM, means, "k" if side == _REAL else "-", label=side)
         axes.axvline(0, color="0.8", linewidth=0.8)
@@ -162,7 +162,7 @@ def profile_figure(names: Sequence[str], sides: Mapping[str, Mapping[str, Sequen
 
 
 def _values(lesions: Sequence[LesionCrop]) -> Values:
-    return np.array([list(appearance(lesion).values()) for lesion in lesions])
+    return np.array([list(appearance(one.hu, one.mask, one.spacing_mm).values()) for one in lesions])
 
 
 def _units(side: str, lesions: Sequence[LesionCrop]) -> list[str]:
