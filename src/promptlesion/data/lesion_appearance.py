@@ -80,6 +80,18 @@ def appearance(
     }
 
 
+def mottling(
+    hu: Num[np.ndarray, "x y z"], mask: Bool[np.ndarray, "x y z"], spacing_mm: tuple[float, float, float]
+) -> Float64[np.ndarray, " voxel"]:
+    """Return the texture coarser than 1.5 mm at every voxel of the mask; its spread is `low_frequency_hu`."""
+    pattern_hu = lesion_texture(hu, mask, spacing_mm).pattern_hu
+    inside = pattern_hu != 0
+    box = ndimage.find_objects(mask.astype(np.uint8))[0]
+    coarse = _smoothed(pattern_hu, inside, spacing_mm, _COARSE_MM)
+    values: Float64[np.ndarray, " voxel"] = coarse[1:-1, 1:-1, 1:-1][mask[box]]
+    return values
+
+
 def edge_profile(
     hu: Num[np.ndarray, "x y z"], mask: Bool[np.ndarray, "x y z"], spacing_mm: tuple[float, float, float]
 ) -> Float64[np.ndarray, " depths"]:
