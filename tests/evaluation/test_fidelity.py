@@ -88,7 +88,7 @@ def test_what_was_asked_is_in_the_table(
     assert (row["attribute"], row["num_lesions"], row["share_close"]["value"]) == ("mean_hu", 3, 1.0)
     assert row["slope"]["value"] == pytest.approx(1) and row["absolute_difference"]["value"] == pytest.approx(3)
     assert found["part"] == "all" and found["fidelity"][0]["num_real"] == 3
-    assert "Painted against asked" in said
+    assert "Asked of hard plaque, and painted" in said
 
 
 def test_parts_of_a_dataset(datasets: tuple[Dataset, Dataset], caplog: pytest.LogCaptureFixture) -> None:

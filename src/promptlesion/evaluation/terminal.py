@@ -15,7 +15,7 @@ from promptlesion.evaluation.method_comparison import MethodRow
 from promptlesion.evaluation.reconstruction import ReconstructionRow
 from promptlesion.evaluation.results import Estimate, FidelityRow
 from promptlesion.evaluation.segmentation_metrics import LesionScore
-from promptlesion.evaluation.wording import estimate_text, readable
+from promptlesion.evaluation.wording import estimate_text, measure_text, readable
 
 
 def fidelity_parts(rows: Sequence[FidelityRow]) -> Iterator[RenderableType]:
@@ -52,29 +52,31 @@ def appearance_parts(types: Sequence[TypeAppearance]) -> Iterator[RenderableType
         table = _table("measure", "real", "synthetic", "difference (95 %)")
         for row in found.measures:
             if row.measure in SHOWN:
-                name = readable(row.measure.removesuffix("_hu").removesuffix("_hu_per_mm"))
                 sides = (_text(row.real.value, 1), _text(row.synthetic.value, 1))
-                table.add_row(f"{name} ({row.unit})", *sides, _change_text(row.difference, 1))
+                table.add_row(measure_text(row.measure, row.unit), *sides, _change_text(row.difference, 1))
         yield (
             f"Looks of {readable(found.lesion_type)}, {found.num_real} real and {found.num_synthetic} synthetic. "
-            f"Energy distance of all measures {_text(found.energy_distance)}; of halves of the real ones "
-            f"{estimate_text(found.energy_distance_of_halves)}"
+            f"Energy distance of all measures {_text(found.energy_distance, 2)}; of halves of the real ones "
+            f"{estimate_text(found.energy_distance_of_halves, 2)}"
         )
         yield table
 
 
 def asked_parts(rows: Sequence[AskedRow]) -> Iterator[RenderableType]:
     """Yield what was painted against what was asked for; nothing where nothing was asked."""
-    if not rows:
-        return
-    table = _table("lesion type", "attribute", "N", "asked", "painted", "apart", "close", "slope", "r")
-    for row in rows:
-        means = [_text(each.value, 1) for each in (row.asked, row.painted, row.absolute_difference)]
-        close = "-" if row.share_close.value is None else f"{row.share_close.value:.0%}"
-        fits = (_text(row.slope.value, 2), _text(row.correlation.value, 2))
-        table.add_row(row.lesion_type, row.attribute, str(row.num_lesions), *means, close, *fits)
-    yield "Painted against asked; close: within 5 % (mean: or 8 HU); slope: of painted on asked, 1 where it follows"
-    yield table
+    for name in dict.fromkeys(row.lesion_type for row in rows):
+        table = _table("attribute", "N", "asked", "painted", "apart", "close", "slope", "r")
+        for row in rows:
+            if row.lesion_type == name:
+                means = [_text(each.value, 1) for each in (row.asked, row.painted, row.absolute_difference)]
+                close = "-" if row.share_close.value is None else f"{row.share_close.value:.0%}"
+                fits = (_text(row.slope.value, 2), _text(row.correlation.value, 2))
+                table.add_row(row.attribute, str(row.num_lesions), *means, close, *fits)
+        yield (
+            f"Asked of {readable(name)}, and painted; close: within 5 % (mean: or 8 HU); "
+            "slope: of painted on asked, 1 where it follows"
+        )
+        yield table
 
 
 def memorisation_parts(found: Memorisation) -> Iterator[RenderableType]:

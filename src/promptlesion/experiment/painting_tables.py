@@ -5,7 +5,7 @@ from statistics import median
 
 from promptlesion.evaluation.appearance import SHOWN
 from promptlesion.evaluation.results import Estimate, FidelityRow, PromptSwitch
-from promptlesion.evaluation.wording import duration_text, estimate_text, readable, signed_text
+from promptlesion.evaluation.wording import duration_text, estimate_text, measure_text, readable, signed_text
 from promptlesion.experiment.results import CellTime, ExperimentResults
 from promptlesion.experiment.table import Table
 from promptlesion.methods import method_named
@@ -131,7 +131,7 @@ def appearance_table(results: ExperimentResults) -> Table:
             each.method,
             str(each.num_subjects),
             readable(found.lesion_type),
-            f"{readable(row.measure)} ({row.unit})",
+            measure_text(row.measure, row.unit),
             f"{row.num_real}/{row.num_synthetic}",
             estimate_text(row.real, 1),
             estimate_text(row.synthetic, 1),
