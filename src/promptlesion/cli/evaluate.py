@@ -124,8 +124,9 @@ def evaluate_fidelity(
 ) -> None:
     """Painted lesions against real ones, per type: FID, KID, spread, looks, attributes and copies.
 
-    Looks are brightness, edge, mottling and noise; attributes are compared as painted with as asked for. A copy is a
-    painted lesion whose texture is a training lesion's; each is named.
+    Looks are brightness, edge, mottling and noise; attributes are as painted against as asked for.
+
+    A copy is a painted lesion whose texture is a training lesion's; each is named.
 
     [bold]Examples[/bold]
 
