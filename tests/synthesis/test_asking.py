@@ -111,7 +111,7 @@ def test_what_is_asked_for_is_asked(
 def test_beyond_what_training_lesions_have_spread_and_edge_go_along(
     scans: Dataset, card: SynthesizerCard, placed: PlacedLesion
 ) -> None:
-    lesion = replace(placed, diameter_mm=4.0)
+    lesion = replace(placed, diameter_mm=7.8)
     plain, twice = (
         asked_of(scans, card, lesion, {"contrast_hu": 480}),
         asked_of(scans, card, lesion, {"contrast_hu": 960}),
