@@ -80,9 +80,9 @@ def test_the_estimate_is_clipped_and_its_parts_add_up(tiny_med_ddpm_config: MedD
     noisy, labels = 3 * torch.randn(2, 1, 8, 10, 12), torch.zeros(2, 2, 8, 10, 12)
     for level in (0, 10, 19):
         estimate = denoiser.bound(labels, [level])(noisy, level)
-        alpha_bar = float(denoiser.schedule.alpha_bar[level])
+        pair = denoiser.schedule.at(level)
         assert -1 <= float(estimate.clean.min()) <= float(estimate.clean.max()) <= 1
-        together = alpha_bar**0.5 * estimate.clean + (1 - alpha_bar) ** 0.5 * estimate.noise
+        together = pair.signal * estimate.clean + pair.noise * estimate.noise
         torch.testing.assert_close(together, noisy, rtol=1e-5, atol=1e-5)
 
 
@@ -115,15 +115,15 @@ def test_the_bound_denoiser_predicts_as_the_plain_one(tiny_med_ddpm_config: MedD
         denoise = denoiser.bound(labels, [15, 3])
         for level in (15, 3):
             predicted = denoiser(noisy, torch.full((2,), level), labels)
-            alpha_bar = float(denoiser.schedule.alpha_bar[level])
-            clean = (alpha_bar**0.5 * noisy - (1 - alpha_bar) ** 0.5 * predicted).clamp(-1, 1)
+            pair = denoiser.schedule.at(level)
+            clean = (pair.signal * noisy - pair.noise * predicted).clamp(-1, 1)
             tolerance = 1e-4 if precision == "float32" else 0.02
             torch.testing.assert_close(denoise(noisy, level).clean, clean, rtol=tolerance, atol=tolerance)
 
 
 def test_the_schedule_is_the_cosine(tiny_med_ddpm_config: MedDDPMConfig) -> None:
     config = tiny_med_ddpm_config.model_copy(update={"num_levels": 250})
-    alpha_bar = build_voxel_denoiser(config, num_types=2).schedule.alpha_bar
+    alpha_bar = build_voxel_denoiser(config, num_types=2).schedule.signal.square()
     expected = (
         np.cos(((np.arange(1, 251) / 250) + 0.008) / 1.008 * np.pi / 2) ** 2 / np.cos(0.008 / 1.008 * np.pi / 2) ** 2
     )

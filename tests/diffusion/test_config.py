@@ -36,6 +36,15 @@ def test_what_is_accepted_can_be_built(channels: tuple[int, ...]) -> None:
     build_denoiser(config, latent_channels=4, latent_voxels=6, num_types=2)
 
 
+def test_noise_is_not_predicted_where_there_is_nothing_else() -> None:
+    with pytest.raises(ValidationError, match=r"prediction: expected velocity or v .* rectified-flow.*; found noise"):
+        DiffusionConfig(schedule="rectified-flow")
+    for prediction in ("velocity", "v"):
+        DiffusionConfig.model_validate({"schedule": "rectified-flow", "prediction": prediction})
+    with pytest.raises(ValidationError, match=r"rescale_betas: expected the default .*rectified-flow.*found True"):
+        DiffusionConfig(schedule="rectified-flow", prediction="velocity", rescale_betas=True)
+
+
 def test_betas_that_no_schedule_uses_are_refused() -> None:
     assert DiffusionConfig(schedule="cosine").schedule == "cosine"
     with pytest.raises(ValidationError, match=r"beta_end, rescale_betas: expected the default .*cosine.*0.03, True"):

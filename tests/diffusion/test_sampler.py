@@ -17,7 +17,14 @@ from torch import Tensor
 
 from promptlesion.diffusion import sampler as samplers
 from promptlesion.diffusion.sampler import Denoise, NoiseSource
-from promptlesion.diffusion.schedule import Estimate, NoiseSchedule, linear_schedule
+from promptlesion.diffusion.schedule import (
+    CLEAN,
+    Estimate,
+    NoiseSchedule,
+    Pair,
+    linear_schedule,
+    rectified_flow,
+)
 
 MEAN, STD = 1.5, 0.4
 SHAPE = (3, 9, 7, 8)
@@ -38,8 +45,7 @@ def schedule() -> NoiseSchedule:
 
 def ideal_denoiser(schedule: NoiseSchedule) -> Denoise:
     def denoise(noisy: Tensor, level: int) -> Estimate:
-        alpha_bar = float(schedule.alpha_bar[level])
-        a, b = math.sqrt(alpha_bar), math.sqrt(1 - alpha_bar)
+        a, b = schedule.at(level).signal, schedule.at(level).noise
         clean = MEAN + a * STD**2 / (a**2 * STD**2 + b**2) * (noisy - a * MEAN)
         return Estimate(clean=clean, noise=(noisy - a * clean) / b)
 
@@ -48,17 +54,20 @@ def ideal_denoiser(schedule: NoiseSchedule) -> Denoise:
 
 def start_of(schedule: NoiseSchedule, noise: Tensor) -> Tensor:
     """Bring standard noise to the distribution of the data at the last level."""
-    alpha_bar = float(schedule.alpha_bar[-1])
-    return math.sqrt(alpha_bar) * MEAN + math.sqrt(alpha_bar * STD**2 + 1 - alpha_bar) * noise
+    return diffused(schedule.at(-1), noise)
+
+
+def diffused(pair: Pair, noise: Tensor) -> Tensor:
+    """Bring standard noise to the distribution of the data at a level."""
+    return pair.signal * MEAN + math.hypot(pair.signal * STD, pair.noise) * noise
 
 
 def crooked_denoiser(schedule: NoiseSchedule) -> Denoise:
     """A nonlinear network of no meaning, to compare two implementations with."""
 
     def denoise(noisy: Tensor, level: int) -> Estimate:
-        alpha_bar = float(schedule.alpha_bar[level])
         noise = torch.tanh(noisy) + 0.3 * noisy.roll(1, dims=2) + 0.1 * math.cos(level)
-        return Estimate(clean=(noisy - math.sqrt(1 - alpha_bar) * noise) / math.sqrt(alpha_bar), noise=noise)
+        return schedule.split(noisy, noise, level, "noise")
 
     return denoise
 
@@ -81,7 +90,7 @@ def test_ancestral_sampling_has_the_closed_form_mean_and_variance(schedule: Nois
 
 def _ancestral_variance(schedule: NoiseSchedule) -> float:
     """Carry the variance through the linear recursion of the ideal denoiser."""
-    alpha_bar = schedule.alpha_bar.tolist()
+    alpha_bar = schedule.signal.square().tolist()
     variance = alpha_bar[-1] * STD**2 + 1 - alpha_bar[-1]
     for level in reversed(range(len(alpha_bar))):
         now, after = alpha_bar[level], alpha_bar[level - 1] if level else 1.0
@@ -121,9 +130,7 @@ def order_of_convergence(sample: Sampler) -> float:
     schedule = linear_schedule(num_levels=20_000, beta_start=5e-6, beta_end=1e-3)
     last_level = 200
     noise = NoiseSource([7], SHAPE, CPU).draw().double()
-    alpha_bar = float(schedule.alpha_bar[last_level])
-    at_last_level = math.sqrt(alpha_bar) * MEAN + math.sqrt(alpha_bar * STD**2 + 1 - alpha_bar) * noise
-    exact = ideal_denoiser(schedule)(at_last_level, last_level).clean
+    exact = ideal_denoiser(schedule)(diffused(schedule.at(last_level), noise), last_level).clean
     numbers = np.array([32, 64, 128, 256])
     errors = []
     for num_steps in numbers:
@@ -135,7 +142,7 @@ def order_of_convergence(sample: Sampler) -> float:
 
 def uneven_levels(schedule: NoiseSchedule, num_steps: int, last_level: int) -> list[int]:
     """Levels in log(signal / noise), every second step three times as long as its neighbours."""
-    log_ratio = (0.5 * (schedule.alpha_bar / (1 - schedule.alpha_bar)).log()).numpy()[::-1]
+    log_ratio = (schedule.signal / schedule.noise).log().numpy()[::-1]
     position = np.concatenate([[0], np.cumsum(np.resize([1.0, 3.0], num_steps))]) / (2 * num_steps)
     wanted = log_ratio[0] + position * (log_ratio[-1 - last_level] - log_ratio[0])
     nearest = schedule.num_levels - 1 - np.searchsorted(log_ratio, wanted)
@@ -160,8 +167,7 @@ def test_dpm_solver_by_hand(schedule: NoiseSchedule) -> None:
     """Three steps of Algorithm 2 in the paper's own symbols."""
     levels, denoise = [390, 250, 90, 10], crooked_denoiser(schedule)
     start = torch.randn(1, *SHAPE, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    a = [math.sqrt(float(schedule.alpha_bar[level])) for level in levels]
-    sigma = [math.sqrt(1 - value**2) for value in a]
+    a, sigma = ([*part[levels].tolist()] for part in (schedule.signal, schedule.noise))
     lam = [math.log(signal / noise) for signal, noise in zip(a, sigma, strict=True)]
     x, outputs = start, [denoise(start, levels[0]).clean]
     for i in (1, 2, 3):
@@ -182,8 +188,8 @@ def test_a_perfect_estimate_is_returned_whatever_the_levels(schedule: NoiseSched
     source = NoiseSource([1, 2], SHAPE, CPU)
 
     def denoise(noisy: Tensor, level: int) -> Estimate:
-        alpha_bar = float(schedule.alpha_bar[level])
-        return Estimate(clean=clean, noise=(noisy - math.sqrt(alpha_bar) * clean) / math.sqrt(1 - alpha_bar))
+        pair = schedule.at(level)
+        return Estimate(clean=clean, noise=(noisy - pair.signal * clean) / pair.noise)
 
     levels = schedule.spaced_levels(num_steps)
     start = source.draw()
@@ -270,21 +276,102 @@ def test_what_is_reinjected_after_a_step_is_what_the_next_one_sees(schedule: Noi
         "dpm-solver": sample_dpm_solver,
     }[name]
     seen: list[Tensor] = []
-    given: list[float] = []
+    given: list[Pair] = []
 
     def denoise(noisy: Tensor, level: int) -> Estimate:
         seen.append(noisy)
         return ideal_denoiser(schedule)(noisy, level)
 
-    def reinject(latent: Tensor, alpha_bar: float) -> Tensor:
-        given.append(alpha_bar)
-        return torch.full_like(latent, alpha_bar)
+    def reinject(latent: Tensor, pair: Pair) -> Tensor:
+        given.append(pair)
+        return torch.full_like(latent, pair.signal)
 
     levels = [399, 200, 7]
     sampled = sample(source.draw(), schedule=schedule, levels=levels, denoise=denoise, reinject=reinject)
-    assert given == [*schedule.alpha_bar[levels[1:]].tolist(), 1.0]
-    for latent, alpha_bar in zip([*seen[1:], sampled], given, strict=True):
-        assert torch.equal(latent, torch.full_like(latent, alpha_bar))
+    assert given == [*(schedule.at(level) for level in levels[1:]), CLEAN]
+    for latent, pair in zip([*seen[1:], sampled], given, strict=True):
+        assert torch.equal(latent, torch.full_like(latent, pair.signal))
+
+
+@pytest.mark.parametrize("num_steps", [1, 2, 7, 40])
+def test_a_flow_from_pure_noise_to_a_point_ends_there(num_steps: int) -> None:
+    """Where all data are one point, the velocity noise - x_0 is known, and one step of any sampler suffices."""
+    flow = rectified_flow(num_levels=40)
+    point = torch.randn(1, *SHAPE, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+
+    def denoise(noisy: Tensor, level: int) -> Estimate:
+        pair = flow.at(level)
+        velocity = (noisy - pair.signal * point) / pair.noise - point
+        return flow.split(noisy, velocity, level, "velocity")
+
+    source, levels = NoiseSource([1, 2], SHAPE, CPU), flow.spaced_levels(num_steps)
+    start = source.draw().double()
+    for sample in (*DETERMINISTIC, partial(sample_ancestral, noise=source)):
+        sampled = sample(start, schedule=flow, levels=levels, denoise=denoise)
+        torch.testing.assert_close(sampled, point.expand_as(sampled), rtol=1e-9, atol=1e-9)
+
+
+def test_ddim_on_a_flow_is_euler() -> None:
+    flow, levels = rectified_flow(num_levels=40), [39, 25, 12, 3]
+
+    def velocity(noisy: Tensor, level: int) -> Tensor:
+        return torch.tanh(noisy) + 0.3 * noisy.roll(1, dims=2) + 0.1 * math.cos(level)
+
+    start = torch.randn(2, *SHAPE, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    sampled = sample_ddim(
+        start,
+        schedule=flow,
+        levels=levels,
+        denoise=lambda noisy, level: flow.split(noisy, velocity(noisy, level), level, "velocity"),
+    )
+    times, latent = [*((level + 1) / 40 for level in levels), 0.0], start
+    for level, (now, after) in zip(levels, pairwise(times), strict=True):
+        latent = latent + (after - now) * velocity(latent, level)
+    torch.testing.assert_close(sampled, latent, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("sample", DETERMINISTIC)
+def test_a_flow_carries_pure_noise_onto_the_data(sample: Sampler) -> None:
+    flow = rectified_flow(num_levels=400)
+    noise = NoiseSource([7, 8], SHAPE, CPU).draw()
+    samples = sample(noise, schedule=flow, levels=flow.spaced_levels(400), denoise=ideal_denoiser(flow))
+    torch.testing.assert_close(samples, MEAN + STD * noise, rtol=0, atol=0.02)
+
+
+@pytest.mark.parametrize("level", [39, 20])
+def test_an_ancestral_step_has_the_mean_and_the_variance_of_the_gaussian_posterior(level: int) -> None:
+    """Of x_s, whose density given x_0 is N(signal_s x_0, noise_s^2), given x_t = a x_s + added noise: Bayes by hand."""
+    flow, next_level = rectified_flow(num_levels=40), 9
+    pair, next_pair = flow.at(level), flow.at(next_level)
+    clean = torch.randn(1, *SHAPE, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    latent = torch.randn(1, *SHAPE, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    estimate = Estimate(clean=clean, noise=(latent - pair.signal * clean) / pair.noise)
+    source = NoiseSource(range(200), SHAPE, CPU)
+    drawn = samplers.ancestral_step(samplers.Step(latent.expand(200, *SHAPE), estimate, pair, next_pair), source)
+    a = pair.signal / next_pair.signal
+    added = pair.noise**2 - a**2 * next_pair.noise**2
+    variance = 1 / (1 / next_pair.noise**2 + a**2 / added)
+    mean = variance * (next_pair.signal * clean / next_pair.noise**2 + a * latent / added)
+    error = drawn - mean
+    assert error.mean().item() == pytest.approx(0, abs=4 * math.sqrt(variance / error.numel()))
+    assert error.var().item() == pytest.approx(variance, rel=0.03)
+
+
+def test_ancestral_steps_keep_the_marginals_of_a_point() -> None:
+    """Data of one point are N(signal x_0, noise^2) at every level, however few are visited."""
+    flow = rectified_flow(num_levels=40)
+    source, seen = NoiseSource(range(40), SHAPE, CPU), {}
+
+    def denoise(noisy: Tensor, level: int) -> Estimate:
+        seen[level] = noisy
+        return Estimate(clean=torch.full_like(noisy, MEAN), noise=noisy)
+
+    sample_ancestral(source.draw(), schedule=flow, levels=[39, 30, 10], denoise=denoise, noise=source)
+    for level, latent in seen.items():
+        pair = flow.at(level)
+        standard_error = pair.noise / math.sqrt(latent.numel())
+        assert latent.mean().item() == pytest.approx(pair.signal * MEAN, abs=4 * standard_error)
+        assert latent.std().item() == pytest.approx(pair.noise, rel=0.03)
 
 
 @pytest.mark.parametrize("levels", [[], [3, 3], [1, 2], [400, 3], [5, -1]])

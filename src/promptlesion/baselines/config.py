@@ -35,8 +35,10 @@ class DiffTumorConfig(LatentDiffusionConfig):
 
     @model_validator(mode="after")
     def _betas_are_used(self) -> "DiffTumorConfig":
-        if self.schedule == "cosine" and self.rescale_betas:
-            raise ValueError("rescale_betas: expected false with the cosine schedule, which has no betas; found true")
+        if self.schedule != "linear" and self.rescale_betas:
+            raise ValueError(
+                f"rescale_betas: expected false with the {self.schedule} schedule, which has no use for it; found true"
+            )
         return self
 
     def as_diffusion(self) -> DiffusionConfig:

@@ -1,6 +1,5 @@
 """The denoiser of Med-DDPM: a U-Net over voxels that sees the noisy patch and, beside it, the label channels."""
 
-import math
 from collections.abc import Sequence
 
 import torch
@@ -54,8 +53,8 @@ class VoxelDenoiser(nn.Module):
         @torch.no_grad()
         def denoise(noisy: Tensor, level: int) -> Estimate:
             estimate = self.schedule.split(noisy, predict(noisy, level), level, self.prediction)
-            clean, alpha_bar = estimate.clean.clamp(-1, 1), float(self.schedule.alpha_bar[level])
-            return Estimate(clean=clean, noise=(noisy - math.sqrt(alpha_bar) * clean) / math.sqrt(1 - alpha_bar))
+            clean, pair = estimate.clean.clamp(-1, 1), self.schedule.at(level)
+            return Estimate(clean=clean, noise=(noisy - pair.signal * clean) / pair.noise)
 
         return denoise
 

@@ -31,12 +31,15 @@ class LatentDiffusionConfig(AveragedOptimisationConfig):
 
     patch_voxels: int = Field(96, ge=16, description="edge of the cubic patch around a lesion, voxels")
     num_levels: int = Field(400, ge=2, description="T, the number of noise levels of the training schedule")
-    schedule: Literal["linear", "cosine"] = Field(
+    schedule: Literal["linear", "cosine", "rectified-flow"] = Field(
         "linear",
-        description="course of the noise: betas that grow linearly, or Nichol and Dhariwal's cosine (2021)",
+        description="course of the noise: betas that grow linearly, Nichol and Dhariwal's cosine (2021), or the "
+        "straight way from data to pure noise (Liu et al. 2022)",
     )
-    prediction: Literal["noise", "v"] = Field(
-        "noise", description="what the network predicts: the noise, or v (Salimans and Ho 2022)"
+    prediction: Literal["noise", "v", "velocity"] = Field(
+        "noise",
+        description="what the network predicts: the noise, v (Salimans and Ho 2022), or velocity, the noise less the "
+        "latent; a rectified flow ends without signal, where the noise cannot be what is predicted",
     )
     channels: tuple[int, ...] = Field(
         (64, 128, 256, 256),
@@ -52,6 +55,15 @@ class LatentDiffusionConfig(AveragedOptimisationConfig):
     patches_per_lesion: int = Field(
         8, ge=1, description="differently placed, turned and mirrored patches encoded for every training lesion"
     )
+
+    @model_validator(mode="after")
+    def _prediction_says_what_is_clean(self) -> "LatentDiffusionConfig":
+        if self.schedule == "rectified-flow" and self.prediction == "noise":
+            raise ValueError(
+                "prediction: expected velocity or v where the schedule is rectified-flow, of which the last level is "
+                "pure noise; found noise"
+            )
+        return self
 
     @model_validator(mode="after")
     def _network_can_be_built(self) -> "LatentDiffusionConfig":
@@ -137,12 +149,12 @@ class DiffusionConfig(LatentDiffusionConfig):
         unused = [
             name
             for name in ("beta_start", "beta_end", "rescale_betas")
-            if self.schedule == "cosine" and getattr(self, name) != fields[name].default
+            if self.schedule != "linear" and getattr(self, name) != fields[name].default
         ]
         if unused:
             raise ValueError(
-                f"{', '.join(unused)}: expected the default where the schedule is cosine, which has no use for it; "
-                f"found {', '.join(str(getattr(self, name)) for name in unused)}"
+                f"{', '.join(unused)}: expected the default where the schedule is {self.schedule}, which has no use for "
+                f"it; found {', '.join(str(getattr(self, name)) for name in unused)}"
             )
         return self
 

@@ -14,11 +14,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from promptlesion.diffusion.schedule import Denoise, Estimate, NoiseSchedule
+from promptlesion.diffusion.schedule import CLEAN, Denoise, Estimate, NoiseSchedule, Pair
 from promptlesion.training.device import send
 
-Reinject = Callable[[Float[Tensor, "batch channel x y z"], float], Float[Tensor, "batch channel x y z"]]
-"""Puts what is known into a latent that has come down to a level with this alpha_bar; 1 is the clean latent."""
+Reinject = Callable[[Float[Tensor, "batch channel x y z"], Pair], Float[Tensor, "batch channel x y z"]]
+"""Puts what is known into a latent that has come down to a level with this pair, or to the clean latent."""
 
 
 class NoiseSource:
@@ -56,9 +56,9 @@ class Step:
 
     latent: Float[Tensor, "batch channel x y z"]
     estimate: Estimate
-    alpha_bar: float
-    next_alpha_bar: float
-    """1 is the clean latent."""
+    pair: Pair
+    next_pair: Pair
+    """That of the clean latent after the last level."""
 
 
 def sample(
@@ -76,42 +76,50 @@ def sample(
     Args:
         start: latent at the first level.
         sampler: `ancestral` draws from the posterior of each next level; the others draw no fresh noise.
-        schedule: gives alpha_bar.
+        schedule: gives the pairs.
         levels: from noisy to clean, strictly descending; after the last comes the clean latent.
         denoise: the denoiser with its conditioning bound.
         noise: fresh noise for every step but the last.
-        reinject: called after every step, with the latent and the next level's alpha_bar.
+        reinject: called after every step, with the latent and the next level's pair.
     """
     is_ancestral = sampler == "ancestral"
     follow = ddim_step if sampler == "ddim" else DPMSolver().step
     latent = start
-    for level, alpha_bar, next_alpha_bar in _walk(schedule, levels):
-        if is_ancestral and next_alpha_bar < 1 and latent.device.type != "cpu":
+    for level, pair, next_pair in _walk(schedule, levels):
+        if is_ancestral and next_pair != CLEAN and latent.device.type != "cpu":
             # 16 items of 24 x 24 x 24 x 8 take a core longer than a step takes a GPU
             noise.draw_ahead()
-        step = Step(latent, denoise(latent, level), alpha_bar, next_alpha_bar)
+        step = Step(latent, denoise(latent, level), pair, next_pair)
         latent = ancestral_step(step, noise) if is_ancestral else follow(step)
         if reinject:
-            latent = reinject(latent, next_alpha_bar)
+            latent = reinject(latent, next_pair)
     return latent
 
 
 def ancestral_step(step: Step, noise: NoiseSource) -> Tensor:
-    """Draw from the posterior of the next level given this one (Ho et al. 2020, eq. 6 and 7)."""
-    alpha = step.alpha_bar / step.next_alpha_bar
-    weight_clean = step.next_alpha_bar**0.5 * (1 - alpha) / (1 - step.alpha_bar)
-    weight_latent = alpha**0.5 * (1 - step.next_alpha_bar) / (1 - step.alpha_bar)
-    latent: Tensor = weight_clean * step.estimate.clean + weight_latent * step.latent
-    if step.next_alpha_bar < 1:
-        variance = (1 - step.next_alpha_bar) / (1 - step.alpha_bar) * (1 - alpha)
-        latent = latent + variance**0.5 * noise.draw()
+    """Draw from the posterior of the next level given this one (Ho et al. 2020, eq. 6 and 7, for any pairs).
+
+    Each level is the one before and more noise: x_t = a x_s + sqrt(noise_t^2 - a^2 noise_s^2) noise, a = signal_t /
+    signal_s.
+    A level without signal keeps nothing of x_s, which is then drawn from its distribution given x_0 alone.
+    """
+    kept = step.pair.signal / step.next_pair.signal
+    variance, next_variance = step.pair.noise**2, step.next_pair.noise**2
+    added = variance - kept**2 * next_variance
+    latent: Tensor = (
+        step.next_pair.signal * added / variance * step.estimate.clean + kept * next_variance / variance * step.latent
+    )
+    if step.next_pair != CLEAN:
+        latent = latent + (next_variance / variance * added) ** 0.5 * noise.draw()
     return latent
 
 
 def ddim_step(step: Step) -> Tensor:
-    """Follow the deterministic path of DDIM (Song et al. 2021, eq. 12 with sigma = 0)."""
-    estimate, alpha_bar = step.estimate, step.next_alpha_bar
-    latent: Tensor = alpha_bar**0.5 * estimate.clean + (1 - alpha_bar) ** 0.5 * estimate.noise
+    """Follow the deterministic path of DDIM (Song et al. 2021, eq. 12 with sigma = 0).
+
+    On a rectified flow it is Euler's: latent + (t' - t) velocity.
+    """
+    latent: Tensor = step.next_pair.signal * step.estimate.clean + step.next_pair.noise * step.estimate.noise
     return latent
 
 
@@ -119,7 +127,7 @@ class DPMSolver:
     """The path of DDIM with second order: DPM-Solver++(2M) (Lu et al. 2022, "DPM-Solver++", Algorithm 2).
 
     Steps are measured in h, the difference of log(signal / noise). The first step has no step before it and the last
-    one ends where that is infinite: both are of first order.
+    one ends where that is infinite: both are of first order. So is the second where the first began without signal.
     """
 
     _previous: tuple[Tensor, float] | None = None
@@ -127,24 +135,24 @@ class DPMSolver:
     def step(self, step: Step) -> Tensor:
         """Return the latent at the next level."""
         clean = extrapolated = step.estimate.clean
-        if step.next_alpha_bar == 1:
+        if step.next_pair == CLEAN:
             return clean
-        h = _log_signal_to_noise(step.next_alpha_bar) - _log_signal_to_noise(step.alpha_bar)
+        h = _log_signal_to_noise(step.next_pair) - _log_signal_to_noise(step.pair)
         if self._previous is not None:
             previous_clean, previous_h = self._previous
             extrapolated = clean + h / (2 * previous_h) * (clean - previous_clean)
         self._previous = clean, h
-        sigma_ratio = ((1 - step.next_alpha_bar) / (1 - step.alpha_bar)) ** 0.5
-        latent: Tensor = sigma_ratio * step.latent - step.next_alpha_bar**0.5 * math.expm1(-h) * extrapolated
+        sigma_ratio = step.next_pair.noise / step.pair.noise
+        latent: Tensor = sigma_ratio * step.latent - step.next_pair.signal * math.expm1(-h) * extrapolated
         return latent
 
 
-def _log_signal_to_noise(alpha_bar: float) -> float:
-    return 0.5 * (math.log(alpha_bar) - math.log1p(-alpha_bar))
+def _log_signal_to_noise(pair: Pair) -> float:
+    return math.log(pair.signal / pair.noise) if pair.signal > 0 else -math.inf
 
 
-def _walk(schedule: NoiseSchedule, levels: Sequence[int]) -> list[tuple[int, float, float]]:
-    """Return each level with its alpha_bar and that of the level after it, 1 after the last.
+def _walk(schedule: NoiseSchedule, levels: Sequence[int]) -> list[tuple[int, Pair, Pair]]:
+    """Return each level with its pair and that of the level after it, the clean latent's after the last.
 
     Raises:
         ValueError: the levels are empty, not descending, or not of the schedule.
@@ -154,5 +162,5 @@ def _walk(schedule: NoiseSchedule, levels: Sequence[int]) -> list[tuple[int, flo
         raise ValueError(
             f"levels: expected descending levels within 0 to {schedule.num_levels - 1}; found {list(levels)}"
         )
-    alpha_bars = [float(schedule.alpha_bar[level]) for level in levels]
-    return list(zip(levels, alpha_bars, [*alpha_bars[1:], 1.0], strict=True))
+    pairs = [schedule.at(level) for level in levels]
+    return list(zip(levels, pairs, [*pairs[1:], CLEAN], strict=True))

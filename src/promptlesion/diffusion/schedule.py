@@ -13,7 +13,7 @@ from promptlesion.diffusion.config import DiffusionConfig
 from promptlesion.training.device import send
 
 _LARGEST_BETA = 0.999
-Prediction = Literal["noise", "v"]
+Prediction = Literal["noise", "v", "velocity"]
 """What a denoiser's network predicts; see `NoiseSchedule.target`."""
 
 
@@ -26,36 +26,55 @@ class Estimate:
 
 
 @dataclass(frozen=True)
-class NoiseSchedule:
-    """x_t = sqrt(alpha_bar_t) x_0 + sqrt(1 - alpha_bar_t) noise (Ho et al. 2020, eq. 4).
+class Pair:
+    """How much of the clean latent and how much noise a noisy latent holds."""
 
-    Level 0 is the least noisy.
+    signal: float
+    noise: float
+
+
+CLEAN = Pair(signal=1.0, noise=0.0)
+"""The clean latent, which comes after the least noisy level."""
+
+
+@dataclass(frozen=True)
+class NoiseSchedule:
+    """x_t = signal_t x_0 + noise_t noise, a pair of float64 coefficients for every level.
+
+    Level 0 is the least noisy; signal / noise falls from level to level, at the last one to 0 at the least.
     """
 
-    alpha_bar: Float[Tensor, " level"]
+    signal: Float[Tensor, " level"]
+    noise: Float[Tensor, " level"]
+
+    @classmethod
+    def from_alpha_bar(cls, alpha_bar: Float[Tensor, " level"]) -> "NoiseSchedule":
+        """Return the pairs sqrt(alpha_bar), sqrt(1 - alpha_bar), which keep the variance (Ho et al. 2020, eq. 4)."""
+        return cls(signal=alpha_bar.sqrt(), noise=(1 - alpha_bar).sqrt())
 
     @property
     def num_levels(self) -> int:
         """T of the paper."""
-        return len(self.alpha_bar)
+        return len(self.signal)
+
+    def at(self, level: int) -> Pair:
+        """Return the pair of a level."""
+        return Pair(float(self.signal[level]), float(self.noise[level]))
 
     def facts(self) -> dict[str, object]:
-        """Return what a checkpoint says of the schedule, in JSON types."""
-        first, before_last, last = self.alpha_bar[[0, -2, -1]].tolist()
-        first_beta, last_beta, last_alpha_bar = (float(f"{v:.6g}") for v in (1 - first, 1 - last / before_last, last))
-        return {
-            "num_levels": self.num_levels,
-            "first_beta": first_beta,
-            "last_beta": last_beta,
-            "last_alpha_bar": last_alpha_bar,
-        }
+        """Return what a checkpoint says of the schedule, in JSON types; of betas only where there are some."""
+        first, before_last, last = self.signal.square()[[0, -2, -1]].tolist()
+        facts = {"first_beta": 1 - first, "last_beta": 1 - last / before_last, "last_alpha_bar": last}
+        if not torch.allclose(self.signal.square() + self.noise.square(), torch.ones_like(self.signal)):
+            facts = {"first_noise": float(self.noise[0]), "last_signal": float(self.signal[-1])}
+        return {"num_levels": self.num_levels, **{name: float(f"{value:.6g}") for name, value in facts.items()}}
 
     def signal_and_noise(
         self, level: Int[Tensor, " batch"], like: Float[Tensor, "batch channel x y z"]
     ) -> tuple[Float[Tensor, "batch 1 1 1 1"], Float[Tensor, "batch 1 1 1 1"]]:
-        """Return sqrt(alpha_bar) and sqrt(1 - alpha_bar) of each sample's level."""
+        """Return the pair of each sample's level."""
         # rounded before it is moved: not every accelerator has float64
-        signal, sigma = (send(part.sqrt().to(like.dtype), like.device) for part in (self.alpha_bar, 1 - self.alpha_bar))
+        signal, sigma = (send(part.to(like.dtype), like.device) for part in (self.signal, self.noise))
         return signal[level].view(-1, 1, 1, 1, 1), sigma[level].view(-1, 1, 1, 1, 1)
 
     def add_noise(
@@ -75,12 +94,16 @@ class NoiseSchedule:
         level: Int[Tensor, " batch"],
         prediction: Prediction,
     ) -> Float[Tensor, "batch channel x y z"]:
-        """Return what a perfect network predicts: the noise, or v = sqrt(alpha_bar) noise - sqrt(1 - alpha_bar) x_0.
+        """Return what a perfect network predicts: the noise, v or the velocity.
 
-        v is that of Salimans and Ho 2022, appendix D.
+        v = signal_t noise - noise_t x_0 (Salimans and Ho 2022, appendix D); velocity = noise - x_0, along which a
+        rectified flow runs (Liu et al. 2022, eq. 1; Lipman et al. 2022, eq. 23). Each may be predicted under any
+        schedule, but the noise only where every level has signal: without it nothing is said of x_0.
         """
         if prediction == "noise":
             return noise
+        if prediction == "velocity":
+            return noise - clean
         signal, sigma = self.signal_and_noise(level, clean)
         return signal * noise - sigma * clean
 
@@ -92,10 +115,15 @@ class NoiseSchedule:
         prediction: Prediction,
     ) -> Estimate:
         """Return the parts of a latent whose target, see `target`, was predicted; all samples have one level."""
-        alpha_bar = float(self.alpha_bar[level])
-        signal, sigma = math.sqrt(alpha_bar), math.sqrt(1 - alpha_bar)
+        pair = self.at(level)
+        signal, sigma = pair.signal, pair.noise
         if prediction == "noise":
             return Estimate(clean=(noisy - sigma * predicted) / signal, noise=predicted)
+        if prediction == "velocity":
+            total = signal + sigma
+            return Estimate(clean=(noisy - sigma * predicted) / total, noise=(noisy + signal * predicted) / total)
+        variance = signal**2 + sigma**2
+        signal, sigma = signal / variance, sigma / variance
         return Estimate(clean=signal * noisy - sigma * predicted, noise=sigma * noisy + signal * predicted)
 
     def spaced_levels(self, num_steps: int) -> list[int]:
@@ -122,7 +150,7 @@ Denoise = Callable[[Float[Tensor, "batch channel x y z"], int], Estimate]
 def linear_schedule(*, num_levels: int, beta_start: float, beta_end: float) -> NoiseSchedule:
     """Return the schedule whose variances grow linearly from `beta_start` to `beta_end`."""
     betas = torch.linspace(beta_start, beta_end, num_levels, dtype=torch.float64)
-    return NoiseSchedule(torch.cumprod(1 - betas, dim=0))
+    return NoiseSchedule.from_alpha_bar(torch.cumprod(1 - betas, dim=0))
 
 
 def cosine_schedule(*, num_levels: int, offset: float = 0.008) -> NoiseSchedule:
@@ -130,13 +158,25 @@ def cosine_schedule(*, num_levels: int, offset: float = 0.008) -> NoiseSchedule:
     time = torch.arange(num_levels + 1, dtype=torch.float64) / num_levels
     signal = torch.cos((time + offset) / (1 + offset) * math.pi / 2) ** 2
     betas = (1 - signal[1:] / signal[:-1]).clamp(max=_LARGEST_BETA)
-    return NoiseSchedule(torch.cumprod(1 - betas, dim=0))
+    return NoiseSchedule.from_alpha_bar(torch.cumprod(1 - betas, dim=0))
+
+
+def rectified_flow(*, num_levels: int) -> NoiseSchedule:
+    """Return the straight way from data to noise: x_t = (1 - t) x_0 + t noise at t = 1 / T, 2 / T, ..., 1.
+
+    Liu et al. 2022, "Flow Straight and Fast", eq. 1; Lipman et al. 2022, "Flow Matching", eq. 22 with sigma_min = 0.
+    The last level is pure noise.
+    """
+    step = torch.arange(1, num_levels + 1, dtype=torch.float64)
+    return NoiseSchedule(signal=(num_levels - step) / num_levels, noise=step / num_levels)
 
 
 def build_schedule(config: DiffusionConfig) -> NoiseSchedule:
     """Build the schedule of a configuration."""
     if config.schedule == "cosine":
         return cosine_schedule(num_levels=config.num_levels)
+    if config.schedule == "rectified-flow":
+        return rectified_flow(num_levels=config.num_levels)
     scale = 1000 / config.num_levels if config.rescale_betas else 1.0
     return linear_schedule(
         num_levels=config.num_levels,

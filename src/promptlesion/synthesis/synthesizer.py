@@ -28,6 +28,7 @@ from promptlesion.diffusion.bound_network import cast_weights
 from promptlesion.diffusion.conditioning import blank_lesion, condition, dilate, mask_on_latent_grid
 from promptlesion.diffusion.cuda_graph import StepRecorder
 from promptlesion.diffusion.sampler import NoiseSource, Reinject, sample
+from promptlesion.diffusion.schedule import CLEAN, Pair
 from promptlesion.diffusion.train import TrainedDiffusion, load_diffusion
 from promptlesion.masks.placement import PlacedLesion
 from promptlesion.masks.shape_bank import ShapeBank
@@ -297,10 +298,10 @@ def _background(
     Equation 8 of RePaint (Lugmayr et al. 2022), without its jumps back to noisier levels.
     """
 
-    def reinject(latent: Tensor, alpha_bar: float) -> Tensor:
+    def reinject(latent: Tensor, pair: Pair) -> Tensor:
         known = healthy
-        if alpha_bar < 1:
-            known = alpha_bar**0.5 * healthy + (1 - alpha_bar) ** 0.5 * noise.draw()
+        if pair != CLEAN:
+            known = pair.signal * healthy + pair.noise * noise.draw()
         return torch.where(is_painted, latent, known)
 
     return reinject
