@@ -153,8 +153,8 @@ class DiffusionConfig(LatentDiffusionConfig):
         ]
         if unused:
             raise ValueError(
-                f"{', '.join(unused)}: expected the default where the schedule is {self.schedule}, which has no use for "
-                f"it; found {', '.join(str(getattr(self, name)) for name in unused)}"
+                f"{', '.join(unused)}: expected the default where the schedule is {self.schedule}, which has no use "
+                f"for it; found {', '.join(str(getattr(self, name)) for name in unused)}"
             )
         return self
 

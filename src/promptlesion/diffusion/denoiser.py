@@ -19,7 +19,7 @@ from promptlesion.prompt.encoders import PromptEncoder, build_prompt_encoder, dr
 
 
 class Denoiser(nn.Module):
-    """Predicts the noise, v or the velocity, see `NoiseSchedule.target`, from latents, surroundings, mask and prompt."""
+    """Predicts noise, v or velocity, see `NoiseSchedule.target`, from latents, surroundings, mask and prompt."""
 
     def __init__(
         self,

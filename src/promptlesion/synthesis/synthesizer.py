@@ -20,7 +20,7 @@ from promptlesion.data.intensity import HUWindow
 from promptlesion.data.lesion_attributes import as_row, stacked
 from promptlesion.data.lesion_instances import sphere_diameter_mm
 from promptlesion.data.lesion_statistics import LesionStatistics, read_statistics
-from promptlesion.data.noise import robust_sigma
+from promptlesion.data.noise import blur_mm, robust_sigma
 from promptlesion.data.spec import DatasetSpec
 from promptlesion.data.trained_on import TrainedOn
 from promptlesion.data.volume import Volume
@@ -33,6 +33,7 @@ from promptlesion.diffusion.train import TrainedDiffusion, load_diffusion
 from promptlesion.masks.placement import PlacedLesion
 from promptlesion.masks.shape_bank import ShapeBank
 from promptlesion.synthesis.batch_size import lesions_at_once
+from promptlesion.synthesis.blend import edge_weight
 from promptlesion.synthesis.config import SynthesisConfig
 from promptlesion.synthesis.guidance import guidance_scales
 from promptlesion.synthesis.moments import match_moments
@@ -42,6 +43,8 @@ from promptlesion.training.device import autocast, resolve_device, resolve_preci
 from promptlesion.training.hardware import DEFAULT_HARDWARE, HardwareConfig
 from promptlesion.training.seeding import numpy_generator
 
+_BLURS = 3.0
+"""Width of the soft edge in deviations of the scan's blur: beyond it nothing of the lesion is left."""
 _NOISE_MARGIN_VOXELS = 4
 """Around a lesion, so that a tiny one too has enough voxels to tell how strong the noise is."""
 _BATCHES_REMEMBERED, _LOOKS_REMEMBERED = 4, 16
@@ -193,8 +196,13 @@ class PromptLesionSynthesizer:
                 noise = _noise(look.lost_noise, lesion, grid.footprint(image.shape), seed, present_hu)
             asked = lesion.asked if self.config.match_moments else {}
             box_hu = match_moments(box_hu, noise, lesion.mask, asked, spacing_mm=image.spacing_mm)
+            if self.config.edge == "blur":
+                covered = grid.footprint(image.shape)
+                edges_mm = [_BLURS * blur for blur in blur_mm(image.array[covered], image.spacing_mm)]
+                x, y, z = (side / edge for side, edge in zip(image.spacing_mm, edges_mm, strict=True))
+                box_hu = shown + edge_weight(lesion.mask, spacing_mm=(x, y, z), edge_mm=1.0) * (box_hu - shown)
             # what the window cuts off beside the lesion (lung, say) is not the lesion's to change
-            painted.append(box_hu + np.where(lesion.mask, np.float32(0), scan - shown))
+            painted.append((box_hu + np.where(lesion.mask, np.float32(0), scan - shown)).astype(np.float32))
         return painted
 
     def _look(
