@@ -146,6 +146,7 @@ def tiny_diffusion_config() -> "DiffusionConfig":
         blocks_per_level=1,
         attention_levels=(1,),
         attention_head_channels=8,
+        prompt_block="components",
         prompt_components=2,
         patches_per_lesion=3,
         num_steps=40,

@@ -148,8 +148,8 @@ def test_config_show_prints_the_parameters_of_every_network(run: Callable[..., A
     lines = [" ".join(line.split()) for line in out.splitlines()]
     assert "prompt encoder (mask-transformer): 136,192 parameters" in lines
     assert "transformer.blocks.2 TransformerBlock 43,008 31.58% 0" in lines
-    assert any(line.startswith("injections.0.prompt PromptGenBlock ") for line in lines)
-    assert any(line.startswith("PromptGenBlocks: 0.27% of the diffusion U-Net's parameters") for line in lines)
+    assert any(line.startswith("injections.0.prompt UpsampledPromptBlock ") for line in lines)
+    assert any(line.startswith("PromptGenBlocks: 0.52% of the diffusion U-Net's parameters") for line in lines)
     assert {"DiffTumor U-Net, one for every lesion type", "Med-DDPM U-Net", "segmentation"} <= {
         line.split(":")[0] for line in lines
     }

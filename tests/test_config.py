@@ -72,14 +72,15 @@ def test_there_are_the_three_presets() -> None:
     assert preset_names() == ["default", "demo", "paper"]
 
 
-def test_paper_is_the_fields_defaults_and_the_default_preset_differs_in_the_sampler_alone() -> None:
+def test_paper_is_the_fields_defaults_and_the_default_preset_differs_in_sampler_and_prompt_block_alone() -> None:
     paper = resolve_config(preset="paper")
     assert paper == Config()
     assert resolve_config(preset="demo") != paper
     fast = resolve_config(preset="default")
     assert (fast.synthesis.sampler, fast.synthesis.num_steps) == ("ddim", 10)
     synthesis = fast.synthesis.model_copy(update={"sampler": "ancestral", "num_steps": 400})
-    assert fast.model_copy(update={"synthesis": synthesis}) == paper
+    diffusion = fast.diffusion.model_copy(update={"prompt_block": "upsample"})
+    assert fast.model_copy(update={"synthesis": synthesis, "diffusion": diffusion}) == paper
 
 
 def test_paper_has_the_papers_figures() -> None:

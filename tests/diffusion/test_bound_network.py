@@ -39,12 +39,15 @@ class Operators(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-def build(encoder: str = "mask-transformer", channels: tuple[int, ...] = (16, 24, 32)) -> Denoiser:
+def build(
+    encoder: str = "mask-transformer", channels: tuple[int, ...] = (16, 24, 32), block: str = "components"
+) -> Denoiser:
     torch.manual_seed(0)
     config = DiffusionConfig.model_validate(
         {
             "num_levels": 40,
             "prompt_encoder": encoder,
+            "prompt_block": block,
             "channels": channels,
             "blocks_per_level": 1,
             "attention_levels": (1,),

@@ -45,6 +45,23 @@ def test_noise_is_not_predicted_where_there_is_nothing_else() -> None:
         DiffusionConfig(schedule="rectified-flow", prediction="velocity", rescale_betas=True)
 
 
+def test_components_that_nothing_mixes_are_refused() -> None:
+    with pytest.raises(ValidationError, match=r"prompt_components: expected the default .*upsample.*; found 4"):
+        DiffusionConfig(prompt_components=4)
+    assert DiffusionConfig(prompt_components=4, prompt_block="components").prompt_components == 4
+
+
+def test_weights_of_squared_errors_are_refused_where_none_are_squared() -> None:
+    with pytest.raises(ValidationError, match=r"min_snr_gamma: expected none where loss is l1.*; found 5"):
+        DiffusionConfig(loss="l1", min_snr_gamma=5)
+
+
+def test_a_card_without_prompt_block_mixes_components() -> None:
+    assert DiffusionConfig.of_card({"num_steps": 7, "prompt_components": 3}).prompt_block == "components"
+    upsampled = DiffusionConfig()
+    assert DiffusionConfig.of_card(upsampled.model_dump(mode="json")) == upsampled
+
+
 def test_betas_that_no_schedule_uses_are_refused() -> None:
     assert DiffusionConfig(schedule="cosine").schedule == "cosine"
     with pytest.raises(ValidationError, match=r"beta_end, rescale_betas: expected the default .*cosine.*0.03, True"):

@@ -21,6 +21,7 @@ def network() -> PromptUNet:
         attention_levels=(),
         attention_head_channels=32,
         embedding_dimension=None,
+        prompt_block="upsample",
         num_components=4,
     ).eval()
 

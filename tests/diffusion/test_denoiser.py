@@ -1,6 +1,6 @@
 """The denoiser's two parametrisations, guidance, and that it can learn."""
 
-from typing import Literal
+from typing import get_args
 
 import pytest
 import torch
@@ -10,17 +10,20 @@ from promptlesion.diffusion.conditioning import Conditioning
 from promptlesion.diffusion.config import DiffusionConfig
 from promptlesion.diffusion.denoiser import Denoiser, build_denoiser
 from promptlesion.diffusion.loss import denoising_loss
+from promptlesion.diffusion.prompt_block import PromptGenBlock
+from promptlesion.diffusion.schedule import Prediction
 
-PREDICTIONS: tuple[Literal["noise", "v"], ...] = ("noise", "v")
+PREDICTIONS: tuple[Prediction, ...] = get_args(Prediction)
 
 
-def tiny_config(prediction: Literal["noise", "v"], encoder: str = "mask-transformer") -> DiffusionConfig:
+def tiny_config(prediction: Prediction, encoder: str, block: str) -> DiffusionConfig:
     return DiffusionConfig.model_validate(
         {
             "num_levels": 40,
             "rescale_betas": True,
             "prediction": prediction,
             "prompt_encoder": encoder,
+            "prompt_block": block,
             "channels": (16, 16),
             "blocks_per_level": 1,
             "attention_levels": (1,),
@@ -29,9 +32,9 @@ def tiny_config(prediction: Literal["noise", "v"], encoder: str = "mask-transfor
     )
 
 
-def tiny_denoiser(prediction: Literal["noise", "v"], encoder: str = "mask-transformer") -> Denoiser:
+def tiny_denoiser(prediction: Prediction, encoder: str = "mask-transformer", block: str = "upsample") -> Denoiser:
     torch.manual_seed(0)
-    return build_denoiser(tiny_config(prediction, encoder), latent_channels=3, latent_voxels=6, num_types=2)
+    return build_denoiser(tiny_config(prediction, encoder, block), latent_channels=3, latent_voxels=6, num_types=2)
 
 
 def randomized(denoiser: Denoiser) -> Denoiser:
@@ -42,7 +45,8 @@ def randomized(denoiser: Denoiser) -> Denoiser:
             if not parameter.any():
                 parameter.copy_(0.3 * torch.randn(parameter.shape, generator=generator))
         for injection in denoiser.network.injections:
-            injection.prompt.weigh.weight.mul_(10.0)
+            prompt = injection.prompt
+            (prompt.weigh if isinstance(prompt, PromptGenBlock) else prompt.project).weight.mul_(10.0)
     return denoiser
 
 
@@ -59,7 +63,7 @@ def conditioning() -> Conditioning:
 @pytest.mark.parametrize("prediction", PREDICTIONS)
 @pytest.mark.parametrize("level", [0, 20, 39])
 def test_the_target_gives_back_the_clean_latent_and_the_noise(
-    prediction: Literal["noise", "v"], level: int, conditioning: Conditioning, monkeypatch: pytest.MonkeyPatch
+    prediction: Prediction, level: int, conditioning: Conditioning, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     denoiser = tiny_denoiser(prediction)
     clean, noise = torch.randn(2, 3, 3, 6, 6, 6, generator=torch.Generator().manual_seed(3))
@@ -74,9 +78,7 @@ def test_the_target_gives_back_the_clean_latent_and_the_noise(
 
 @pytest.mark.parametrize("prediction", PREDICTIONS)
 @torch.no_grad()
-def test_an_estimates_parts_add_up_to_the_noisy_latent(
-    prediction: Literal["noise", "v"], conditioning: Conditioning
-) -> None:
+def test_an_estimates_parts_add_up_to_the_noisy_latent(prediction: Prediction, conditioning: Conditioning) -> None:
     denoiser = randomized(tiny_denoiser(prediction))
     noisy = torch.randn(3, 3, 6, 6, 6)
     estimate = denoiser.bound(conditioning, [25], guidance_scale=2.0)(noisy, 25)
@@ -118,10 +120,11 @@ def test_guidance_is_off_at_one_and_linear_in_its_scale(conditioning: Conditioni
         torch.testing.assert_close(own[index], expected[scale][index], rtol=1e-3, atol=1e-4)
 
 
-@pytest.mark.parametrize("encoder", ["mask-transformer", "one-hot"])
+@pytest.mark.parametrize("encoder", ["mask-transformer", "one-hot", "embedding"])
+@pytest.mark.parametrize("block", ["upsample", "components"])
 @torch.no_grad()
-def test_a_dropped_prompt_does_not_tell_the_type(encoder: str, conditioning: Conditioning) -> None:
-    denoiser = randomized(tiny_denoiser("noise", encoder))
+def test_a_dropped_prompt_does_not_tell_the_type(encoder: str, block: str, conditioning: Conditioning) -> None:
+    denoiser = randomized(tiny_denoiser("noise", encoder, block))
     noisy, level = torch.randn(3, 3, 6, 6, 6), torch.full((3,), 12)
     other = Conditioning(conditioning.surroundings, conditioning.lesion_mask, 1 - conditioning.lesion_type)
     drop = torch.tensor([True, False, True])
@@ -156,7 +159,7 @@ def test_surroundings_and_mask_reach_the_network(conditioning: Conditioning) -> 
 
 
 @pytest.mark.parametrize("prediction", PREDICTIONS)
-def test_one_batch_is_overfitted(prediction: Literal["noise", "v"], conditioning: Conditioning) -> None:
+def test_one_batch_is_overfitted(prediction: Prediction, conditioning: Conditioning) -> None:
     denoiser = tiny_denoiser(prediction)
     clean, noise = torch.randn(2, 3, 3, 6, 6, 6, generator=torch.Generator().manual_seed(4))
     level, keep = torch.tensor([3, 20, 38]), torch.zeros(3, dtype=torch.bool)

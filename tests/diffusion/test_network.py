@@ -12,7 +12,7 @@ from promptlesion.autoencoder.config import AutoencoderConfig
 from promptlesion.diffusion.config import DiffusionConfig
 from promptlesion.diffusion.denoiser import build_denoiser
 from promptlesion.diffusion.network import Level, PromptUNet, SelfAttention, sinusoidal_embedding
-from promptlesion.diffusion.prompt_block import PromptGenBlock
+from promptlesion.diffusion.prompt_block import PROMPT_BLOCKS
 
 
 def small_unet(channels: tuple[int, ...] = (8, 16, 24, 24), embedding_dimension: int | None = 3) -> PromptUNet:
@@ -25,6 +25,7 @@ def small_unet(channels: tuple[int, ...] = (8, 16, 24, 24), embedding_dimension:
         attention_levels=(1, 2),
         attention_head_channels=8,
         embedding_dimension=embedding_dimension,
+        prompt_block="components",
         num_components=4,
     )
 
@@ -110,9 +111,10 @@ def demo_config() -> DiffusionConfig:
 
 
 @pytest.mark.parametrize("config", [DiffusionConfig(), demo_config()], ids=["paper", "demo"])
-@pytest.mark.parametrize("encoder", ["mask-transformer", "one-hot"])
-def test_the_prompt_blocks_cost_at_most_a_twentieth(config: DiffusionConfig, encoder: str) -> None:
-    config = config.model_copy(update={"prompt_encoder": encoder})
+@pytest.mark.parametrize("encoder", ["mask-transformer", "one-hot", "embedding"])
+@pytest.mark.parametrize("block", ["upsample", "components"])
+def test_the_prompt_blocks_cost_at_most_a_twentieth(config: DiffusionConfig, encoder: str, block: str) -> None:
+    config = config.model_copy(update={"prompt_encoder": encoder, "prompt_block": block})
     with torch.device("meta"):
         denoiser = build_denoiser(config, latent_channels=8, latent_voxels=24, num_types=5)
     network = denoiser.network
@@ -134,13 +136,13 @@ def test_the_paper_injects_at_24_12_and_6_latent_voxels_and_not_at_3() -> None:
         denoiser = build_denoiser(config, latent_channels=8, latent_voxels=edge, num_types=5)
         network = denoiser.network
         for name, module in [*network.named_modules()]:
-            if isinstance(module, PromptGenBlock) or name == "encoder.3":
+            if isinstance(module, PROMPT_BLOCKS) or name == "encoder.3":
                 module.register_forward_hook(
                     lambda module, inputs, _: seen.append((type(module).__name__, *inputs[0].shape[2:]))
                 )
         embedding = denoiser.prompt_encoder(torch.zeros(2, dtype=torch.long), torch.zeros(2, 1, edge, edge, edge))
         network(torch.zeros(2, 17, edge, edge, edge), torch.zeros(2, dtype=torch.long), embedding)
-    assert seen == [("Level", 3, 3, 3), *(("PromptGenBlock", size, size, size) for size in (6, 12, 24))]
+    assert seen == [("Level", 3, 3, 3), *(("UpsampledPromptBlock", size, size, size) for size in (6, 12, 24))]
 
 
 def test_without_prompt_nothing_is_injected_and_the_rest_is_the_same() -> None:

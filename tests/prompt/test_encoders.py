@@ -1,9 +1,10 @@
-"""Both encoders tell lesion types apart; a dropped prompt is zero."""
+"""The encoders tell lesion types apart; a dropped prompt is zero."""
 
 import pytest
 import torch
 
 from promptlesion.prompt.encoders import (
+    EmbeddingPrompt,
     MaskTransformerPrompt,
     OneHotPrompt,
     build_prompt_encoder,
@@ -20,8 +21,20 @@ def test_one_hot_is_one_at_the_type() -> None:
     assert list(encoder.parameters()) == []
 
 
-def test_one_hot_ignores_the_mask() -> None:
-    encoder, types = OneHotPrompt(num_types=2), torch.tensor([1])
+def test_an_embedding_is_its_types_learned_vector() -> None:
+    encoder, types = EmbeddingPrompt(num_types=4), torch.tensor([2, 0, 2])
+    embedding = encoder(types, torch.rand(3, 1, 6, 6, 6))
+    assert embedding.shape == (3, 64, 1, 1, 1)
+    assert torch.equal(embedding.flatten(1), encoder.vectors.weight[types])
+    assert torch.pdist(encoder.vectors.weight).min() > 1
+    embedding.sum().backward()
+    assert encoder.vectors.weight.grad is not None
+    assert encoder.vectors.weight.grad.sum(1).tolist() == [64, 0, 128, 0]
+
+
+@pytest.mark.parametrize("kind", [OneHotPrompt, EmbeddingPrompt])
+def test_the_type_alone_ignores_the_mask(kind: type[OneHotPrompt | EmbeddingPrompt]) -> None:
+    encoder, types = kind(num_types=2), torch.tensor([1])
     masks = torch.rand(2, 1, 1, 6, 6, 6)
     assert torch.equal(encoder(types, masks[0]), encoder(types, masks[1]))
 
@@ -52,12 +65,15 @@ def test_dropped_prompts_are_zero_and_the_others_untouched() -> None:
     assert torch.equal(result[~dropped], embedding[~dropped])
 
 
-@pytest.mark.parametrize(("name", "kind"), [("one-hot", OneHotPrompt), ("mask-transformer", MaskTransformerPrompt)])
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [("one-hot", OneHotPrompt), ("embedding", EmbeddingPrompt), ("mask-transformer", MaskTransformerPrompt)],
+)
 def test_built_by_name(name: str, kind: type) -> None:
     assert build_prompt_encoder("none", num_types=2, mask_voxels=7, key_value_heads=1) is None
     assert isinstance(build_prompt_encoder(name, num_types=2, mask_voxels=6, key_value_heads=1), kind)
 
 
 def test_an_unknown_name_is_refused() -> None:
-    with pytest.raises(ValueError, match="expected 'one-hot', 'mask-transformer' or 'none'; found 'text'"):
+    with pytest.raises(ValueError, match="expected 'one-hot', 'embedding', 'mask-transformer' or 'none'; found 'text'"):
         build_prompt_encoder("text", num_types=2, mask_voxels=6, key_value_heads=1)

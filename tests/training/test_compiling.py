@@ -69,6 +69,7 @@ def unet() -> tuple[nn.Module, tuple[type[nn.Module], ...], list[object]]:
         attention_levels=(1,),
         attention_head_channels=8,
         embedding_dimension=6,
+        prompt_block="upsample",
         num_components=2,
     )
     level, embedding = torch.tensor([1, 7]), torch.rand(2, 6, 1, 1, 1)

@@ -74,6 +74,7 @@ def build_voxel_denoiser(config: MedDDPMConfig, *, num_types: int) -> VoxelDenoi
         attention_levels=config.attention_levels,
         attention_head_channels=config.attention_head_channels,
         embedding_dimension=None,
+        prompt_block="components",
         num_components=1,
     )
     return VoxelDenoiser(

@@ -12,7 +12,7 @@ from promptlesion.autoencoder.config import AutoencoderConfig
 from promptlesion.autoencoder.discriminator import build_discriminators
 from promptlesion.config import Config
 from promptlesion.diffusion.network import PromptInjection
-from promptlesion.diffusion.prompt_block import PromptGenBlock
+from promptlesion.diffusion.prompt_block import PROMPT_BLOCKS
 from promptlesion.methods import method_named, trainable_names
 from promptlesion.prompt.encoders import MaskTransformerPrompt
 from promptlesion.prompt.mask_transformer import MaskTransformer
@@ -50,7 +50,8 @@ class NetworkParameters:
     @property
     def prompt_block_share(self) -> float:
         """Share of the parameters that the PromptGenBlocks have."""
-        blocks = [module.parameters for module in self.modules if module.kind == PromptGenBlock.__name__]
+        kinds = {block.__name__ for block in PROMPT_BLOCKS}
+        blocks = [module.parameters for module in self.modules if module.kind in kinds]
         return sum(blocks) / self.total
 
     @property

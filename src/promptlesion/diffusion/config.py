@@ -1,7 +1,7 @@
 """Settings of stage 2. The defaults are the paper's."""
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -84,9 +84,10 @@ class DiffusionConfig(LatentDiffusionConfig):
         False,
         description="scale both betas by 1000 / num_levels, so that the last level is nearly pure noise; linear only",
     )
-    prompt_encoder: Literal["mask-transformer", "one-hot", "none"] = Field(
+    prompt_encoder: Literal["mask-transformer", "embedding", "one-hot", "none"] = Field(
         "mask-transformer",
-        description="what turns the lesion type into a prompt; none: a U-Net without prompt, which cannot be guided",
+        description="what turns the lesion type into a prompt: a transformer over the drawn mask, 64 learned figures "
+        "for each type, or a one-hot vector; none: a U-Net without prompt, which cannot be guided",
     )
     prompt_key_value_heads: int = Field(
         1,
@@ -100,7 +101,14 @@ class DiffusionConfig(LatentDiffusionConfig):
         description="share of training samples without prompt, for classifier-free guidance; "
         "not applied where prompt_encoder is none",
     )
-    prompt_components: int = Field(8, ge=1, description="learned prompt components that a PromptGenBlock mixes")
+    prompt_block: Literal["upsample", "components"] = Field(
+        "upsample",
+        description="what makes a feature map of the prompt: the embedding projected and upsampled, or learned "
+        "components that the embedding's direction and the features mix",
+    )
+    prompt_components: int = Field(
+        8, ge=1, description="learned prompt components that are mixed where prompt_block is components"
+    )
     blank_margin_voxels: int = Field(
         2, ge=0, description="voxels around the lesion blanked with it in the surroundings"
     )
@@ -139,9 +147,39 @@ class DiffusionConfig(LatentDiffusionConfig):
         "mean; the attributes say so",
     )
     loss: Literal["mse", "l1"] = Field("mse", description="of the prediction: mean squared or mean absolute error")
+    min_snr_gamma: float | None = Field(
+        None,
+        gt=0,
+        description="weigh the squared error of the clean latent by (signal / noise)^2, at most this, at every level; "
+        "5 in Hang et al. 2023; unset: the prediction's error counts alike at all levels",
+    )
     ema_decay: float = Field(
         0.999, gt=0, lt=1, description="decay of the weights' exponential moving average, which sampling uses"
     )
+
+    @classmethod
+    def of_card(cls, said: Any) -> "DiffusionConfig":
+        """Read what a checkpoint's card says; an early one, without `prompt_block`, mixes components."""
+        return cls.model_validate({"prompt_block": "components", **said})
+
+    @model_validator(mode="after")
+    def _components_are_used(self) -> "DiffusionConfig":
+        default = type(self).model_fields["prompt_components"].default
+        if self.prompt_block == "upsample" and self.prompt_components != default:
+            raise ValueError(
+                f"prompt_components: expected the default where prompt_block is upsample, which has none; found "
+                f"{self.prompt_components}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _errors_that_are_weighed_are_squared(self) -> "DiffusionConfig":
+        if self.min_snr_gamma is not None and self.loss != "mse":
+            raise ValueError(
+                f"min_snr_gamma: expected none where loss is {self.loss}, as it weighs squared errors; found "
+                f"{self.min_snr_gamma:g}"
+            )
+        return self
 
     @model_validator(mode="after")
     def _betas_are_used(self) -> "DiffusionConfig":

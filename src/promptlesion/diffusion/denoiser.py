@@ -19,7 +19,7 @@ from promptlesion.prompt.encoders import PromptEncoder, build_prompt_encoder, dr
 
 
 class Denoiser(nn.Module):
-    """Predicts noise, v or velocity, see `NoiseSchedule.target`, from latents, surroundings, mask and prompt."""
+    """Predicts from latents, surroundings, mask and prompt what `NoiseSchedule.target` says."""
 
     def __init__(
         self,
@@ -149,6 +149,7 @@ def build_denoiser(config: DiffusionConfig, *, latent_channels: int, latent_voxe
         attention_levels=config.attention_levels,
         attention_head_channels=config.attention_head_channels,
         embedding_dimension=prompt_encoder.embedding_dimension if prompt_encoder is not None else None,
+        prompt_block=config.prompt_block,
         num_components=config.prompt_components,
     )
     return Denoiser(

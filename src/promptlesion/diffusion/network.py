@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from promptlesion.diffusion.prompt_block import PromptGenBlock
+from promptlesion.diffusion.prompt_block import PromptBlockKind, build_prompt_block
 
 _TINY_VOXELS = 2
 
@@ -121,13 +121,21 @@ class Level(nn.Module):
 
 
 class PromptInjection(nn.Module):
-    """f' = two residual blocks and a 1x1x1 convolution over concat(f, p), p from a PromptGenBlock."""
+    """f' = two residual blocks and a 1x1x1 convolution over concat(f, p), p from a prompt block."""
 
-    def __init__(self, *, channels: int, embedding_dimension: int, num_components: int, time_dimension: int) -> None:
+    def __init__(
+        self,
+        *,
+        channels: int,
+        embedding_dimension: int,
+        prompt_block: PromptBlockKind,
+        num_components: int,
+        time_dimension: int,
+    ) -> None:
         """Build the prompt block and what follows it."""
         super().__init__()
-        self.prompt = PromptGenBlock(
-            channels=channels, embedding_dimension=embedding_dimension, num_components=num_components
+        self.prompt = build_prompt_block(
+            prompt_block, channels=channels, embedding_dimension=embedding_dimension, num_components=num_components
         )
         self.blocks = nn.ModuleList(
             TimeResidualBlock(in_channels=2 * channels, out_channels=2 * channels, time_dimension=time_dimension)
@@ -165,6 +173,7 @@ class PromptUNet(nn.Module):
         attention_levels: Sequence[int],
         attention_head_channels: int,
         embedding_dimension: int | None,
+        prompt_block: PromptBlockKind,
         num_components: int,
     ) -> None:
         """Build the network.
@@ -172,6 +181,8 @@ class PromptUNet(nn.Module):
         Args:
             channels: at each resolution, finest first; the last is the bottleneck.
             embedding_dimension: of the prompt embedding; None builds the network without prompt.
+            prompt_block: what makes feature maps of the embedding, see `build_prompt_block`.
+            num_components: that a `PromptGenBlock` mixes.
         """
         super().__init__()
         self.time_channels = channels[0]
@@ -201,6 +212,7 @@ class PromptUNet(nn.Module):
             PromptInjection(
                 channels=channels[index],
                 embedding_dimension=embedding_dimension,
+                prompt_block=prompt_block,
                 num_components=num_components,
                 time_dimension=time_dimension,
             )

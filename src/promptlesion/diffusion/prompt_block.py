@@ -1,4 +1,6 @@
-"""PromptGenBlock: turns the prompt embedding into a feature map the decoder can read."""
+"""The PromptGenBlock of the paper, in two forms: turns the prompt embedding into a feature map the decoder can read."""
+
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -8,6 +10,41 @@ from torch import Tensor, nn
 _GRID = 3
 _CHANNELS_PER_GROUP = 8
 _PROMPT_GAIN = 2.0
+_CHANNELS_PER_WIDTH = 8
+_LEAST_WIDTH = 4
+
+PromptBlockKind = Literal["upsample", "components"]
+"""See `build_prompt_block`."""
+
+
+class UpsampledPromptBlock(nn.Module):
+    """Projects the embedding onto a few channels of a small grid, upsamples them, and makes the prompt of them.
+
+    How long the embedding is matters, so that what is added to it can say how much of something is asked for. A prompt
+    that was dropped, of zeros, becomes what the biases make of it. Of the features only size and precision are read.
+    """
+
+    def __init__(self, *, channels: int, embedding_dimension: int) -> None:
+        """Build the projection onto an eighth of the channels, and the convolution that makes all of them."""
+        super().__init__()
+        self.width = max(_LEAST_WIDTH, channels // _CHANNELS_PER_WIDTH)
+        self.project = nn.Linear(embedding_dimension, self.width * _GRID**3)
+        self.convolution = nn.Conv3d(self.width, channels, 3, padding=1)
+        # of about unit variance from the first step on, and clearly different for different prompts
+        nn.init.normal_(self.project.weight, std=_PROMPT_GAIN * embedding_dimension**-0.5)
+        nn.init.normal_(self.convolution.weight, std=(self.width * 3**3) ** -0.5)
+
+    def forward(
+        self,
+        features: Float[Tensor, "batch channel x y z"],
+        embedding: Float[Tensor, "batch embedding 1 1 1"],
+    ) -> Float[Tensor, "batch channel x y z"]:
+        """Return the prompt with the channels and the resolution of the features."""
+        projected = F.silu(self.project(embedding.flatten(1))).view(-1, self.width, _GRID, _GRID, _GRID)
+        projected = projected.contiguous(memory_format=torch.channels_last_3d)
+        resized = F.interpolate(projected, size=features.shape[2:], mode="trilinear", align_corners=False)
+        prompt: Tensor = self.convolution(resized)
+        return prompt
 
 
 class PromptGenBlock(nn.Module):
@@ -42,3 +79,16 @@ class PromptGenBlock(nn.Module):
         resized = F.interpolate(mixed, size=features.shape[2:], mode="trilinear", align_corners=False)
         prompt: Tensor = self.convolution(resized)
         return prompt
+
+
+PROMPT_BLOCKS = (UpsampledPromptBlock, PromptGenBlock)
+"""What `build_prompt_block` builds."""
+
+
+def build_prompt_block(
+    kind: PromptBlockKind, *, channels: int, embedding_dimension: int, num_components: int
+) -> UpsampledPromptBlock | PromptGenBlock:
+    """Build the block called `upsample`, what the paper's text describes, or `components`, after PromptIR."""
+    if kind == "upsample":
+        return UpsampledPromptBlock(channels=channels, embedding_dimension=embedding_dimension)
+    return PromptGenBlock(channels=channels, embedding_dimension=embedding_dimension, num_components=num_components)

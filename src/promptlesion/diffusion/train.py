@@ -106,6 +106,7 @@ def train_diffusion(
             denoiser,
             kind=config.loss,
             lesion_weight=config.lesion_weight,
+            min_snr_gamma=config.min_snr_gamma,
             precision=config.precision,
             device=device,
         ),
@@ -188,7 +189,7 @@ def load_diffusion(run_folder: Path, device: torch.device) -> TrainedDiffusion:
             f"{autoencoder_run}: expected the autoencoder {run_folder} was trained with; "
             f"found another one, with {others[0]}"
         )
-    config = DiffusionConfig.model_validate(card["config"])
+    config = DiffusionConfig.of_card(card["config"])
     spec = DatasetSpec.model_validate(card["dataset"])
     denoiser = _build(config, autoencoder, spec)
     checkpoint.restore(denoiser, part="denoiser", device=device)

@@ -1,4 +1,4 @@
-"""Prompt encoders: one protocol, two ways to tell the U-Net which lesion to paint."""
+"""Prompt encoders: one protocol, three ways to tell the U-Net which lesion to paint."""
 
 from typing import Protocol, runtime_checkable
 
@@ -8,6 +8,8 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from promptlesion.prompt.mask_transformer import MaskTransformer
+
+_EMBEDDING_DIMENSION = 64
 
 
 @runtime_checkable
@@ -46,6 +48,23 @@ class OneHotPrompt(nn.Module):
         return F.one_hot(lesion_type, self.embedding_dimension).to(lesion_mask.dtype)[:, :, None, None, None]
 
 
+class EmbeddingPrompt(nn.Module):
+    """A learned vector of 64 figures for every lesion type; the mask is ignored."""
+
+    def __init__(self, *, num_types: int) -> None:
+        """Draw the vectors from a standard normal."""
+        super().__init__()
+        self.embedding_dimension = _EMBEDDING_DIMENSION
+        self.vectors = nn.Embedding(num_types, _EMBEDDING_DIMENSION)
+
+    def forward(
+        self, lesion_type: Int[Tensor, " batch"], lesion_mask: Float[Tensor, "batch 1 x y z"]
+    ) -> Float[Tensor, "batch embedding 1 1 1"]:
+        """Return the types' vectors."""
+        embedding: Tensor = self.vectors(lesion_type)
+        return embedding[:, :, None, None, None]
+
+
 class MaskTransformerPrompt(nn.Module):
     """Puts the drawn mask into its type's channel and reads it with the MaskTransformer."""
 
@@ -68,15 +87,17 @@ class MaskTransformerPrompt(nn.Module):
 
 def build_prompt_encoder(
     name: str, *, num_types: int, mask_voxels: int, key_value_heads: int
-) -> OneHotPrompt | MaskTransformerPrompt | None:
-    """Build the encoder called `one-hot` or `mask-transformer`; `none` is no encoder."""
+) -> OneHotPrompt | EmbeddingPrompt | MaskTransformerPrompt | None:
+    """Build the encoder called `one-hot`, `embedding` or `mask-transformer`; `none` is no encoder."""
     if name == "none":
         return None
     if name == "one-hot":
         return OneHotPrompt(num_types=num_types)
+    if name == "embedding":
+        return EmbeddingPrompt(num_types=num_types)
     if name == "mask-transformer":
         return MaskTransformerPrompt(num_types=num_types, mask_voxels=mask_voxels, key_value_heads=key_value_heads)
-    raise ValueError(f"prompt_encoder: expected 'one-hot', 'mask-transformer' or 'none'; found {name!r}")
+    raise ValueError(f"prompt_encoder: expected 'one-hot', 'embedding', 'mask-transformer' or 'none'; found {name!r}")
 
 
 def drop_prompts(
