@@ -51,7 +51,7 @@ def train_toy(data: TrainingData, *, config: MedDDPMConfig, options: RunOptions)
     run = data.open_run(options, stage="toy", config=config, inputs={})
     if not run.is_finished:
         parts = {"level": {"hu": torch.tensor([LEVEL_HU])}}
-        card = {**run.facts("toy"), **data.facts(data.measure())}
+        card = {**run.facts("toy"), **data.facts(data.statistics)}
         save_checkpoint(run.checkpoint_folder, card=card, parts=parts)
         run.finish()
     return run

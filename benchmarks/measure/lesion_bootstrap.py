@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from promptlesion.evaluation.bootstrap import group_bootstrap, mean_of
 from promptlesion.evaluation.results import Estimate
 
 
@@ -38,21 +39,16 @@ def lesion_bootstrap(
         raise ValueError("values: expected a subject for each of them, on both sides")
     if not len(values):
         return Estimate(value=None)
-    names = sorted({*subjects, *reference_subjects})
-    sides = [(values, subjects), *([(reference, reference_subjects)] if len(reference) else [])]
-    sums, counts = np.zeros((2, len(sides), len(names)))
-    for side, (numbers, owners) in enumerate(sides):
-        for number, owner in zip(numbers, owners, strict=True):
-            sums[side, names.index(owner)] += number
-            counts[side, names.index(owner)] += 1
-    means = sums.sum(axis=1) / counts.sum(axis=1)
-    estimate = float(means[0] - means[1]) if len(sides) == 2 else float(means[0])
-    if len(names) == 1:
-        return Estimate(value=estimate)
-    draws = np.random.default_rng(seed).multinomial(len(names), np.full(len(names), 1 / len(names)), num_resamples)
-    resampled_sums, resampled_counts = draws @ sums.T, draws @ counts.T
-    is_counted = (resampled_counts > 0).all(axis=1)
-    resampled = resampled_sums[is_counted] / resampled_counts[is_counted]
-    differences = resampled[:, 0] - resampled[:, 1] if len(sides) == 2 else resampled[:, 0]
-    low, high = np.quantile(differences, [(1 - level) / 2, (1 + level) / 2])
-    return Estimate(value=estimate, low=float(low), high=float(high))
+    terms = np.zeros((len(values) + len(reference), 4))
+    terms[: len(values), :2] = np.column_stack([values, np.ones(len(values))])
+    if not len(reference):
+        side = terms[:, :2], list(subjects)
+        return group_bootstrap(mean_of, side, seed=seed, num_resamples=num_resamples, level=level)
+    terms[len(values) :, 2:] = np.column_stack([reference, np.ones(len(reference))])
+    return group_bootstrap(
+        lambda sums: mean_of(sums[:, :2]) - mean_of(sums[:, 2:]),
+        (terms, [*subjects, *reference_subjects]),
+        seed=seed,
+        num_resamples=num_resamples,
+        level=level,
+    )

@@ -12,7 +12,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from promptlesion.baselines.voxel_denoiser import build_voxel_denoiser
 from promptlesion.diffusion.bound_network import cast_weights
-from promptlesion.diffusion.conditioning import Conditioning
+from promptlesion.diffusion.conditioning import Conditioning, condition
 from promptlesion.diffusion.config import DiffusionConfig
 from promptlesion.diffusion.cuda_graph import StepRecorder
 from promptlesion.diffusion.denoiser import Denoiser, build_denoiser
@@ -66,13 +66,12 @@ def made_up_latents(suite: Suite, settings: DiffusionConfig, batch: int) -> tupl
     edge = settings.patch_voxels // suite.config.autoencoder.downsampling
     shape = (batch, suite.config.autoencoder.latent_channels, edge, edge, edge)
     generator = torch.Generator().manual_seed(0)
-    mask = torch.zeros(batch, 1, edge, edge, edge)
-    mask[..., edge // 3 : edge // 2, edge // 3 : edge // 2, edge // 3 : edge // 2] = 1
-    return torch.randn(shape, generator=generator).to(suite.device), Conditioning(
-        surroundings=torch.randn(shape, generator=generator).to(suite.device),
-        lesion_mask=mask.to(suite.device),
-        lesion_type=(torch.arange(batch) % NUM_TYPES).to(suite.device),
-    )
+    low, high = settings.patch_voxels // 3, settings.patch_voxels // 2
+    mask = torch.zeros(batch, 1, *[settings.patch_voxels] * 3, dtype=torch.bool)
+    mask[..., low:high, low:high, low:high] = True
+    noisy, surroundings = (torch.randn(shape, generator=generator).to(suite.device) for _ in range(2))
+    kind = (torch.arange(batch) % NUM_TYPES).to(suite.device)
+    return noisy, condition(surroundings, mask.to(suite.device), kind, is_whole=settings.mask == "whole")
 
 
 def bound_step(

@@ -131,4 +131,4 @@ def write_med_ddpm(run: Path, config: Config, cases: Sequence[CachedCase], spec:
 
 def _facts(cases: Sequence[CachedCase], spec: DatasetSpec) -> dict[str, object]:
     data = TrainingData(cases, spec, LABELS)
-    return data.facts(data.measure())
+    return data.facts(data.statistics)

@@ -7,6 +7,7 @@ from promptlesion.autoencoder.autoencoder import TrainedAutoencoder, load_autoen
 from promptlesion.cost.passes import Bench, diffusion_step, segmentation_step
 from promptlesion.data.cache import CachedCase
 from promptlesion.data.intensity import HUWindow
+from promptlesion.data.lesion_attributes import NAMES
 from promptlesion.data.lesion_patch import draw_lesion_patch
 from promptlesion.data.spec import DatasetSpec
 from promptlesion.diffusion.conditioning import blank_lesion, mask_on_latent_grid
@@ -64,7 +65,7 @@ def made_up_lesions(suite: Suite, number: int) -> LesionLatents:
     shape = (number, autoencoder.latent_channels, edge, edge, edge)
     clean = torch.randn(shape).half()
     mask = torch.zeros(number, 1, edge, edge, edge).half()
-    return LesionLatents(clean, clean.clone(), mask, torch.arange(number) % 2)
+    return LesionLatents(clean, clean.clone(), mask, torch.arange(number) % 2, torch.zeros(number, len(NAMES)))
 
 
 @torch.no_grad()

@@ -5,7 +5,7 @@ import pytest
 from scipy import ndimage
 
 from promptlesion.data.intensity import HUWindow
-from promptlesion.data.noise import denoise, noise_hu, robust_sigma
+from promptlesion.data.noise import blur_mm, denoise, noise_hu, robust_sigma
 
 WINDOW = HUWindow(-200.0, 1300.0)
 SHAPE = (30, 26, 34)
@@ -85,3 +85,19 @@ def test_outside_the_region_nothing_but_the_window_changes(organ: np.ndarray, tu
     for region in (tumour, np.zeros(SHAPE, bool)):
         freed = denoise(scan, region, window=WINDOW)
         np.testing.assert_array_equal(freed[~region], scan[~region].clip(WINDOW.low, WINDOW.high))
+
+
+@pytest.mark.parametrize("deviation_mm", [0.5, 0.8, 1.2])
+def test_the_blur_of_edges_is_measured_along_each_axis(deviation_mm: float) -> None:
+    generator, spacing_mm = np.random.default_rng(0), (0.6, 0.6, 1.2)
+    organs = 400.0 * (ndimage.gaussian_filter(generator.standard_normal((70, 70, 40)), (12, 12, 6)) > 0)
+    blurred = ndimage.gaussian_filter(organs, [deviation_mm / side for side in spacing_mm])
+    scan = (blurred + generator.normal(0, 12, organs.shape)).round().astype(np.int16)
+    x, y, z = blur_mm(scan, spacing_mm)
+    assert x == pytest.approx(deviation_mm, rel=0.2) and y == pytest.approx(deviation_mm, rel=0.2)
+    assert max(0.6, 0.8 * deviation_mm) <= z <= 1.3 * max(deviation_mm, 0.6)
+
+
+def test_without_an_edge_the_blur_is_half_a_voxel() -> None:
+    assert blur_mm(np.full((5, 6, 7), 40, np.int16), (0.5, 1.0, 3.0)) == (0.25, 0.5, 1.5)
+    assert blur_mm(np.full((1, 1, 1), 40, np.int16), (0.5, 1.0, 3.0)) == (0.25, 0.5, 1.5)

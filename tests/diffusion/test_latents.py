@@ -8,6 +8,8 @@ import torch
 
 from promptlesion.autoencoder.autoencoder import TrainedAutoencoder, load_autoencoder
 from promptlesion.data.cache import CachedCase
+from promptlesion.data.lesion_attributes import NAMES
+from promptlesion.data.lesion_statistics import lesion_row
 from promptlesion.data.spec import DatasetSpec
 from promptlesion.data.training_data import TrainingData
 from promptlesion.diffusion.config import DiffusionConfig
@@ -23,7 +25,9 @@ def autoencoder(tiny_autoencoder_run: Path) -> TrainedAutoencoder:
 
 
 @pytest.fixture
-def encode(tiny_spec: DatasetSpec, autoencoder: TrainedAutoencoder, tmp_path: Path) -> Encode:
+def encode(
+    tiny_spec: DatasetSpec, tiny_labels: dict[str, int], autoencoder: TrainedAutoencoder, tmp_path: Path
+) -> Encode:
     def run(
         cases: list[CachedCase],
         *,
@@ -32,15 +36,19 @@ def encode(tiny_spec: DatasetSpec, autoencoder: TrainedAutoencoder, tmp_path: Pa
         margin: int = 2,
         patches: int = 3,
         denoise_lesions: bool = False,
+        **settings: object,
     ) -> LesionLatents:
         return encode_lesions(
-            TrainingData(cases, tiny_spec, {}),
+            TrainingData(cases, tiny_spec, tiny_labels),
             autoencoder,
-            DiffusionConfig(
-                patch_voxels=24,
-                patches_per_lesion=patches,
-                blank_margin_voxels=margin,
-                denoise_lesions=denoise_lesions,
+            DiffusionConfig.model_validate(
+                {
+                    "patch_voxels": 24,
+                    "patches_per_lesion": patches,
+                    "blank_margin_voxels": margin,
+                    "denoise_lesions": denoise_lesions,
+                    **settings,
+                }
             ),
             seed=seed,
             path=tmp_path / "latents.safetensors",
@@ -119,3 +127,34 @@ def test_a_batch_is_single_precision_and_in_the_asked_for_order(encode: Encode, 
 def test_cases_without_lesions_are_refused(encode: Encode) -> None:
     with pytest.raises(ValueError, match="expected lesions in the 0 training cases; found none"):
         encode([])
+
+
+def test_the_whole_mask_is_kept_where_the_network_is_told_it(encode: Encode, tiny_cases: list[CachedCase]) -> None:
+    latents = encode(tiny_cases[:1], mask="whole")
+    assert latents.whole_mask is not None
+    assert latents.whole_mask.shape == (6, 64, 6, 6, 6)
+    assert torch.equal(latents.whole_mask.any(dim=1, keepdim=True).half(), latents.lesion_mask)
+    _, conditioning = latents.batch([0], CPU)
+    assert conditioning.known.shape[1] == latents.surroundings.shape[1] + 1 + 64
+    assert encode(tiny_cases[:1], key="b").whole_mask is None
+
+
+def test_attributes_tell_what_each_patch_shows(
+    encode: Encode, tiny_cases: list[CachedCase], tiny_spec: DatasetSpec, tiny_labels: dict[str, int]
+) -> None:
+    case = tiny_cases[0]
+    as_is = encode(tiny_cases[:1], attributes=True)
+    rows = [lesion_row(case, lesion, tiny_spec, tiny_labels) for lesion in case.lesions]
+    for patch, attributes in enumerate(as_is.attributes):
+        torch.testing.assert_close(
+            attributes.double(), torch.from_numpy(rows[patch // 3]), rtol=1e-3, atol=0.1, equal_nan=True
+        )
+    changed = encode(tiny_cases, key="b", attributes=True, warp_probability=1.0, brightness_jitter=2.0)
+    mean_hu, contrast_hu, diameter_mm = (
+        changed.attributes[:, NAMES.index(name)] for name in ("mean_hu", "contrast_hu", "diameter_mm")
+    )
+    assert len(mean_hu.unique()) == len(changed) and len(diameter_mm.unique()) > len(changed) // 3
+    host_hu = (mean_hu - contrast_hu).reshape(4, 2, 3)
+    assert float((host_hu - host_hu[:, :, :1]).abs().max()) < 0.1
+    low, high = tiny_spec.lesions[0].hu
+    assert bool(((mean_hu[:3] > low - 30) & (mean_hu[:3] < high + 30)).all())

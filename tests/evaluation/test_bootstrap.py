@@ -6,7 +6,13 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from promptlesion.evaluation.bootstrap import sign_flip_p_value, type_mean_bootstrap
+from promptlesion.evaluation.bootstrap import (
+    group_bootstrap,
+    mean_of,
+    mean_terms,
+    sign_flip_p_value,
+    type_mean_bootstrap,
+)
 from promptlesion.evaluation.results import Estimate
 
 
@@ -53,6 +59,34 @@ def test_same_seed_same_interval() -> None:
 def test_a_level_beyond_one_is_refused() -> None:
     with pytest.raises(ValueError, match="level: expected a number between 0 and 1"):
         of_one_type([0.1, 0.2], seed=0, level=95.0)
+
+
+def test_lesions_of_a_group_are_drawn_together() -> None:
+    generator = np.random.default_rng(0)
+    values, groups = generator.normal(2.0, 3.0, 200), [f"subject_{index}" for index in range(200)]
+    once = group_bootstrap(mean_of, (mean_terms(values), groups), seed=1)
+    often = group_bootstrap(mean_of, (mean_terms(np.repeat(values, 9)), np.repeat(groups, 9).tolist()), seed=1)
+    assert once.low == pytest.approx(often.low) and once.high == pytest.approx(often.high)
+    assert once.value == pytest.approx(values.mean())
+    assert once.low is not None and once.high is not None
+    assert (once.high - once.low) / 2 == pytest.approx(1.96 * values.std() / np.sqrt(200), rel=0.1)
+
+
+def test_sides_are_drawn_on_their_own() -> None:
+    values = np.random.default_rng(0).normal(0.0, 1.0, 300)
+    side = mean_terms(values), [str(index) for index in range(300)]
+    difference = group_bootstrap(lambda x, y: mean_of(y) - mean_of(x), side, side, seed=0)
+    assert difference.value == pytest.approx(0)
+    assert difference.low is not None and difference.high is not None
+    assert (difference.high - difference.low) / 2 == pytest.approx(1.96 * values.std() * np.sqrt(2 / 300), rel=0.1)
+
+
+def test_groups_too_few_to_tell() -> None:
+    nothing = np.empty(0)
+    assert group_bootstrap(mean_of, (mean_terms(nothing), []), seed=0) == Estimate(value=None)
+    assert group_bootstrap(mean_of, (mean_terms(np.array([np.nan])), ["one"]), seed=0) == Estimate(value=None)
+    alone = mean_terms(np.array([1.0, 3.0, np.nan])), ["one"] * 3
+    assert group_bootstrap(mean_of, alone, seed=0) == Estimate(value=2.0)
 
 
 def test_types_weigh_alike_however_many_subjects_have_them() -> None:

@@ -1,7 +1,7 @@
 """Figures and durations in words."""
 
 from promptlesion.evaluation.results import Estimate
-from promptlesion.evaluation.wording import duration_text, estimate_text, signed_text
+from promptlesion.evaluation.wording import duration_text, estimate_text, measure_text, signed_text
 
 
 def test_durations() -> None:
@@ -11,6 +11,11 @@ def test_durations() -> None:
         "1 min 01 s",
         "1 h 05 min",
     ]
+
+
+def test_measures() -> None:
+    asked = [("edge_hu_per_mm", "HU/mm"), ("low_frequency_hu", "HU"), ("diameter_mm", "mm"), ("grain", "")]
+    assert [measure_text(*one) for one in asked] == ["edge (HU/mm)", "low frequency (HU)", "diameter (mm)", "grain"]
 
 
 def test_estimates() -> None:

@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from promptlesion.evaluation.appearance import AppearanceRow, TypeAppearance
+from promptlesion.evaluation.asked_attributes import AskedRow
 from promptlesion.evaluation.fidelity import Fidelity
 from promptlesion.evaluation.lesion_intensity import intensity_rows, prompt_switch
 from promptlesion.evaluation.method_comparison import MethodRow
@@ -132,11 +134,49 @@ def fidelity() -> MethodFidelity:
         fid=Estimate(value=1.25, low=0.9, high=1.6),
         kid=Estimate(value=0.42, low=-0.1, high=0.9),
     )
+    looks = TypeAppearance(
+        lesion_type=TYPES[0],
+        num_real=20,
+        num_synthetic=28,
+        energy_distance=1.5,
+        energy_distance_of_halves=Estimate(value=0.02, low=-0.1, high=0.2),
+        measures=tuple(
+            AppearanceRow(
+                measure=measure,
+                unit=unit,
+                num_real=20,
+                num_synthetic=28,
+                real=Estimate(value=70.0, low=60.0, high=80.0),
+                synthetic=Estimate(value=90.0, low=85.0, high=95.0),
+                difference=Estimate(value=20.0, low=10.0, high=30.0),
+                ratio=Estimate(value=1.3, low=1.1, high=1.5),
+            )
+            for measure, unit in (("edge_hu_per_mm", "HU/mm"), ("grain", ""))
+        ),
+    )
+    asked = AskedRow(
+        lesion_type=TYPES[0],
+        attribute="mean_hu",
+        num_lesions=28,
+        asked=Estimate(value=640.0),
+        painted=Estimate(value=600.0),
+        absolute_difference=Estimate(value=41.0),
+        share_close=Estimate(value=0.25),
+        slope=Estimate(value=0.8, low=0.7, high=0.9),
+        correlation=Estimate(value=None),
+    )
     real = {TYPES[0]: np.array([640.0, 620.0]), TYPES[1]: np.array([55.0])}
     return MethodFidelity(
         num_subjects=8,
         method="promptlesion",
-        measured=Fidelity(extractors=(), fidelity=(distances,), distributions=(), memorisation=None),
+        measured=Fidelity(
+            extractors=(),
+            fidelity=(distances,),
+            distributions=(),
+            appearance=(looks,),
+            asked=(asked,),
+            memorisation=None,
+        ),
         intensity=intensity_rows("autoencoded", real, {TYPES[0]: np.array([630.0])})
         + intensity_rows("synthetic", real, {TYPES[0]: np.array([600.0]), TYPES[1]: np.array([95.0])}),
         prompt_switch=prompt_switch(

@@ -81,6 +81,27 @@ def test_what_is_painted_is_as_bright_as_the_rows_say() -> None:
     )
 
 
+def test_how_painted_lesions_look_and_what_was_asked_of_them() -> None:
+    tables = {table.name: table for table in all_tables(results(fidelity=(fidelity(),)))}
+    (looks,), (asked,) = tables["appearance"].rows, tables["asked"].rows
+    assert looks[3:8] == ("edge (HU/mm)", "20/28", "70.0 [60.0, 80.0]", "90.0 [85.0, 95.0]", "+20.0 [+10.0, +30.0]")
+    assert looks[8:] == ("1.500", "0.020 [-0.100, 0.200]")
+    assert asked[2:] == (
+        "calcified plaque",
+        "mean hu",
+        "28",
+        "640.0",
+        "600.0",
+        "41.0",
+        "0.25",
+        "0.80 [0.70, 0.90]",
+        "–",
+    )
+    unasked = fidelity().measured.model_copy(update={"asked": (), "appearance": ()})
+    silent = results(fidelity=(fidelity().model_copy(update={"measured": unasked}),))
+    assert not {"appearance", "asked"} & {table.name for table in all_tables(silent)}
+
+
 def test_lesions_drawn_where_there_are_none_are_counted() -> None:
     tables = {table.name: table for table in all_tables(results(case_scores=case_scores()))}
     assert tables["false-positives"].rows == (("real", "0 of 1", "–"), ("copy-paste", "1 of 1", "–"))

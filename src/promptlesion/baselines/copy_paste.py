@@ -50,7 +50,7 @@ def train_copy_paste(data: TrainingData, *, config: CopyPasteConfig, options: Ru
         run.checkpoint_folder,
         card={
             **run.facts(COPY_PASTE),
-            **data.facts(data.measure()),
+            **data.facts(data.statistics),
             _LESIONS_KEY: {name: shape.case for name, shape in cut.items()},
         },
         parts={

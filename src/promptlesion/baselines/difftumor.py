@@ -114,7 +114,7 @@ def _write_card(run: Run, data: TrainingData) -> list[str]:
     }
     card = {
         **run.facts(DIFFTUMOR),
-        **data.facts(data.measure()),
+        **data.facts(data.statistics),
         "models": hashes,
         "weights_sha256": hashlib.sha256("".join(hashes.values()).encode()).hexdigest(),
     }

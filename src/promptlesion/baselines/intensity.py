@@ -41,7 +41,7 @@ def train_intensity(data: TrainingData, *, config: IntensityConfig, options: Run
     run = data.open_run(options, stage=INTENSITY, config=config, inputs={"lesions": spec.model_dump_json()})
     if run.is_finished:
         return run
-    statistics = data.measure()
+    statistics = data.statistics
     known = {name: found for name, found in statistics.types.items() if found.mean_hu}
     textures = {
         lesion_type.name: _measure_texture(data, index)

@@ -63,7 +63,7 @@ def train_med_ddpm(data: TrainingData, *, config: MedDDPMConfig, options: RunOpt
         return NoisedBatch(image, level, noise, conditions=(seen,))
 
     def card() -> dict[str, object]:
-        return {**run.facts(MED_DDPM), **data.facts(data.measure()), "schedule": "cosine", **denoiser.schedule.facts()}
+        return {**run.facts(MED_DDPM), **data.facts(data.statistics), "schedule": "cosine", **denoiser.schedule.facts()}
 
     stage = averaged_stage(
         "denoiser",

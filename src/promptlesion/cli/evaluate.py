@@ -1,7 +1,7 @@
 """Verbs that measure."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from typer import Exit, Option, Typer
 
@@ -19,6 +19,7 @@ _PREDICTIONS = "FOLDER that `segment` wrote, or NAME=FOLDER to compare; repeatab
 _REFERENCE = "NAME the others are compared with; the first unless said."
 _PART = "Cases to score; test: those of the split's held-out subjects alone."
 _MISSING = "Exit with 0 though cases have no label map; they are named all the same."
+_COMPARED = "Real subjects whose lesions are compared with; all where the split has no such part."
 _TRAINING = "Dataset folder the generator was trained on, all of it; by default the training part of --real."
 
 
@@ -112,13 +113,18 @@ def evaluate_fidelity(
     real: Annotated[Path, folder("Dataset folder with real lesions.")],
     synthetic: Annotated[Path, folder("Dataset folder that `synthesize` wrote.")],
     out: Json = None,
-    figure: Annotated[Path | None, file("PNG of how HU, texture and size are spread.")] = None,
+    figure: Annotated[
+        Path | None, file("PNG of how HU, texture and size are spread; HU across the edge beside it.")
+    ] = None,
     training: Annotated[Path | None, folder(_TRAINING)] = None,
+    part: Annotated[Literal["train", "val", "test", "all"], Option(help=_COMPARED)] = "test",
     lesions: Lesions = None,
     seed: Annotated[int, number("Seed of the intervals.", least=0)] = 0,
     device: Device = "auto",
 ) -> None:
-    """Painted lesions against real ones, per type: FID, KID, how HU, texture and size are spread, and copies.
+    """Painted lesions against real ones, per type: FID, KID, spread, looks, attributes and copies.
+
+    Looks are brightness, edge, mottling and noise; attributes are as painted against as asked for.
 
     A copy is a painted lesion whose texture is a training lesion's; each is named.
 
@@ -129,7 +135,13 @@ def evaluate_fidelity(
     promptlesion evaluate fidelity --real data/ccta --synthetic data/ccta-synthetic --figure distributions.png
     --set 'evaluation.extractors=["imagenet", "medicalnet"]' --set evaluation.medicalnet_weights=resnet_50.pth
     """
-    from promptlesion.evaluation.terminal import distribution_parts, fidelity_parts, memorisation_parts
+    from promptlesion.evaluation.terminal import (
+        appearance_parts,
+        asked_parts,
+        distribution_parts,
+        fidelity_parts,
+        memorisation_parts,
+    )
     from promptlesion.front import verbs
 
     measured = verbs.evaluate_fidelity(
@@ -138,11 +150,14 @@ def evaluate_fidelity(
         out=out,
         figure=figure,
         training=training,
+        part=part,
         lesions=lesions,
         seed=seed,
         device=device,
         config=config,
     )
+    show(f"Real lesions of the part: {measured.part}")
     show(*fidelity_parts(measured.fidelity), *distribution_parts(measured.distributions))
+    show(*appearance_parts(measured.appearance), *asked_parts(measured.asked))
     if measured.memorisation is not None:
         show(*memorisation_parts(measured.memorisation))

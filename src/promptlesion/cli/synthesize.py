@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 app = Typer()
 _METHOD = "Refuse a run of another method; the run knows its own."
 _SHAPES = "Masks to draw a type's shapes from, TYPE=PATH or TYPE=PATH:LABEL, NIfTI folder or .npz."
+_ATTRIBUTE = "What a type's lesions shall be like, TYPE.ATTRIBUTE=VALUE or =LOW..HIGH; repeatable. docs/synthesis.md."
 _WORKERS = "Processes on this machine; by default one a core, or one on a GPU."
 _ACCEPT_ALL = "No quality filter; what it measures is recorded all the same."
 _DICOM = "Also a DICOM series and segmentation of every case, in OUT/dicom."
@@ -31,6 +32,7 @@ def synthesize(
     count: Annotated[list[str], Option(help="Lesions to paint, TYPE=N; repeatable.")],
     method: Annotated[str | None, Option(help=_METHOD, metavar="|".join(trainable_names()))] = None,
     shapes: Annotated[list[str] | None, Option(help=_SHAPES)] = None,
+    attribute: Annotated[list[str] | None, Option(help=_ATTRIBUTE)] = None,
     workers: Annotated[int | None, number(_WORKERS)] = None,
     accept_all: Annotated[bool, Option("--accept-all", help=_ACCEPT_ALL)] = False,
     dicom: Annotated[bool, Option("--dicom", help=_DICOM)] = False,
@@ -52,6 +54,9 @@ def synthesize(
     promptlesion synthesize --data data/liver --model runs/liver/diffusion --count liver_tumor=500 --workers 8
     --shapes liver_tumor=Task03_Liver/labelsTr:2 --dicom --out data/liver-synthetic
 
+    promptlesion synthesize --data data/ccta --model runs/mine/diffusion --preset demo --count calcified_plaque=20
+    --attribute calcified_plaque.mean_hu=400..900 --attribute calcified_plaque.diameter_mm=3 --out data/dense
+
     promptlesion synthesize --data data/liver --model runs/liver/diffusion --count liver_tumor=5000
     --out data/liver-synthetic --cluster slurm --set cluster.jobs=16
 
@@ -59,7 +64,7 @@ def synthesize(
     --count liver_tumor=5000 --out data/liver-synthetic
     """
     from promptlesion.front import cohort
-    from promptlesion.synthesis.plan import parse_counts
+    from promptlesion.synthesis.plan import parse_attributes, parse_counts
 
     work = partial(
         cohort.synthesize,
@@ -69,6 +74,7 @@ def synthesize(
         parse_counts(count),
         method=method,
         shapes=shapes or (),
+        attributes=parse_attributes(attribute or ()),
         workers=workers,
         dicom=dicom,
         lesions=lesions,

@@ -19,7 +19,7 @@ from promptlesion.baselines.config import MedDDPMConfig
 from promptlesion.baselines.voxel_denoiser import VoxelDenoiser, build_voxel_denoiser
 from promptlesion.config import Config
 from promptlesion.diffusion import network as diffusion_network
-from promptlesion.diffusion.conditioning import Conditioning
+from promptlesion.diffusion.conditioning import Conditioning, condition
 from promptlesion.diffusion.config import DiffusionConfig
 from promptlesion.diffusion.denoiser import Denoiser, build_denoiser
 from promptlesion.diffusion.loss import NoisedBatch, noise_loss
@@ -230,7 +230,8 @@ def _latents(
 ) -> tuple[Tensor, Tensor, Conditioning, Tensor]:
     """Return what a denoiser is called with: latents, their levels, conditioning, and that no prompt is dropped."""
     edge, channels = patch_voxels // config.autoencoder.downsampling, config.autoencoder.latent_channels
-    mask = torch.zeros(batch_size, 1, edge, edge, edge, device=bench.device)
+    mask = torch.zeros(batch_size, 1, *[patch_voxels] * 3, dtype=torch.bool, device=bench.device)
     level = torch.zeros(batch_size, dtype=torch.int64, device=bench.device)
     clean, surroundings = (bench.patches(batch_size, edge, channels) for _ in range(2))
-    return clean, level, Conditioning(surroundings, mask, lesion_type=level), torch.zeros_like(level, dtype=torch.bool)
+    conditioning = condition(surroundings, mask, level, is_whole=config.diffusion.mask == "whole")
+    return clean, level, conditioning, torch.zeros_like(level, dtype=torch.bool)

@@ -9,12 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Bool, Shaped, UInt8
+from jaxtyping import Bool, Float64, Int16, Shaped, UInt8
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from scipy import ndimage
 
 from promptlesion.data.cache import CachedCase
-from promptlesion.data.lesion_instances import cut_instance
+from promptlesion.data.lesion_attributes import NAMES, AttributeRow, measure_attributes, stacked
+from promptlesion.data.lesion_instances import LesionInstance, cut_instance
 from promptlesion.data.spec import DatasetSpec
 from promptlesion.training.checkpoint import CheckpointError
 
@@ -35,14 +36,32 @@ class TypeStatistics(BaseModel):
     contrast_hu: tuple[float, ...] = Field(
         description="Mean inside less the mean of the host within 5 mm around, in Hounsfield units."
     )
+    attributes: dict[str, tuple[float | None, ...]] = Field(
+        default={}, description="Further attributes by name, see `ATTRIBUTES`; none in the card of an older model."
+    )
     counts_per_case: tuple[int, ...] = Field(description="Lesions of this type in each training case.")
 
     @model_validator(mode="after")
     def _parallel(self) -> "TypeStatistics":
-        lengths = {len(values) for values in (self.diameters_mm, self.mean_hu, self.std_hu, self.contrast_hu)}
+        known = (self.diameters_mm, self.mean_hu, self.std_hu, self.contrast_hu, *self.attributes.values())
+        lengths = {len(values) for values in known}
         if len(lengths) > 1:
             raise ValueError(f"expected one entry a lesion in every list, found lists of {sorted(lengths)}")
         return self
+
+    @property
+    def rows(self) -> Float64[np.ndarray, "lesion attribute"]:
+        """All that is known of every lesion, in the order of `ATTRIBUTES`; NaN where it is not."""
+        known: dict[str, Sequence[float | None]] = {
+            **self.attributes,
+            "diameter_mm": self.diameters_mm,
+            "mean_hu": self.mean_hu,
+            "std_hu": self.std_hu,
+            "contrast_hu": self.contrast_hu,
+        }
+        unknown = (None,) * len(self.mean_hu)
+        columns = [np.array(known.get(name, unknown), dtype=np.float64) for name in NAMES]
+        return np.stack(columns, axis=1) if self.mean_hu else stacked([])
 
 
 class LesionStatistics(BaseModel):
@@ -88,29 +107,42 @@ def measure_lesion(
     return LesionMeasure(float(inside.mean()), float(inside.std()), contrast)
 
 
+def lesion_row(
+    case: CachedCase,
+    lesion: LesionInstance,
+    spec: DatasetSpec,
+    labels: Mapping[str, int],
+    *,
+    image: Int16[np.ndarray, "x y z"] | None = None,
+) -> AttributeRow:
+    """Measure all attributes of a lesion of a case, at the spacing it is prepared at.
+
+    `image` holds HU to measure instead of the case's own.
+    """
+    x, y, z = (math.ceil(SURROUNDINGS_MM / side) for side in spec.spacing_mm)
+    lesion_type = spec.lesions[lesion.type_index]
+    box, mask = cut_instance(case.labels, lesion, lesion_type.label, margin_voxels=(x, y, z))
+    hu = np.asarray((case.image if image is None else image)[box])
+    measured = measure_lesion(
+        hu,
+        mask,
+        np.asarray(case.labels[box]),
+        host_labels=[labels[name] for name in lesion_type.host],
+        lesion_labels=[other.label for other in spec.lesions],
+        spacing_mm=spec.spacing_mm,
+    )
+    return measure_attributes(hu, mask, spec.spacing_mm, contrast_hu=measured.contrast_hu)
+
+
 def measure_lesions(cases: Sequence[CachedCase], spec: DatasetSpec, labels: Mapping[str, int]) -> LesionStatistics:
     """Measure every lesion of the cases, at the spacing they are prepared at; of a type's many, 500 evenly chosen."""
-    x, y, z = (math.ceil(SURROUNDINGS_MM / side) for side in spec.spacing_mm)
-    lesion_labels = [lesion_type.label for lesion_type in spec.lesions]
-    found: dict[str, list[tuple[float, LesionMeasure]]] = {lesion_type.name: [] for lesion_type in spec.lesions}
-    counts: dict[str, list[int]] = {lesion_type.name: [] for lesion_type in spec.lesions}
-    for case in cases:
-        image, label_map = case.image, case.labels
-        for index, lesion_type in enumerate(spec.lesions):
-            own = [lesion for lesion in case.lesions if lesion.type_index == index]
-            counts[lesion_type.name].append(len(own))
-            for lesion in own:
-                box, mask = cut_instance(label_map, lesion, lesion_type.label, margin_voxels=(x, y, z))
-                measured = measure_lesion(
-                    np.asarray(image[box]),
-                    mask,
-                    np.asarray(label_map[box]),
-                    host_labels=[labels[name] for name in lesion_type.host],
-                    lesion_labels=lesion_labels,
-                    spacing_mm=spec.spacing_mm,
-                )
-                found[lesion_type.name].append((lesion.diameter_mm, measured))
-    return LesionStatistics(types={name: _statistics(found[name], counts[name]) for name in found})
+    types: dict[str, TypeStatistics] = {}
+    for index, lesion_type in enumerate(spec.lesions):
+        found = [(case, lesion) for case in cases for lesion in case.lesions if lesion.type_index == index]
+        counts = [sum(lesion.type_index == index for lesion in case.lesions) for case in cases]
+        kept = [found[number] for number in _evenly(len(found))]
+        types[lesion_type.name] = _statistics([lesion_row(*own, spec, labels) for own in kept], counts)
+    return LesionStatistics(types=types)
 
 
 def read_statistics(card: Mapping[str, object], *, source: Path) -> LesionStatistics:
@@ -132,14 +164,20 @@ def read_statistics(card: Mapping[str, object], *, source: Path) -> LesionStatis
         ) from error
 
 
-def _statistics(found: Sequence[tuple[float, LesionMeasure]], counts: Sequence[int]) -> TypeStatistics:
+def _statistics(measured: Sequence[AttributeRow], counts: Sequence[int]) -> TypeStatistics:
     """Round to hundredths of a millimetre and tenths of a Hounsfield unit, which machines agree on."""
-    kept = [found[index] for index in _evenly(len(found))]
+    columns = dict(zip(NAMES, stacked(measured).T, strict=True))
+    further = [name for name in NAMES if name not in ("diameter_mm", "mean_hu", "std_hu", "contrast_hu")]
     return TypeStatistics(
-        diameters_mm=tuple(round(diameter_mm, 2) for diameter_mm, _ in kept),
-        mean_hu=tuple(round(measured.mean_hu, 1) for _, measured in kept),
-        std_hu=tuple(round(measured.std_hu, 1) for _, measured in kept),
-        contrast_hu=tuple(round(measured.contrast_hu, 1) for _, measured in kept),
+        diameters_mm=tuple(columns["diameter_mm"].round(2).tolist()),
+        mean_hu=tuple(columns["mean_hu"].round(1).tolist()),
+        std_hu=tuple(columns["std_hu"].round(1).tolist()),
+        contrast_hu=tuple(columns["contrast_hu"].round(1).tolist()),
+        attributes={
+            name: tuple(value if np.isfinite(value) else None for value in columns[name].round(1).tolist())
+            for name in further
+            if measured
+        },
         counts_per_case=tuple(counts[index] for index in _evenly(len(counts))),
     )
 

@@ -3,12 +3,26 @@
 import json
 import re
 import tomllib
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, cast
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
+from promptlesion.data.lesion_attributes import ATTRIBUTES
 from promptlesion.training.atomic import read_text, write_text
+
+_SAME_SIZE = 0.01
+"""By so much a diameter that is asked for may be missed, either way: whole voxels make it up."""
 
 
 class DatasetError(ValueError):
@@ -25,6 +39,19 @@ PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 FiniteFloat = Annotated[float, Field(allow_inf_nan=False)]
 HURange = Annotated[tuple[FiniteFloat, FiniteFloat], AfterValidator(_ascending)]
 LengthRange = Annotated[tuple[PositiveFloat, PositiveFloat], AfterValidator(_ascending)]
+
+
+def _as_range(value: object) -> object:
+    return (value, value) if isinstance(value, int | float) else value
+
+
+def _not_descending(bounds: tuple[float, float]) -> tuple[float, float]:
+    if bounds[0] > bounds[1]:
+        raise ValueError(f"expected a number or [low, high] with low <= high, found {list(bounds)}")
+    return bounds
+
+
+AskedRange = Annotated[tuple[FiniteFloat, FiniteFloat], BeforeValidator(_as_range), AfterValidator(_not_descending)]
 
 
 class LesionType(BaseModel):
@@ -59,6 +86,23 @@ class LesionType(BaseModel):
         description="Largest share of a lesion's volume that may bulge out of its host into the fat beside it, as "
         "tumours of the kidney and the plaque of remodelled arteries do.",
     )
+
+    attributes: dict[str, AskedRange] = Field(
+        default={},
+        description="What painted lesions shall be like, a number or [low, high] by attribute, "
+        f"{', '.join(ATTRIBUTES)}; all else is drawn as training lesions have it.",
+    )
+
+    @field_validator("attributes")
+    @classmethod
+    def _attributes_are_known(cls, attributes: dict[str, Any]) -> dict[str, Any]:
+        unknown = [name for name in attributes if name not in ATTRIBUTES or name == "diameter_mm"]
+        if unknown:
+            askable = [name for name in ATTRIBUTES if name != "diameter_mm"]
+            raise ValueError(f"expected some of {', '.join(askable)}; diameter_mm is a key of its own")
+        if {"mean_hu", "contrast_hu"} <= attributes.keys():
+            raise ValueError("expected mean_hu or contrast_hu, each of which tells the other in its host; found both")
+        return attributes
 
     @model_validator(mode="after")
     def _crescents_have_a_lumen(self) -> "LesionType":
@@ -96,6 +140,33 @@ class DatasetSpec(BaseModel):
             "spacing_mm": list(self.spacing_mm),
             "lesion_types": [lesion.name for lesion in self.lesions],
         }
+
+    def asking(self, attributes: Mapping[str, Mapping[str, Any]]) -> "DatasetSpec":
+        """Return it with other attributes asked for, by type and name: a number, or lowest and highest.
+
+        `diameter_mm` takes the place of the type's sizes.
+
+        Raises:
+            DatasetError: an unknown type or attribute, or no number.
+        """
+        types = {lesion.name: lesion for lesion in self.lesions}
+        for name, asked in attributes.items():
+            if name not in types:
+                raise DatasetError(f"attributes: expected a lesion type of {', '.join(types)}; found {name!r}")
+            own = types[name].model_dump()
+            further = dict(asked)
+            if "diameter_mm" in further:
+                low, high = cast(tuple[float, float], _as_range(further.pop("diameter_mm")))
+                own["diameter_mm"] = (low, high) if low < high else (low * (1 - _SAME_SIZE), low * (1 + _SAME_SIZE))
+            other = {"mean_hu": "contrast_hu", "contrast_hu": "mean_hu"}
+            given_up = {other[key] for key in further if key in other} - further.keys()
+            own["attributes"] = {k: v for k, v in own["attributes"].items() if k not in given_up} | further
+            try:
+                types[name] = LesionType.model_validate(own)
+            except ValidationError as error:
+                texts = [finding["msg"].removeprefix("Value error, ") for finding in error.errors()]
+                raise DatasetError(f"attributes of {name}: {'; '.join(texts)}; found {dict(asked)}") from error
+        return self.model_copy(update={"lesions": tuple(types.values())})
 
     @field_validator("lesions")
     @classmethod
@@ -193,6 +264,8 @@ def _in_words(error: ValidationError, path: Path, lesion_names: list[str]) -> st
 
 
 def _toml(value: object) -> str:
+    if isinstance(value, dict):
+        return "{ " + ", ".join(f"{toml_key(key)} = {_toml(item)}" for key, item in value.items()) + " }"
     if isinstance(value, tuple):
         return "[" + ", ".join(_toml(item) for item in value) + "]"
     return json.dumps(value, ensure_ascii=False) if isinstance(value, str) else repr(value)

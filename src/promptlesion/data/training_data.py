@@ -33,8 +33,9 @@ class TrainingData:
         known = {"training cases": ", ".join(case.name for case in self.cases), "data": self.fingerprint}
         return Run(options, stage=stage, config=config.model_dump(mode="json"), inputs={**known, **inputs})
 
-    def measure(self) -> LesionStatistics:
-        """Return what the lesions are like, by type."""
+    @cached_property
+    def statistics(self) -> LesionStatistics:
+        """What the lesions are like, by type."""
         return measure_lesions(self.cases, self.spec, self.labels)
 
     def facts(self, statistics: LesionStatistics | None = None) -> dict[str, object]:

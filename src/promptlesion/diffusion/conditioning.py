@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
@@ -19,6 +20,35 @@ class Conditioning:
     """The drawn mask on the latent grid."""
     lesion_type: Int[Tensor, " batch"]
     """Index of the asked-for type, in prompt order."""
+    whole_mask: Float[Tensor, "batch cell x y z"] | None = None
+    """The voxels of every cell of the latent grid, see `unfolded_mask`; None where the network is not told them."""
+    attributes: Float[Tensor, "batch attribute"] | None = None
+    """What the lesion is to be like, see `ATTRIBUTES`, NaN where it is left open; None: all of it is."""
+
+    @property
+    def known(self) -> Float[Tensor, "batch known_channel x y z"]:
+        """What the network sees beside the noisy latent."""
+        parts = [self.surroundings, self.lesion_mask, *([] if self.whole_mask is None else [self.whole_mask])]
+        return torch.cat(parts, dim=1)
+
+
+def condition(
+    surroundings: Float[Tensor, "batch channel u v w"],
+    lesion_mask: Bool[Tensor, "batch 1 x y z"],
+    lesion_type: Int[Tensor, " batch"],
+    *,
+    is_whole: bool,
+    attributes: Float[Tensor, "batch attribute"] | None = None,
+) -> Conditioning:
+    """Bring masks to the grid of the latents: pooled, and whole too where the network is told every voxel."""
+    downsampling = lesion_mask.shape[-1] // surroundings.shape[-1]
+    return Conditioning(
+        surroundings=surroundings,
+        lesion_mask=mask_on_latent_grid(lesion_mask, downsampling=downsampling),
+        lesion_type=lesion_type,
+        whole_mask=unfolded_mask(lesion_mask, downsampling=downsampling) if is_whole else None,
+        attributes=attributes,
+    )
 
 
 def dilate(lesion_mask: Bool[Tensor, "batch 1 x y z"], *, margin_voxels: int) -> Bool[Tensor, "batch 1 x y z"]:
@@ -41,3 +71,13 @@ def mask_on_latent_grid(
 ) -> Float[Tensor, "batch 1 u v w"]:
     """Bring a mask to the latent grid by max pooling: a lesion of a few voxels does not vanish."""
     return F.max_pool3d(lesion_mask.float(), downsampling)
+
+
+def unfolded_mask(
+    lesion_mask: Bool[Tensor, "batch 1 x y z"], *, downsampling: int
+) -> Float[Tensor, "batch cell u v w"]:
+    """Bring a mask to the latent grid whole, a channel for every voxel of a cell: it says where the edge lies."""
+    batch, _, *size = lesion_mask.shape
+    u, v, w = (length // downsampling for length in size)
+    cells = lesion_mask.reshape(batch, u, downsampling, v, downsampling, w, downsampling)
+    return cells.permute(0, 2, 4, 6, 1, 3, 5).flatten(1, 3).float()

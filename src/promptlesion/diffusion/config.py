@@ -117,6 +117,35 @@ class DiffusionConfig(LatentDiffusionConfig):
         description="learn lesions freed of noise by non-local means: few are soon known by heart, noise and all, and "
         "synthesis.keep_noise adds the scan's own",
     )
+    mask: Literal["pooled", "whole"] = Field(
+        "pooled",
+        description="how the network is told the mask: by latent voxel, or every voxel of it, so that it knows where "
+        "in a latent voxel the edge lies",
+    )
+    attributes: bool = Field(
+        False,
+        description="put into the prompt what the lesion is like too: mean HU, spread, percentiles, contrast, edge, "
+        "mottling and diameter, each of which may be asked for or left open",
+    )
+    attribute_dropout: float = Field(
+        0.2, ge=0, le=1, description="how often each attribute is left open in training; all of them are as often"
+    )
+    attribute_jitter: float = Field(
+        0.1, ge=0, description="noise on the attributes in training, in standard deviations of the type"
+    )
+    warp_probability: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="share of the patches that are bent, turned and scaled a little, lesion and mask together, beyond "
+        "mirrors and quarter turns",
+    )
+    brightness_jitter: float = Field(
+        0.0,
+        ge=0,
+        description="HU added to the lesions learned from, one value a patch, in standard deviations of their type's "
+        "mean; the attributes say so",
+    )
     loss: Literal["mse", "l1"] = Field("mse", description="of the prediction: mean squared or mean absolute error")
     min_snr_gamma: float | None = Field(
         None,
@@ -165,4 +194,10 @@ class DiffusionConfig(LatentDiffusionConfig):
                 f"{', '.join(unused)}: expected the default where the schedule is {self.schedule}, which has no use "
                 f"for it; found {', '.join(str(getattr(self, name)) for name in unused)}"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _attributes_have_a_prompt(self) -> "DiffusionConfig":
+        if self.attributes and self.prompt_encoder == "none":
+            raise ValueError("attributes: expected false where prompt_encoder is none, without a prompt; found true")
         return self

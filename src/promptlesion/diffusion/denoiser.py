@@ -7,12 +7,14 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from promptlesion.autoencoder.config import AutoencoderConfig
+from promptlesion.data.lesion_attributes import ATTRIBUTES
 from promptlesion.diffusion.bound_network import bind_network
 from promptlesion.diffusion.conditioning import Conditioning
 from promptlesion.diffusion.config import DiffusionConfig
 from promptlesion.diffusion.cuda_graph import StepRecorder
 from promptlesion.diffusion.network import PromptUNet
 from promptlesion.diffusion.schedule import Denoise, Estimate, NoiseSchedule, Prediction, build_schedule
+from promptlesion.prompt.attributes import AttributePrompt
 from promptlesion.prompt.encoders import PromptEncoder, build_prompt_encoder, drop_prompts
 
 
@@ -24,6 +26,7 @@ class Denoiser(nn.Module):
         *,
         network: PromptUNet,
         prompt_encoder: PromptEncoder | None,
+        attributes: AttributePrompt | None = None,
         schedule: NoiseSchedule,
         prediction: Prediction,
     ) -> None:
@@ -31,6 +34,7 @@ class Denoiser(nn.Module):
         super().__init__()
         self.network = network
         self.prompt_encoder = prompt_encoder
+        self.attributes = attributes
         self.schedule = schedule
         self.prediction = prediction
 
@@ -42,13 +46,25 @@ class Denoiser(nn.Module):
         is_prompt_dropped: Bool[Tensor, " batch"],
     ) -> Float[Tensor, "batch channel x y z"]:
         """Return the network's prediction; where the prompt is dropped, the prediction without prompt."""
-        embedding = None
-        if self.prompt_encoder is not None:
-            embedding = self.prompt_encoder(conditioning.lesion_type, conditioning.lesion_mask)
+        embedding = self.embed(conditioning)
+        if embedding is not None:
             embedding = drop_prompts(embedding, is_prompt_dropped)
-        inputs = torch.cat([noisy, conditioning.surroundings, conditioning.lesion_mask], dim=1)
+        inputs = torch.cat([noisy, conditioning.known], dim=1)
         predicted: Tensor = self.network(inputs, level, embedding)
         return predicted
+
+    def embed(self, conditioning: Conditioning) -> Float[Tensor, "batch embedding 1 1 1"] | None:
+        """Return the prompt: the type's embedding and, where the model knows attributes, that of those asked for."""
+        if self.prompt_encoder is None:
+            return None
+        embedding = self.prompt_encoder(conditioning.lesion_type, conditioning.lesion_mask)
+        if self.attributes is None:
+            return embedding
+        asked = conditioning.attributes
+        if asked is None:
+            asked = torch.full((len(embedding), self.attributes.mean.shape[1]), torch.nan, device=embedding.device)
+        like: Tensor = self.attributes(conditioning.lesion_type, asked)
+        return embedding + like
 
     @torch.no_grad()
     def bound(
@@ -73,15 +89,14 @@ class Denoiser(nn.Module):
                 encoder, which sees no prompt, only once.
             recorder: of the network's step.
         """
-        embedding, is_guided = None, False
+        is_guided = False
         scale = torch.as_tensor(guidance_scale, device=conditioning.surroundings.device).reshape(-1, 1, 1, 1, 1)
-        if self.prompt_encoder is not None:
-            embedding = self.prompt_encoder(conditioning.lesion_type, conditioning.lesion_mask)
+        embedding = self.embed(conditioning)
+        if embedding is not None:
             is_guided = bool((scale != 1).any())
             if is_guided:
                 embedding = torch.cat([embedding, torch.zeros_like(embedding)])
-        known = torch.cat([conditioning.surroundings, conditioning.lesion_mask], dim=1)
-        network = bind_network(self.network, known, levels, embedding)
+        network = bind_network(self.network, conditioning.known, levels, embedding)
         predict = network if recorder is None else recorder(network, conditioning.surroundings)
 
         @torch.no_grad()
@@ -111,14 +126,23 @@ def build_networks(config: DiffusionConfig, *, autoencoder: AutoencoderConfig, n
 
 def build_denoiser(config: DiffusionConfig, *, latent_channels: int, latent_voxels: int, num_types: int) -> Denoiser:
     """Build the denoiser of a configuration, untrained."""
+    downsampling = config.patch_voxels // latent_voxels
     prompt_encoder = build_prompt_encoder(
         config.prompt_encoder,
         num_types=num_types,
         mask_voxels=latent_voxels,
         key_value_heads=config.prompt_key_value_heads,
     )
+    attributes = None
+    if config.attributes:
+        assert prompt_encoder is not None
+        attributes = AttributePrompt(
+            num_types=num_types,
+            num_attributes=len(ATTRIBUTES),
+            embedding_dimension=prompt_encoder.embedding_dimension,
+        )
     network = PromptUNet(
-        in_channels=2 * latent_channels + 1,
+        in_channels=2 * latent_channels + 1 + (downsampling**3 if config.mask == "whole" else 0),
         out_channels=latent_channels,
         channels=config.channels,
         blocks_per_level=config.blocks_per_level,
@@ -131,6 +155,7 @@ def build_denoiser(config: DiffusionConfig, *, latent_channels: int, latent_voxe
     return Denoiser(
         network=network,
         prompt_encoder=prompt_encoder,
+        attributes=attributes,
         schedule=build_schedule(config),
         prediction=config.prediction,
     )

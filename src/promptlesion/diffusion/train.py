@@ -3,14 +3,18 @@
 import logging
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import torch
+from jaxtyping import Float
 
 from promptlesion.autoencoder.autoencoder import TrainedAutoencoder, check_dataset, load_autoencoder
 from promptlesion.autoencoder.lesion_bias import LesionBias
+from promptlesion.data.lesion_attributes import NAMES, scale_of
+from promptlesion.data.lesion_statistics import LesionStatistics
 from promptlesion.data.spec import DatasetSpec
 from promptlesion.data.training_data import TrainingData
 from promptlesion.diffusion.config import DiffusionConfig
@@ -60,7 +64,7 @@ def train_diffusion(
         with main_process_first():
             on_trained()
         return run
-    device = run.device
+    device, scales = run.device, _attribute_scales(data.statistics, spec)
     with main_process_first():
         latents = encode_lesions(
             data,
@@ -69,16 +73,20 @@ def train_diffusion(
             seed=derive_seed(seed, "diffusion", "patches"),
             path=out / "latents.safetensors",
             key=f"{autoencoder_hash} {data.fingerprint} {config.patch_voxels} "
-            f"{config.patches_per_lesion} {config.blank_margin_voxels} {config.denoise_lesions} {seed}",
+            f"{config.patches_per_lesion} {config.blank_margin_voxels} {config.denoise_lesions} {seed} "
+            f"{config.mask} {config.attributes} {config.warp_probability} {config.brightness_jitter}",
             device=device,
         )
     torch.manual_seed(derive_seed(seed, "diffusion", "weights"))
-    denoiser = place(_build(config, autoencoder, spec), device)
+    denoiser = _build(config, autoencoder, spec)
+    if denoiser.attributes is not None:
+        denoiser.attributes.set_scale(*scales)
+    denoiser = place(denoiser, device)
 
     def card() -> dict[str, object]:
         return {
             **run.facts(method),
-            **data.facts(data.measure()),
+            **data.facts(data.statistics),
             "schedule": config.schedule,
             **build_schedule(config).facts(),
             "latent_scale": autoencoder.network.latent_scale(),
@@ -92,7 +100,7 @@ def train_diffusion(
         config,
         compiled=denoiser.network,
         blocks=BLOCKS,
-        draw=_drawing(latents.kept_on(device), share, config=config, seed=seed, device=device),
+        draw=_drawing(latents.kept_on(device), share, config=config, std=send(scales[1], device), seed=seed),
         loss=partial(
             noise_loss,
             denoiser,
@@ -112,9 +120,18 @@ def train_diffusion(
 
 
 def _drawing(
-    latents: LesionLatents, share: range, *, config: DiffusionConfig, seed: int, device: torch.device
+    latents: LesionLatents,
+    share: range,
+    *,
+    config: DiffusionConfig,
+    std: Float[torch.Tensor, "type attribute"],
+    seed: int,
 ) -> Callable[[int], NoisedBatch]:
-    """Return what draws the batch of a step; of what is drawn, this process takes its share."""
+    """Return what draws the batch of a step; of what is drawn, this process takes its share.
+
+    `std` are the deviations of each type's attributes, by which they are jittered, on the device to train on.
+    """
+    device = std.device
     patches_of_type = [
         torch.nonzero(latents.lesion_type == index).flatten().tolist()
         for index in sorted(set(latents.lesion_type.tolist()))
@@ -129,6 +146,15 @@ def _drawing(
         level = torch.randint(config.num_levels, (config.batch_size,), generator=generator)[share]
         noise = torch.randn(config.batch_size, *clean.shape[1:], generator=generator)[share]
         is_dropped = torch.rand(config.batch_size, generator=generator)[share] < config.prompt_dropout
+        if config.attributes:
+            shape = (config.batch_size, len(NAMES))
+            jitter = torch.randn(shape, generator=generator)[share] * config.attribute_jitter
+            is_open = torch.rand(shape, generator=generator) < config.attribute_dropout
+            is_open |= torch.rand(config.batch_size, 1, generator=generator) < config.attribute_dropout
+            jitter = send(jitter.masked_fill(is_open[share], torch.nan), device)
+            assert conditioning.attributes is not None
+            asked = conditioning.attributes + jitter * std[conditioning.lesion_type]
+            conditioning = replace(conditioning, attributes=asked)
         level, noise, is_dropped = (send(part, device) for part in (level, noise, is_dropped))
         return NoisedBatch(clean, level, noise, (conditioning, is_dropped), conditioning.lesion_mask)
 
@@ -168,6 +194,15 @@ def load_diffusion(run_folder: Path, device: torch.device) -> TrainedDiffusion:
     denoiser = _build(config, autoencoder, spec)
     checkpoint.restore(denoiser, part="denoiser", device=device)
     return TrainedDiffusion(denoiser, config, autoencoder, spec, card)
+
+
+def _attribute_scales(
+    statistics: LesionStatistics, spec: DatasetSpec
+) -> tuple[Float[torch.Tensor, "type attribute"], Float[torch.Tensor, "type attribute"]]:
+    """Return mean and deviation of the attributes of each type's training lesions."""
+    scales = [scale_of(statistics.types[lesion.name].rows) for lesion in spec.lesions]
+    mean, std = (torch.from_numpy(np.stack(part)).float() for part in zip(*scales, strict=True))
+    return mean, std
 
 
 def _build(config: DiffusionConfig, autoencoder: TrainedAutoencoder, spec: DatasetSpec) -> Denoiser:

@@ -1,9 +1,10 @@
 """Bootstrap intervals over subjects, standard errors of distances, and the paired permutation test of two methods."""
 
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 
 import numpy as np
-from jaxtyping import Float64
+from jaxtyping import Bool, Float64
 
 from promptlesion.evaluation.results import Estimate
 
@@ -42,6 +43,56 @@ def type_mean_bootstrap(
     return Estimate(value=estimate, low=float(low), high=float(high))
 
 
+def group_bootstrap(
+    statistic: Callable[..., Float64[np.ndarray, " draws"]],
+    *sides: tuple[Float64[np.ndarray, "_ _"], Sequence[str]],
+    seed: int,
+    num_resamples: int = 2000,
+    level: float = 0.95,
+) -> Estimate:
+    """Estimate what follows from sums over lesions, with its percentile bootstrap over the groups they come in.
+
+    Lesions of a subject, or of a case, are no independent samples, so whole groups are drawn, those of each side on
+    their own. Draws of which the statistic cannot be told are left out; a side of one group gives no interval.
+
+    Args:
+        statistic: takes each side's sums, `draws terms`, and gives a figure a draw, not finite where there is none.
+        sides: `lesions terms`, what of every lesion is summed, and the group of each.
+        seed: of the draws.
+        num_resamples: draws.
+        level: of the interval.
+    """
+    if not all(len(terms) for terms, _ in sides):
+        return Estimate(value=None)
+    found, resampled = [], []
+    for index, (terms, groups) in enumerate(sides):
+        names, group = np.unique(np.asarray(groups), return_inverse=True)
+        sums = np.stack([np.bincount(group, column, minlength=len(names)) for column in terms.T], axis=1)
+        found.append(sums.sum(axis=0, keepdims=True))
+        resampled.append(_subject_draws(len(names), (seed, index), num_resamples) @ sums)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        value, draws = float(statistic(*found)[0]), statistic(*resampled)
+    draws = draws[np.isfinite(draws)]
+    if not np.isfinite(value):
+        return Estimate(value=None)
+    if not draws.size or any(len(set(groups)) < 2 for _, groups in sides):
+        return Estimate(value=value)
+    low, high = np.quantile(draws, [(1 - level) / 2, (1 + level) / 2])
+    return Estimate(value=value, low=float(low), high=float(high))
+
+
+def mean_terms(values: Float64[np.ndarray, " lesions"]) -> Float64[np.ndarray, "lesions 2"]:
+    """Return what `group_bootstrap` sums for a mean: values and their number; NaN does not count."""
+    is_counted: Bool[np.ndarray, " lesions"] = ~np.isnan(values)
+    return np.column_stack([np.where(is_counted, values, 0.0), is_counted])
+
+
+def mean_of(sums: Float64[np.ndarray, "draws 2"]) -> Float64[np.ndarray, " draws"]:
+    """Return the mean from the sums of `mean_terms`."""
+    means: Float64[np.ndarray, " draws"] = sums[:, 0] / sums[:, 1]
+    return means
+
+
 def sign_flip_p_value(
     differences: Float64[np.ndarray, "subjects types"], *, seed: int, num_permutations: int = 10_000
 ) -> float | None:
@@ -75,7 +126,9 @@ def sign_flip_p_value(
 
 # A table asks for the same draws hundreds of times.
 @lru_cache(maxsize=16)
-def _subject_draws(num_subjects: int, seed: int, num_resamples: int) -> Float64[np.ndarray, "resamples subjects"]:
+def _subject_draws(
+    num_subjects: int, seed: int | tuple[int, int], num_resamples: int
+) -> Float64[np.ndarray, "resamples subjects"]:
     """How often each subject is in each resample."""
     drawn = np.random.default_rng(seed).integers(0, num_subjects, (num_resamples, num_subjects))
     return np.stack([np.bincount(row, minlength=num_subjects) for row in drawn]).astype(np.float64)

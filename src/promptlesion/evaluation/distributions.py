@@ -11,8 +11,8 @@ from pydantic import Field
 from scipy import stats
 
 from promptlesion.data.lesion_instances import sphere_diameter_mm
+from promptlesion.data.lesion_texture import lesion_texture
 from promptlesion.evaluation.agatston import plaque_burden
-from promptlesion.evaluation.lesion_texture import lesion_texture
 from promptlesion.evaluation.lesions import LesionCrop
 from promptlesion.evaluation.palette import MUTED_COLOR, REAL_COLOR, TEXT_COLOR, lesion_colors
 from promptlesion.evaluation.results import Frozen
@@ -87,7 +87,7 @@ def lesion_measures(lesions: Sequence[LesionCrop], *, is_plaque: bool = False) -
     if is_plaque:
         values |= {measure.name: [] for measure in PLAQUE_MEASURES}
     for lesion in lesions:
-        texture = lesion_texture(lesion)
+        texture = lesion_texture(lesion.hu, lesion.mask, lesion.spacing_mm)
         volume_mm3 = int(lesion.mask.sum()) * float(np.prod(lesion.spacing_mm))
         found = {
             "mean_hu": lesion.mean_hu,

@@ -15,8 +15,8 @@ from numpy.lib.stride_tricks import sliding_window_view
 from pydantic import Field
 from scipy import ndimage
 
+from promptlesion.data.lesion_texture import LesionTexture, lesion_texture
 from promptlesion.evaluation.distance_calibration import CopyThreshold, fit_copy_threshold
-from promptlesion.evaluation.lesion_texture import LesionTexture, lesion_texture
 from promptlesion.evaluation.lesions import LesionCrop
 from promptlesion.evaluation.results import Frozen
 
@@ -123,7 +123,7 @@ class _Bank:
 
     def __init__(self, lesions: Sequence[LesionCrop]) -> None:
         self.lesions = list(lesions)
-        textures = [lesion_texture(lesion) for lesion in lesions]
+        textures = [lesion_texture(lesion.hu, lesion.mask, lesion.spacing_mm) for lesion in lesions]
         widest_mm = max(
             (side - 2) * mm
             for texture in textures
@@ -140,7 +140,7 @@ class _Bank:
 
         With `is_stranger` only those of other subjects count; None where there are none.
         """
-        pattern = self._pattern(lesion_texture(lesion))
+        pattern = self._pattern(lesion_texture(lesion.hu, lesion.mask, lesion.spacing_mm))
         best = np.full(len(self.lesions), -1.0, dtype=np.float32)
         for order, signs in _TURNS:
             turned = np.transpose(pattern, order)[:: signs[0], :: signs[1], :: signs[2]]

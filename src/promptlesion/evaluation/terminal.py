@@ -7,13 +7,15 @@ from rich.box import SIMPLE
 from rich.console import RenderableType
 from rich.table import Table
 
+from promptlesion.evaluation.appearance import SHOWN, TypeAppearance
+from promptlesion.evaluation.asked_attributes import AskedRow
 from promptlesion.evaluation.distributions import DistributionRow
 from promptlesion.evaluation.memorisation import Memorisation
 from promptlesion.evaluation.method_comparison import MethodRow
 from promptlesion.evaluation.reconstruction import ReconstructionRow
-from promptlesion.evaluation.results import FidelityRow
+from promptlesion.evaluation.results import Estimate, FidelityRow
 from promptlesion.evaluation.segmentation_metrics import LesionScore
-from promptlesion.evaluation.wording import readable
+from promptlesion.evaluation.wording import estimate_text, measure_text, readable
 
 
 def fidelity_parts(rows: Sequence[FidelityRow]) -> Iterator[RenderableType]:
@@ -42,6 +44,39 @@ def distribution_parts(rows: Sequence[DistributionRow]) -> Iterator[RenderableTy
         table.add_row(row.lesion_type, row.measure, count, real, synthetic, distance, _text(row.ks_p_value))
     yield "Distributions, mean ± standard deviation between lesions"
     yield table
+
+
+def appearance_parts(types: Sequence[TypeAppearance]) -> Iterator[RenderableType]:
+    """Yield how lesions look, the measures that matter most; the others stand in the JSON."""
+    for found in types:
+        table = _table("measure", "real", "synthetic", "difference (95 %)")
+        for row in found.measures:
+            if row.measure in SHOWN:
+                sides = (_text(row.real.value, 1), _text(row.synthetic.value, 1))
+                table.add_row(measure_text(row.measure, row.unit), *sides, _change_text(row.difference, 1))
+        yield (
+            f"Looks of {readable(found.lesion_type)}, {found.num_real} real and {found.num_synthetic} synthetic. "
+            f"Energy distance of all measures {_text(found.energy_distance, 2)}; of halves of the real ones "
+            f"{estimate_text(found.energy_distance_of_halves, 2)}"
+        )
+        yield table
+
+
+def asked_parts(rows: Sequence[AskedRow]) -> Iterator[RenderableType]:
+    """Yield what was painted against what was asked for; nothing where nothing was asked."""
+    for name in dict.fromkeys(row.lesion_type for row in rows):
+        table = _table("attribute", "N", "asked", "painted", "apart", "close", "slope", "r")
+        for row in rows:
+            if row.lesion_type == name:
+                means = [_text(each.value, 1) for each in (row.asked, row.painted, row.absolute_difference)]
+                close = "-" if row.share_close.value is None else f"{row.share_close.value:.0%}"
+                fits = (_text(row.slope.value, 2), _text(row.correlation.value, 2))
+                table.add_row(row.attribute, str(row.num_lesions), *means, close, *fits)
+        yield (
+            f"Asked of {readable(name)}, and painted; close: within 5 % (mean: or 8 HU); "
+            "slope: of painted on asked, 1 where it follows"
+        )
+        yield table
 
 
 def memorisation_parts(found: Memorisation) -> Iterator[RenderableType]:
@@ -126,9 +161,7 @@ def method_parts(rows: Sequence[MethodRow], tolerance_mm: float) -> Iterator[Ren
     table = _table("type", "metric", "method", "N", "difference (95 %)", "p")
     for row in rows:
         if row.size == "all sizes" and row.difference is not None and row.difference.value is not None:
-            places, ends = decimals.get(row.metric, 3), (row.difference.low, row.difference.high)
-            interval = " to ".join(f"{end:+.{places}f}" for end in ends if end is not None) or "-"
-            change = f"{row.difference.value:+.{places}f} ({interval})"
+            change = _change_text(row.difference, decimals.get(row.metric, 3))
             name = readable(row.lesion_type)
             table.add_row(
                 name, names[row.metric], row.method, str(row.num_paired_subjects), change, _text(row.p_value, 3)
@@ -145,6 +178,14 @@ def _table(*columns: str) -> Table:
 
 def _text(value: float | None, decimals: int = 3) -> str:
     return "-" if value is None else f"{value:.{decimals}f}"
+
+
+def _change_text(difference: Estimate, decimals: int) -> str:
+    if difference.value is None:
+        return "-"
+    ends = (difference.low, difference.high)
+    interval = " to ".join(f"{end:+.{decimals}f}" for end in ends if end is not None) or "-"
+    return f"{difference.value:+.{decimals}f} ({interval})"
 
 
 def _range(values: Sequence[float], decimals: int) -> str:

@@ -8,6 +8,12 @@ def readable(name: str) -> str:
     return name.replace("non_", "non-").replace("_", " ")
 
 
+def measure_text(measure: str, unit: str) -> str:
+    """`edge_hu_per_mm` in HU/mm as a reader wants it: `edge (HU/mm)`."""
+    name = readable(measure.removesuffix("_per_mm").removesuffix("_hu").removesuffix("_mm"))
+    return f"{name} ({unit})" if unit else name
+
+
 def estimate_text(estimate: Estimate, decimals: int = 3) -> str:
     """`0.512 [0.43, 0.60]`, without brackets where there is no interval; a dash where nothing was counted."""
     if estimate.value is None:

@@ -13,6 +13,7 @@ from jaxtyping import Float64
 from promptlesion.autoencoder.lesion_bias import autoencoded_mean_hu
 from promptlesion.data.dataset import Dataset, open_dataset
 from promptlesion.data.prepared import PreparedDataset
+from promptlesion.evaluation.asked_attributes import AskedLesion, asked_lesions
 from promptlesion.evaluation.distances import fidelity_rows
 from promptlesion.evaluation.distributions import distribution_figure
 from promptlesion.evaluation.extractors import build_extractors
@@ -51,9 +52,11 @@ def measure_method(cell: Cell, experiment: Experiment, prepared: PreparedDataset
     names = [lesion.name for lesion in dataset.spec.lesions]
     margin = config.evaluation.feature_margin_voxels
     painted: list[LesionCrop] = []
+    asked: list[AskedLesion] = []
     for seed, cohort in zip(count(experiment.seed), cohorts, strict=False):
         found = collect_lesions(open_dataset(experiment.out / cohort), source=dataset, margin_voxels=margin)
         painted += [replace(lesion, case=f"seed {seed}, {lesion.case}") for lesion in found]
+        asked += [replace(one, case=f"seed {seed}, {one.case}") for one in asked_lesions(experiment.out / cohort)]
     held_out = collect_lesions(prepared.part("test"), margin_voxels=margin)
     trained_on = collect_lesions(prepared.part("train"), margin_voxels=margin)
     extractors = build_extractors(config.evaluation, window=dataset.window, device=synthesizer.card.device)
@@ -64,6 +67,8 @@ def measure_method(cell: Cell, experiment: Experiment, prepared: PreparedDataset
         lesion_types=dataset.spec.lesions,
         extractors=extractors,
         seed=experiment.seed,
+        num_resamples=config.evaluation.num_resamples,
+        asked=asked,
     )
     real_hu = mean_hu_by_type(held_out, names)
     intensity, switched = intensity_rows("synthetic", real_hu, mean_hu_by_type(painted, names)), None

@@ -3,6 +3,8 @@
 from collections.abc import Iterator
 
 from promptlesion.experiment.painting_tables import (
+    appearance_table,
+    asked_table,
     distance_table,
     distribution_table,
     intensity_table,
@@ -53,6 +55,10 @@ def all_tables(results: ExperimentResults) -> Iterator[Table]:
         yield distance_table(results, "fid")
         yield distance_table(results, "kid")
         yield distribution_table(results)
+        if any(each.measured.appearance for each in results.fidelity):
+            yield appearance_table(results)
+        if any(each.measured.asked for each in results.fidelity):
+            yield asked_table(results)
         yield memorisation_table(results)
         yield intensity_table(results)
         yield prompt_table(results)

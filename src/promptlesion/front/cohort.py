@@ -11,6 +11,7 @@ from promptlesion.evaluation.contact_sheet import contact_sheet
 from promptlesion.front.settings import Folder, as_config, as_path
 from promptlesion.masks.shape_bank import parse_shapes
 from promptlesion.methods import load_method
+from promptlesion.synthesis.asking import asking
 from promptlesion.synthesis.cohort import synthesize_cohort
 from promptlesion.synthesis.plan import source_scans
 from promptlesion.synthesis.shard import own_shard
@@ -30,6 +31,7 @@ def synthesize(
     *,
     method: str | None = None,
     shapes: Sequence[str] = (),
+    attributes: Mapping[str, Mapping[str, object]] | None = None,
     workers: int | None = None,
     accept_all: bool = False,
     dicom: bool = False,
@@ -49,6 +51,8 @@ def synthesize(
         counts: lesions to paint, by type.
         method: refuse a run of another one.
         shapes: masks to draw a type's shapes from, `TYPE=PATH` or `TYPE=PATH:LABEL`.
+        attributes: what the lesions shall be like, by type and attribute of `ATTRIBUTES`: a number, or lowest and
+            highest, as `{"calcified_plaque": {"mean_hu": (400, 900)}}`; the rest is as training lesions have it.
         workers: processes on this machine; by default one a core, or one on a GPU.
         accept_all: no quality filter; what it measures is recorded all the same.
         dicom: also a DICOM series and segmentation of every case, in `out/dicom`.
@@ -66,7 +70,7 @@ def synthesize(
         check_dicom_extra()
     load = partial(load_method, Path(model), synthesis, asked=method, hardware=resolved.hardware)
     synthesizer = load(process_device(device))
-    dataset, folder = open_dataset(Path(data), as_path(lesions)), Path(out)
+    dataset, folder = asking(open_dataset(Path(data), as_path(lesions)), attributes or {}, synthesizer.card), Path(out)
     return synthesize_cohort(
         source_scans(dataset, synthesizer, **resolved.data.split_options()),
         synthesizer,

@@ -30,6 +30,10 @@ class Lesion:
     std_hu: float
     contrast_hu: float
     """Its mean less that of the host around it."""
+    asked: dict[str, float]
+    """What it was to be like, of the attributes of `ATTRIBUTES`."""
+    painted: dict[str, float]
+    """What it is like, of the same."""
     seam_hu: float
     """How far the scan beside it was changed."""
     attempts: int

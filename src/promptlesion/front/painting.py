@@ -16,6 +16,7 @@ from promptlesion.front.painted import Labels, Lesion, Painted, Scan
 from promptlesion.masks.placement import PlacedLesion, place_lesion, place_mask
 from promptlesion.masks.shape_bank import parse_shapes
 from promptlesion.masks.sizes_and_shapes import build_drawing
+from promptlesion.synthesis.asking import ask, asking
 from promptlesion.synthesis.painting import paint_lesions, paint_together
 from promptlesion.synthesis.quality import limits_of
 from promptlesion.synthesis.synthetic_case import lesion_record
@@ -35,6 +36,7 @@ def paint(
     center_mm: Millimetres | None = None,
     label_names: Mapping[str, int] | None = None,
     shapes: Sequence[str] = (),
+    attributes: Mapping[str, Mapping[str, object]] | None = None,
     seed: int = 0,
 ) -> Painted[Scan, Labels]:
     """Paint lesions into a scan: anywhere in their hosts, around a point, or into a mask; scan and labels stay.
@@ -50,6 +52,8 @@ def paint(
         center_mm: the middle of the one lesion, in the scan's world, RAS; it lies in the host.
         label_names: values of the label map by name, which tell the hosts; `read_labels` may know them.
         shapes: where masks of a type are drawn from, `TYPE=PATH` or `TYPE=PATH:LABEL`.
+        attributes: what the lesions shall be like, by type and attribute of `ATTRIBUTES`: a number, or lowest and
+            highest, as `{"liver_tumor": {"contrast_hu": -30}}`; the rest is as training lesions have it.
         seed: of places, shapes and noise; the same one gives the same voxels.
 
     Returns:
@@ -62,7 +66,7 @@ def paint(
     image = scan_of(scan)
     label_map = on_the_grid_of("labels", image, as_volume(labels, "labels"), of="the scan")
     names = label_names if label_names is not None else getattr(labels, "names", {})
-    dataset = dataset_of(model, names)
+    dataset = asking(dataset_of(model, names), attributes or {}, model.synthesizer.card)
     own = image.with_array(checked_labels("labels", label_map.array, dataset.labels.values()).copy())
     types = _types(model, lesions)
     if (mask is not None) + (center_mm is not None) > (len(types) == 1):
@@ -71,6 +75,10 @@ def paint(
         placed = [_in_mask(model, image, own, dataset, types[0], _mask_on(scan, image, mask))]
     else:
         placed = _placed(model, image, own, dataset, types, center_mm, shapes, seed)
+    placed = [
+        ask(lesion, image, own, dataset, card=model.synthesizer.card, generator=numpy_generator(seed, "ask", number))
+        for number, lesion in enumerate(placed)
+    ]
     synthesizer, known = model.synthesizer, model.synthesizer.card.statistics.types
     limits = [limits_of(lesion, known.get(lesion.name)) for lesion in dataset.spec.lesions]
     work = paint_lesions(

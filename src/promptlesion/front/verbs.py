@@ -143,32 +143,36 @@ def evaluate_fidelity(
     out: Folder | None = None,
     figure: Folder | None = None,
     training: Folder | None = None,
+    part: str = "test",
     lesions: Folder | None = None,
     seed: int = 0,
     device: str = "auto",
     config: Config | str = "default",
 ) -> Fidelity:
-    """Compare painted lesions with real ones: FID, KID, how HU, texture and size are spread, and copies.
+    """Compare painted lesions with real ones: FID, KID, how HU, texture and size are spread, how they look, copies.
 
     Args:
         real: dataset folder with real lesions.
         synthetic: dataset folder that `synthesize` wrote.
         out: JSON file for every figure.
-        figure: PNG of the distributions.
+        figure: PNG of the distributions; beside it, as `NAME-profiles.png`, one of HU across the edge.
         training: dataset folder the generator was trained on, all of it; by default the training part of `real`.
+        part: whose real lesions are compared with: `test`, `val`, `train` or `all`; all, with a warning, where there
+            is no such part.
         lesions: a `lesions.toml` elsewhere.
         seed: of the intervals.
         device: `auto`, `cpu`, `cuda`, `cuda:1` or `mps`.
         config: a preset's name, or what `resolve_config` gave.
 
     Raises:
-        ValueError: no painted lesion of a type that the real scans have.
+        ValueError: no painted lesion of a type that the real scans have, or an unknown part.
     """
     resolved = as_config(config)
     measured = evaluate_folders(
         open_dataset(real, lesions=lesions),
         open_dataset(synthetic),
         training=None if training is None else open_dataset(training, lesions=lesions),
+        part=part,
         split=resolved.data.split_options(),
         config=resolved.evaluation,
         seed=seed,

@@ -1,7 +1,7 @@
 """Where a lesion goes: in its host or bulging out, off other lesions, off the scan's edge, as large as asked for."""
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import islice, repeat
 
 import numpy as np
@@ -34,6 +34,8 @@ class PlacedLesion:
     mask_origin: str = "ellipsoid"
     hu: Float32[np.ndarray, "x y z"] | None = None
     """Inside the mask, of a real lesion that was cut with its voxels, brought to this grid; 0 outside."""
+    asked: Mapping[str, float] = field(default_factory=dict)
+    """What it is to be like, of `ATTRIBUTES`; what is missing is left open."""
 
     @property
     def center_voxel(self) -> tuple[int, int, int]:
@@ -41,6 +43,16 @@ class PlacedLesion:
         centroid = np.argwhere(self.mask).mean(axis=0)
         x, y, z = (round(float(c)) + side.start for c, side in zip(centroid, self.box, strict=True))
         return x, y, z
+
+    def widened(self, image: Volume, *, margin_mm: float) -> "PlacedLesion":
+        """Return it in a box wider by a margin, less of it at the scan's edge."""
+        margins = [int(np.ceil(margin_mm / side)) for side in image.spacing_mm]
+        before = [min(margin, side.start) for margin, side in zip(margins, self.box, strict=True)]
+        after = [min(m, n - side.stop) for m, n, side in zip(margins, image.shape, self.box, strict=True)]
+        x, y, z = (slice(s.start - b, s.stop + a) for s, b, a in zip(self.box, before, after, strict=True))
+        padding = list(zip(before, after, strict=True))
+        hu = None if self.hu is None else np.pad(self.hu, padding)
+        return replace(self, box=(x, y, z), mask=np.pad(self.mask, padding), hu=hu)
 
 
 def place_lesion(

@@ -29,6 +29,16 @@ class SynthesisConfig(MaskConfig):
     keep_noise: bool = Field(
         True, description="give the lesion noise like the scan's at its place, which the autoencoder drops"
     )
+    edge: Literal["margin", "blur"] = Field(
+        "margin",
+        description="how far a painted lesion goes on beside its mask: over the margin the model repaints, or as far "
+        "as the scan itself blurs, if that is less",
+    )
+    match_moments: bool = Field(
+        False,
+        description="bring mean, spread and mottling of a painted lesion, in HU, to what was asked of it; of a method "
+        "that knows attributes",
+    )
     lesions_per_case: int = Field(
         10, ge=1, description="most lesions painted into one scan; how many it gets is drawn from the training cases"
     )

@@ -14,8 +14,8 @@ from typing import TypeVar
 
 import numpy as np
 
-from promptlesion.data.boxes import Box
 from promptlesion.data.dataset import Dataset
+from promptlesion.data.lesion_attributes import AttributeRow, as_row, measure_attributes
 from promptlesion.data.lesion_statistics import SURROUNDINGS_MM, LesionMeasure, measure_lesion
 from promptlesion.data.volume import Volume
 from promptlesion.masks.placement import PlacedLesion, paint_labels
@@ -49,6 +49,7 @@ class PaintedLesion:
 
     lesion: PlacedLesion
     measure: LesionMeasure = field(default_factory=lambda: LesionMeasure(math.nan, math.nan, math.nan))
+    attributes: AttributeRow = field(default_factory=lambda: as_row({}))
     seam_hu: float = math.nan
     attempts: int = 0
     rejections: list[str] = field(default_factory=list)
@@ -161,14 +162,17 @@ def _blend_and_judge(
     before = image.array[lesion.box].copy()
     after = blend(before, box_hu, lesion.mask, spacing_mm=image.spacing_mm, edge_mm=edge_mm)
     image.array[lesion.box] = after
-    near, mask = _with_surroundings(lesion, image)
+    near = lesion.widened(image, margin_mm=SURROUNDINGS_MM)
     painted.measure = measure_lesion(
-        image.array[near],
-        mask,
-        labels.array[near],
+        image.array[near.box],
+        near.mask,
+        labels.array[near.box],
         host_labels=dataset.host_labels(lesion_type),
         lesion_labels=dataset.lesion_labels,
         spacing_mm=image.spacing_mm,
+    )
+    painted.attributes = measure_attributes(
+        image.array[near.box], near.mask, image.spacing_mm, contrast_hu=painted.measure.contrast_hu
     )
     painted.seam_hu = seam_hu(before, after, lesion.mask, spacing_mm=image.spacing_mm, edge_mm=edge_mm)
     reasons = [] if limits is None else reasons_against(painted.measure, painted.seam_hu, limits[lesion.type_index])
@@ -178,15 +182,3 @@ def _blend_and_judge(
     else:
         painted.is_accepted = True
         paint_labels(labels.array, lesion, lesion_type.label)
-
-
-def _with_surroundings(lesion: PlacedLesion, image: Volume) -> tuple[Box, np.ndarray]:
-    """Return the box around a lesion that its contrast is measured in, and its mask there."""
-    reach = [math.ceil(SURROUNDINGS_MM / side) for side in image.spacing_mm]
-    sides = [
-        (max(0, side.start - margin), min(length, side.stop + margin))
-        for side, margin, length in zip(lesion.box, reach, image.shape, strict=True)
-    ]
-    x, y, z = (slice(*side) for side in sides)
-    padding = [(side.start - start, stop - side.stop) for side, (start, stop) in zip(lesion.box, sides, strict=True)]
-    return (x, y, z), np.pad(lesion.mask, padding)

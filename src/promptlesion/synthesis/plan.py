@@ -46,6 +46,30 @@ def parse_counts(texts: Sequence[str]) -> dict[str, int]:
     return counts
 
 
+def parse_attributes(texts: Sequence[str]) -> dict[str, dict[str, tuple[float, float]]]:
+    """Read `TYPE.ATTRIBUTE=VALUE` and `TYPE.ATTRIBUTE=LOW..HIGH` texts.
+
+    Raises:
+        ValueError: a text of another form, or an attribute of a type named twice.
+    """
+    asked: dict[str, dict[str, tuple[float, float]]] = {}
+    for text in texts:
+        key, _, value = text.partition("=")
+        name, _, attribute = key.rpartition(".")
+        low, separator, high = value.partition("..")
+        try:
+            bounds = (float(low), float(high if separator else low))
+        except ValueError:
+            bounds = None
+        if not name or bounds is None or attribute in asked.get(name, {}):
+            raise ValueError(
+                f"--attribute {text}: expected TYPE.ATTRIBUTE=VALUE or TYPE.ATTRIBUTE=LOW..HIGH, every one once; for "
+                "example calcified_plaque.mean_hu=400..900"
+            )
+        asked.setdefault(name, {})[attribute] = bounds
+    return asked
+
+
 def source_scans(
     dataset: Dataset, synthesizer: Synthesizer, *, validation_fraction: float, test_fraction: float, seed: int
 ) -> Dataset:

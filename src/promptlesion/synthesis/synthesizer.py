@@ -17,14 +17,15 @@ from torch import Tensor
 from promptlesion.data.boxes import Box
 from promptlesion.data.crops import crop
 from promptlesion.data.intensity import HUWindow
+from promptlesion.data.lesion_attributes import as_row, stacked
 from promptlesion.data.lesion_instances import sphere_diameter_mm
 from promptlesion.data.lesion_statistics import LesionStatistics, read_statistics
-from promptlesion.data.noise import robust_sigma
+from promptlesion.data.noise import blur_mm, robust_sigma
 from promptlesion.data.spec import DatasetSpec
 from promptlesion.data.trained_on import TrainedOn
 from promptlesion.data.volume import Volume
 from promptlesion.diffusion.bound_network import cast_weights
-from promptlesion.diffusion.conditioning import Conditioning, blank_lesion, dilate, mask_on_latent_grid
+from promptlesion.diffusion.conditioning import blank_lesion, condition, dilate, mask_on_latent_grid
 from promptlesion.diffusion.cuda_graph import StepRecorder
 from promptlesion.diffusion.sampler import NoiseSource, Reinject, sample
 from promptlesion.diffusion.schedule import CLEAN, Pair
@@ -32,14 +33,18 @@ from promptlesion.diffusion.train import TrainedDiffusion, load_diffusion
 from promptlesion.masks.placement import PlacedLesion
 from promptlesion.masks.shape_bank import ShapeBank
 from promptlesion.synthesis.batch_size import lesions_at_once
+from promptlesion.synthesis.blend import edge_weight
 from promptlesion.synthesis.config import SynthesisConfig
 from promptlesion.synthesis.guidance import guidance_scales
+from promptlesion.synthesis.moments import match_moments
 from promptlesion.synthesis.patch_grid import PatchGrid, patch_grid, pull_image, pull_mask
 from promptlesion.synthesis.scan_noise import draw_noise, fine_part, lost_noise
 from promptlesion.training.device import autocast, resolve_device, resolve_precision, send
 from promptlesion.training.hardware import DEFAULT_HARDWARE, HardwareConfig
 from promptlesion.training.seeding import numpy_generator
 
+_BLURS = 3.0
+"""Width of the soft edge in deviations of the scan's blur: beyond it nothing of the lesion is left."""
 _NOISE_MARGIN_VOXELS = 4
 """Around a lesion, so that a tiny one too has enough voxels to tell how strong the noise is."""
 _BATCHES_REMEMBERED, _LOOKS_REMEMBERED = 4, 16
@@ -70,6 +75,8 @@ class SynthesizerCard:
     """Whom it, and the autoencoder beneath it, were trained on; nobody where the model does not say."""
     own_lesions: Mapping[str, ShapeBank] = field(default_factory=dict)
     """Whole lesions by type name that it pastes, so that masks are to be theirs; empty where any mask will do."""
+    knows_attributes: bool = False
+    """Whether what a lesion is asked to be like, `PlacedLesion.asked`, is painted so."""
     guidance_scales: tuple[float, ...] = ()
     """Guidance of each lesion type, in prompt order; empty without a prompt to guide by."""
     batch_size: int = 1
@@ -173,6 +180,7 @@ class PromptLesionSynthesizer:
             torch.stack([look.surroundings for look in looks]),
             send(torch.from_numpy(np.stack(masks))[:, None], self.card.device),
             send(torch.tensor(types), self.card.device),
+            send(torch.from_numpy(stacked([as_row(lesion.asked) for lesion in lesions])).float(), self.card.device),
             seeds,
         )
         painted = []
@@ -182,11 +190,19 @@ class PromptLesionSynthesizer:
             box_hu = grid.push(patch_hu, lesion.box)
             scan = image.array[lesion.box].astype(np.float32)
             shown = scan.clip(window.low, window.high)
+            noise = np.zeros_like(box_hu)
             if look.lost_noise is not None:
                 present_hu = robust_sigma(fine_part(box_hu, sigma_voxels=grid.step_voxels)[lesion.mask])
-                box_hu += _noise(look.lost_noise, lesion, grid.footprint(image.shape), seed, present_hu)
+                noise = _noise(look.lost_noise, lesion, grid.footprint(image.shape), seed, present_hu)
+            asked = lesion.asked if self.config.match_moments else {}
+            box_hu = match_moments(box_hu, noise, lesion.mask, asked, spacing_mm=image.spacing_mm)
+            if self.config.edge == "blur":
+                covered = grid.footprint(image.shape)
+                edges_mm = [_BLURS * blur for blur in blur_mm(image.array[covered], image.spacing_mm)]
+                x, y, z = (side / edge for side, edge in zip(image.spacing_mm, edges_mm, strict=True))
+                box_hu = shown + edge_weight(lesion.mask, spacing_mm=(x, y, z), edge_mm=1.0) * (box_hu - shown)
             # what the window cuts off beside the lesion (lung, say) is not the lesion's to change
-            painted.append(box_hu + np.where(lesion.mask, np.float32(0), scan - shown))
+            painted.append((box_hu + np.where(lesion.mask, np.float32(0), scan - shown)).astype(np.float32))
         return painted
 
     def _look(
@@ -231,16 +247,14 @@ class PromptLesionSynthesizer:
         surroundings: Float[Tensor, "batch channel u v w"],
         mask: Bool[Tensor, "batch 1 x y z"],
         lesion_type: Int[Tensor, " batch"],
+        attributes: Float[Tensor, "batch attribute"],
         seeds: Sequence[int],
     ) -> Float[Tensor, "batch 1 x y z"]:
         """Return the decoded patches, normalised."""
         network, denoiser = self.model.autoencoder.network, self.model.denoiser
+        is_whole = self.model.config.mask == "whole"
         with autocast(self.card.device, self.model.config.precision):
-            conditioning = Conditioning(
-                surroundings=surroundings,
-                lesion_mask=mask_on_latent_grid(mask, downsampling=network.downsampling),
-                lesion_type=lesion_type,
-            )
+            conditioning = condition(surroundings, mask, lesion_type, is_whole=is_whole, attributes=attributes)
             noise = NoiseSource(seeds, tuple(surroundings.shape[1:]), self.card.device)
             levels = denoiser.schedule.spaced_levels(self.config.num_steps)
             start = noise.draw()
@@ -332,6 +346,7 @@ def load_synthesizer(
         edge_mm=(model.config.blank_margin_voxels + 1) * max(spec.spacing_mm),
         max_extent_mm=largest_in_patch_mm(patch_voxels, spec),
         finest_mm=sphere_diameter_mm(math.prod(spec.spacing_mm) * model.autoencoder.network.downsampling**3),
+        knows_attributes=model.config.attributes,
         guidance_scales=scales,
         batch_size=lesions_at_once(torch_device, patch_voxels=patch_voxels),
     )

@@ -13,9 +13,11 @@ import torch
 from promptlesion.data.dataset import Case, Dataset, image_path, label_path, read_case, write_case
 from promptlesion.data.dataset_json import IGNORE_LABEL
 from promptlesion.data.dicom_export.writer import export_dicom
+from promptlesion.data.lesion_attributes import as_mapping, as_row
 from promptlesion.data.volume import Volume, read_volume
 from promptlesion.masks.placement import PlacedLesion, PlacementError, place_lesion
 from promptlesion.masks.sizes_and_shapes import LesionDrawing
+from promptlesion.synthesis.asking import ask
 from promptlesion.synthesis.config import SynthesisConfig
 from promptlesion.synthesis.painting import PaintedLesion, Painting, paint_lesions, paint_together
 from promptlesion.synthesis.plan import PlannedCase
@@ -189,7 +191,15 @@ class CaseMaker:
                 left.append((number, kind))
                 self._note_failure(source, labels, kind, f"{source.name}: {error}", progress)
             else:
-                lesions.append(lesion)
+                asked = ask(
+                    lesion,
+                    image,
+                    labels,
+                    dataset,
+                    card=self._synthesizer.card,
+                    generator=numpy_generator(seed, "ask", number),
+                )
+                lesions.append(asked)
         progress.waiting = left
         return lesions
 
@@ -287,6 +297,8 @@ def lesion_record(painted: PaintedLesion, image: Volume, dataset: Dataset) -> di
         "mean_hu": round(measure.mean_hu, 1),
         "std_hu": round(measure.std_hu, 1),
         "contrast_hu": round(measure.contrast_hu, 1),
+        "asked": as_mapping(as_row(lesion.asked)),
+        "painted": as_mapping(painted.attributes),
         "seam_hu": round(painted.seam_hu, 1),
         "attempts": painted.attempts,
         "rejections": painted.rejections,

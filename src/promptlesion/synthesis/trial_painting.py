@@ -10,7 +10,6 @@ from dataclasses import dataclass, replace
 import numpy as np
 from jaxtyping import Float32, Shaped
 
-from promptlesion.data.boxes import Box
 from promptlesion.data.dataset import Dataset, read_case
 from promptlesion.data.lesion_instances import cut_instance, find_lesions
 from promptlesion.data.volume import Volume
@@ -124,7 +123,7 @@ def scans_with_new_masks(
 
 def widened(scan: MaskedScan, *, margin_mm: float) -> MaskedScan:
     """Return the scan with every mask's box wider by a margin, less of it at the scan's edge."""
-    return replace(scan, lesions=tuple(_widened(lesion, scan.image, margin_mm) for lesion in scan.lesions))
+    return replace(scan, lesions=tuple(lesion.widened(scan.image, margin_mm=margin_mm) for lesion in scan.lesions))
 
 
 def under_every_prompt(scan: MaskedScan, *, num_types: int) -> tuple[MaskedScan, tuple[int, ...]]:
@@ -167,14 +166,3 @@ def blend_masks(
         blend(scan.image.array[lesion.box], hu, lesion.mask, spacing_mm=scan.image.spacing_mm, edge_mm=edge_mm)
         for lesion, hu in zip(scan.lesions, painted, strict=True)
     ]
-
-
-def _widened(lesion: PlacedLesion, image: Volume, margin_mm: float) -> PlacedLesion:
-    margins = [int(np.ceil(margin_mm / side)) for side in image.spacing_mm]
-    before = [min(margin, side.start) for margin, side in zip(margins, lesion.box, strict=True)]
-    after = [min(m, n - side.stop) for m, n, side in zip(margins, image.shape, lesion.box, strict=True)]
-    x, y, z = (slice(s.start - b, s.stop + a) for s, b, a in zip(lesion.box, before, after, strict=True))
-    box: Box = (x, y, z)
-    padding = list(zip(before, after, strict=True))
-    hu = None if lesion.hu is None else np.pad(lesion.hu, padding)
-    return replace(lesion, box=box, mask=np.pad(lesion.mask, padding), hu=hu)

@@ -3,10 +3,8 @@
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float64
+from jaxtyping import Bool, Float64, Num
 from scipy import ndimage
-
-from promptlesion.evaluation.lesions import LesionCrop
 
 _MAX_DEPTH = 8
 
@@ -37,30 +35,31 @@ class LesionTexture:
         return products / squares if squares else None
 
 
-def lesion_texture(lesion: LesionCrop) -> LesionTexture:
+def lesion_texture(
+    hu: Num[np.ndarray, "x y z"], mask: Bool[np.ndarray, "x y z"], spacing_mm: tuple[float, float, float]
+) -> LesionTexture:
     """Take from a lesion's HU the mean of every depth below its surface and a slope along each axis.
 
     A small lesion is dim at its edge because the scanner blurs it, and brighter towards a bright neighbour; so are
     others of its form, and what is left tells lesions apart.
     """
-    occupied = np.argwhere(lesion.mask)
-    low, high = occupied.min(axis=0), occupied.max(axis=0) + 1
-    box = tuple(slice(a, b) for a, b in zip(low, high, strict=True))
-    mask = np.pad(lesion.mask[box], 1)
-    hu = lesion.voxels_hu.astype(np.float64)
-    depth = np.ceil(ndimage.distance_transform_edt(mask, sampling=_in_smallest(lesion.spacing_mm)))[mask]
-    positions = np.argwhere(mask) - np.argwhere(mask).mean(axis=0)
+    box = ndimage.find_objects(mask.astype(np.uint8))[0]
+    inside_hu = hu[box][mask[box]].astype(np.float64)
+    mask = np.pad(mask[box], 1)
+    depth = np.ceil(ndimage.distance_transform_edt(mask, sampling=_in_smallest(spacing_mm)))[mask]
+    occupied = np.argwhere(mask)
+    center = occupied.mean(axis=0)
     layers = [depth == layer for layer in np.unique(np.minimum(depth, _MAX_DEPTH))]
     layers[-1] = depth >= np.minimum(depth, _MAX_DEPTH).max()
-    explained = np.column_stack([*layers, positions]).astype(np.float64)
-    coefficients, _, rank, _ = np.linalg.lstsq(explained, hu, rcond=None)
-    left = hu - explained @ coefficients
-    spare = len(hu) - int(rank)
+    explained = np.column_stack([*layers, occupied - center]).astype(np.float64)
+    coefficients, _, rank, _ = np.linalg.lstsq(explained, inside_hu, rcond=None)
+    left = inside_hu - explained @ coefficients
+    spare = len(inside_hu) - int(rank)
     pattern = np.zeros(mask.shape)
     pattern[mask] = left if spare > 0 else 0.0
-    x, y, z = (float(value) for value in np.argwhere(mask).mean(axis=0))
+    x, y, z = (float(value) for value in center)
     std_hu = float(np.sqrt((left**2).sum() / spare)) if spare > 0 else None
-    return LesionTexture(pattern, std_hu, (x, y, z), lesion.spacing_mm)
+    return LesionTexture(pattern, std_hu, (x, y, z), spacing_mm)
 
 
 def _in_smallest(spacing_mm: tuple[float, float, float]) -> tuple[float, float, float]:

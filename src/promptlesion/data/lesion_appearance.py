@@ -5,12 +5,11 @@ voxel deep.
 """
 
 import numpy as np
-from jaxtyping import Bool, Float64
+from jaxtyping import Bool, Float64, Num
 from scipy import ndimage
 
 from promptlesion.data.lesion_instances import sphere_diameter_mm
-from promptlesion.evaluation.lesion_texture import lesion_texture
-from promptlesion.evaluation.lesions import LesionCrop
+from promptlesion.data.lesion_texture import lesion_texture
 
 OUTER_MM = 0.6
 _CORE_SHARE = 2 / 3
@@ -40,7 +39,9 @@ UNITS = {
 """What is measured, with its unit; `appearance` says what each is."""
 
 
-def appearance(lesion: LesionCrop) -> dict[str, float]:
+def appearance(
+    hu: Num[np.ndarray, "x y z"], mask: Bool[np.ndarray, "x y z"], spacing_mm: tuple[float, float, float]
+) -> dict[str, float]:
     """Measure one lesion; what it is too small for, or lacks surroundings for, is NaN.
 
     - `mean_hu`, `std_hu`: over the mask; `share_above_300`: of its voxels.
@@ -53,14 +54,14 @@ def appearance(lesion: LesionCrop) -> dict[str, float]:
       and a slope explain) above 1.5 mm, between 1.5 and 0.75 mm, and below; `grain`: correlation of neighbours in it.
     - `diameter_mm`: of the sphere of equal volume.
     """
-    depth_mm, hu = depths_mm(lesion.mask, lesion.spacing_mm), lesion.hu.astype(np.float64)
-    inside = lesion.mask
+    hu, inside = _near(hu, mask, spacing_mm)
+    depth_mm = depths_mm(inside, spacing_mm)
     least = float(depth_mm[inside].min())
     near, from_mm, to_mm = _SHELL_MM
     around = _mean(hu, (depth_mm <= -from_mm) & (depth_mm >= -to_mm))
     mean_hu = _mean(hu, inside)
-    texture = lesion_texture(lesion)
-    low, middle, high = _bands(texture.pattern_hu, lesion.spacing_mm)
+    texture = lesion_texture(hu, inside, spacing_mm)
+    low, middle, high = _bands(texture.pattern_hu, spacing_mm)
     grain = texture.neighbour_correlation
     return {
         "mean_hu": mean_hu,
@@ -75,13 +76,28 @@ def appearance(lesion: LesionCrop) -> dict[str, float]:
         "noise_hu": high,
         "grain": np.nan if grain is None else grain,
         "share_above_300": float((hu[inside] > _BRIGHT_HU).mean()),
-        "diameter_mm": sphere_diameter_mm(int(inside.sum()) * float(np.prod(lesion.spacing_mm))),
+        "diameter_mm": sphere_diameter_mm(int(inside.sum()) * float(np.prod(spacing_mm))),
     }
 
 
-def edge_profile(lesion: LesionCrop) -> Float64[np.ndarray, " depths"]:
+def mottling(
+    hu: Num[np.ndarray, "x y z"], mask: Bool[np.ndarray, "x y z"], spacing_mm: tuple[float, float, float]
+) -> Float64[np.ndarray, " voxel"]:
+    """Return the texture coarser than 1.5 mm at every voxel of the mask; its spread is `low_frequency_hu`."""
+    pattern_hu = lesion_texture(hu, mask, spacing_mm).pattern_hu
+    inside = pattern_hu != 0
+    box = ndimage.find_objects(mask.astype(np.uint8))[0]
+    coarse = _smoothed(pattern_hu, inside, spacing_mm, _COARSE_MM)
+    values: Float64[np.ndarray, " voxel"] = coarse[1:-1, 1:-1, 1:-1][mask[box]]
+    return values
+
+
+def edge_profile(
+    hu: Num[np.ndarray, "x y z"], mask: Bool[np.ndarray, "x y z"], spacing_mm: tuple[float, float, float]
+) -> Float64[np.ndarray, " depths"]:
     """Return the mean HU at every depth of `PROFILE_MM`, NaN where there is no voxel."""
-    depth_mm, hu = depths_mm(lesion.mask, lesion.spacing_mm), lesion.hu.astype(np.float64)
+    hu, inside = _near(hu, mask, spacing_mm)
+    depth_mm = depths_mm(inside, spacing_mm)
     return np.array([_mean(hu, np.abs(depth_mm - middle) <= 0.3) for middle in PROFILE_MM])
 
 
@@ -92,6 +108,18 @@ def depths_mm(mask: Bool[np.ndarray, "x y z"], spacing_mm: tuple[float, float, f
     outside = ndimage.distance_transform_edt(~mask, sampling=spacing_mm)
     depths: Float64[np.ndarray, "x y z"] = np.where(mask, inside - half, half - outside)
     return depths
+
+
+def _near(
+    hu: Num[np.ndarray, "x y z"], mask: Bool[np.ndarray, "x y z"], spacing_mm: tuple[float, float, float]
+) -> tuple[Float64[np.ndarray, "i j k"], Bool[np.ndarray, "i j k"]]:
+    """Cut out what is measured: the mask's box, and around it as far as the surroundings reach."""
+    reach_mm = _SHELL_MM[-1] + min(spacing_mm) / 2
+    x, y, z = (
+        slice(max(0, side.start - int(np.ceil(reach_mm / mm))), side.stop + int(np.ceil(reach_mm / mm)))
+        for side, mm in zip(ndimage.find_objects(mask.astype(np.uint8))[0], spacing_mm, strict=True)
+    )
+    return hu[x, y, z].astype(np.float64), mask[x, y, z]
 
 
 def _mean(hu: Float64[np.ndarray, "x y z"], where: Bool[np.ndarray, "x y z"]) -> float:
@@ -129,4 +157,5 @@ def _smoothed(
     sigma = [width_mm / side for side in spacing_mm]
     weight = ndimage.gaussian_filter(inside.astype(np.float64), sigma, mode="constant")
     total = ndimage.gaussian_filter(pattern_hu, sigma, mode="constant")
-    return np.divide(total, weight, out=np.zeros_like(total), where=weight > 0)
+    smoothed: Float64[np.ndarray, "x y z"] = np.divide(total, weight, out=np.zeros_like(total), where=weight > 0)
+    return smoothed

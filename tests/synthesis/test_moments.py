@@ -1,0 +1,62 @@
+import numpy as np
+import pytest
+from scipy import ndimage
+
+from promptlesion.data.lesion_appearance import appearance
+from promptlesion.synthesis.moments import match_moments
+
+SPACING = (0.6, 0.6, 0.6)
+
+
+def painted() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """A mottled ball of 9 mm, darker to its edge, noise like a scan's, and the ball's mask."""
+    generator = np.random.default_rng(0)
+    grid = np.indices((31, 31, 31)) - 15
+    radius = np.sqrt((grid**2).sum(axis=0))
+    mask = radius <= 7.5
+    mottled = ndimage.gaussian_filter(generator.standard_normal(mask.shape), 2.5)
+    noise = generator.normal(0, 8, mask.shape).astype(np.float32)
+    hu = 60 + 25 * mottled / mottled.std() - 2.0 * radius
+    return hu.astype(np.float32), noise, mask
+
+
+def test_mean_spread_and_mottling_are_as_asked() -> None:
+    hu, noise, mask = painted()
+    asked = {"mean_hu": 31.0, "std_hu": 16.0, "low_frequency_hu": 4.5}
+    before = appearance(hu + noise, mask, SPACING)
+    assert before["low_frequency_hu"] > 6.5
+    after = appearance(match_moments(hu, noise, mask, asked, spacing_mm=SPACING), mask, SPACING)
+    assert after["mean_hu"] == pytest.approx(31.0, abs=0.01)
+    assert after["std_hu"] == pytest.approx(16.0, abs=0.1)
+    assert after["low_frequency_hu"] == pytest.approx(4.5, rel=0.15)
+    assert after["noise_hu"] == pytest.approx(before["noise_hu"], rel=0.1)
+
+
+def test_what_was_left_open_stays_and_the_noise_is_put_on() -> None:
+    hu, noise, mask = painted()
+    np.testing.assert_allclose(match_moments(hu, noise, mask, {}, spacing_mm=SPACING), hu + noise, atol=1e-4)
+
+
+def test_what_is_changed_inside_fades_outside() -> None:
+    hu, noise, mask = painted()
+    matched = match_moments(hu, 0 * noise, mask, {"mean_hu": float(hu[mask].mean()) + 100}, spacing_mm=SPACING) - hu
+    distance_mm = ndimage.distance_transform_edt(~mask, sampling=SPACING)
+    np.testing.assert_allclose(matched[mask], 100, atol=0.01)
+    near, far = matched[(distance_mm > 0) & (distance_mm < 0.7)], matched[distance_mm > 2.4]
+    assert 50 < near.mean() < 70
+    assert np.abs(far).max() < 0.1
+
+
+def test_a_flat_lesion_gets_no_spread_from_nothing() -> None:
+    hu, noise, mask = painted()
+    flat = np.full_like(hu, 50.0)
+    matched = match_moments(flat, 0 * noise, mask, {"mean_hu": 70.0, "std_hu": 30.0}, spacing_mm=SPACING)
+    np.testing.assert_allclose(matched[mask], 70.0, atol=1e-3)
+
+
+def test_spread_is_at_most_doubled_or_halved() -> None:
+    hu, noise, mask = painted()
+    std = float(hu[mask].std())
+    for wanted, got in ((5 * std, 2 * std), (0.1 * std, std / 2)):
+        matched = match_moments(hu, 0 * noise, mask, {"std_hu": wanted}, spacing_mm=SPACING)
+        assert float(matched[mask].std()) == pytest.approx(got, rel=1e-3)
