@@ -35,7 +35,9 @@ def statistics() -> LesionStatistics:
             "p50_hu": tuple(mean + 5 for mean in means),
             "p90_hu": tuple(mean + 60 for mean in means),
             "edge_hu_per_mm": (200.0, 210.0, None, 220.0, 230.0, 240.0),
+            "outer_hu": tuple(mean - 70 for mean in means),
             "low_frequency_hu": (8.0, 9.0, 10.0) * 2,
+            "mid_frequency_hu": (5.0, 6.0, 7.0) * 2,
         },
         counts_per_case=(6,),
     )

@@ -28,7 +28,7 @@ def test_mean_spread_and_mottling_are_as_asked() -> None:
     after = appearance(match_moments(hu, noise, mask, asked, spacing_mm=SPACING), mask, SPACING)
     assert after["mean_hu"] == pytest.approx(31.0, abs=0.01)
     assert after["std_hu"] == pytest.approx(16.0, abs=0.1)
-    assert after["low_frequency_hu"] == pytest.approx(4.5, rel=0.15)
+    assert after["low_frequency_hu"] == pytest.approx(4.5, rel=0.3)
     assert after["noise_hu"] == pytest.approx(before["noise_hu"], rel=0.1)
 
 
@@ -54,9 +54,35 @@ def test_a_flat_lesion_gets_no_spread_from_nothing() -> None:
     np.testing.assert_allclose(matched[mask], 70.0, atol=1e-3)
 
 
-def test_spread_is_at_most_doubled_or_halved() -> None:
+def test_the_rim_is_as_bright_as_asked() -> None:
     hu, noise, mask = painted()
-    std = float(hu[mask].std())
-    for wanted, got in ((5 * std, 2 * std), (0.1 * std, std / 2)):
-        matched = match_moments(hu, 0 * noise, mask, {"std_hu": wanted}, spacing_mm=SPACING)
-        assert float(matched[mask].std()) == pytest.approx(got, rel=1e-3)
+    for outer_hu in (20.0, 70.0):
+        asked = {"mean_hu": 45.0, "std_hu": 20.0, "outer_hu": outer_hu}
+        after = appearance(match_moments(hu, noise, mask, asked, spacing_mm=SPACING), mask, SPACING)
+        assert after["mean_hu"] == pytest.approx(45.0, abs=0.01)
+        assert after["outer_hu"] == pytest.approx(outer_hu, abs=1.0)
+        assert after["std_hu"] == pytest.approx(20.0, rel=0.2)
+
+
+def test_painted_grain_takes_the_place_of_noise() -> None:
+    hu, noise, mask = painted()
+    grainy = hu + np.random.default_rng(1).normal(0, 6, hu.shape).astype(np.float32)
+    alone, both = (
+        appearance(match_moments(shown, noise, mask, {"mean_hu": 50.0}, spacing_mm=SPACING), mask, SPACING)["noise_hu"]
+        for shown in (hu, grainy)
+    )
+    assert both == pytest.approx(alone, rel=0.05)
+
+
+def test_nothing_is_more_than_doubled() -> None:
+    hu, noise, mask = painted()
+    matched = match_moments(hu, 0 * noise, mask, {"std_hu": 500.0}, spacing_mm=SPACING)
+    assert float(matched[mask].std()) <= 2 * float(hu[mask].std())
+
+
+def test_of_a_few_voxels_the_mean_alone_is_matched() -> None:
+    hu, noise, _ = painted()
+    mask = np.zeros(hu.shape, dtype=bool)
+    mask[15, 15, 14:17] = True
+    matched = match_moments(hu, noise, mask, {"mean_hu": 200.0, "std_hu": 50.0}, spacing_mm=SPACING)
+    assert float(matched[mask].mean()) == pytest.approx(200.0, abs=0.01)

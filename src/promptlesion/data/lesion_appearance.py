@@ -56,17 +56,16 @@ def appearance(
     """
     hu, inside = _near(hu, mask, spacing_mm)
     depth_mm = depths_mm(inside, spacing_mm)
-    least = float(depth_mm[inside].min())
     near, from_mm, to_mm = _SHELL_MM
     around = _mean(hu, (depth_mm <= -from_mm) & (depth_mm >= -to_mm))
     mean_hu = _mean(hu, inside)
     texture = lesion_texture(hu, inside, spacing_mm)
-    low, middle, high = _bands(texture.pattern_hu, spacing_mm)
+    low, middle, high = _spreads(texture.pattern_hu, spacing_mm)
     grain = texture.neighbour_correlation
     return {
         "mean_hu": mean_hu,
         "std_hu": float(hu[inside].std()),
-        "outer_hu": _mean(hu, inside & (depth_mm <= max(OUTER_MM, least + 1e-6))),
+        "outer_hu": _mean(hu, outermost(depth_mm, inside)),
         "core_hu": _mean(hu, inside & (depth_mm >= np.quantile(depth_mm[inside], _CORE_SHARE))),
         "contrast_hu": mean_hu - around,
         "edge_hu_per_mm": _slope(hu, depth_mm, np.abs(depth_mm) <= near),
@@ -80,16 +79,22 @@ def appearance(
     }
 
 
-def mottling(
+def pattern_bands(
     hu: Num[np.ndarray, "x y z"], mask: Bool[np.ndarray, "x y z"], spacing_mm: tuple[float, float, float]
-) -> Float64[np.ndarray, " voxel"]:
-    """Return the texture coarser than 1.5 mm at every voxel of the mask; its spread is `low_frequency_hu`."""
+) -> Float64[np.ndarray, "3 voxel"]:
+    """Return the texture at every voxel of the mask, parted into above 1.5 mm, down to 0.75 mm, and below.
+
+    Their spreads are `low_frequency_hu`, `mid_frequency_hu` and `noise_hu`.
+    """
     pattern_hu = lesion_texture(hu, mask, spacing_mm).pattern_hu
-    inside = pattern_hu != 0
-    box = ndimage.find_objects(mask.astype(np.uint8))[0]
-    coarse = _smoothed(pattern_hu, inside, spacing_mm, _COARSE_MM)
-    values: Float64[np.ndarray, " voxel"] = coarse[1:-1, 1:-1, 1:-1][mask[box]]
-    return values
+    inside = np.pad(mask[ndimage.find_objects(mask.astype(np.uint8))[0]], 1)
+    return np.stack([band[inside] for band in _bands(pattern_hu, inside, spacing_mm)])
+
+
+def outermost(depth_mm: Float64[np.ndarray, "*shape"], mask: Bool[np.ndarray, "*shape"]) -> Bool[np.ndarray, "*shape"]:
+    """Return which voxels of a mask are its outer 0.6 mm, or touch its surface where voxels are larger."""
+    is_outer: np.ndarray = mask & (depth_mm <= max(OUTER_MM, float(depth_mm[mask].min()) + 1e-6))
+    return is_outer
 
 
 def edge_profile(
@@ -136,15 +141,25 @@ def _slope(
     return float(np.polyfit(depth, hu[where], 1)[0])
 
 
-def _bands(
+def _spreads(
     pattern_hu: Float64[np.ndarray, "x y z"], spacing_mm: tuple[float, float, float]
 ) -> tuple[float, float, float]:
-    """Return the spread of a pattern in three bands, coarse to fine; 0 is not part of it."""
+    """Return the spread of a pattern in its three bands; 0 is not part of it."""
     inside = pattern_hu != 0
     if inside.sum() < _LEAST_VOXELS:
         return (float("nan"),) * 3
+    low, middle, high = (float(band[inside].std()) for band in _bands(pattern_hu, inside, spacing_mm))
+    return low, middle, high
+
+
+def _bands(
+    pattern_hu: Float64[np.ndarray, "x y z"],
+    inside: Bool[np.ndarray, "x y z"],
+    spacing_mm: tuple[float, float, float],
+) -> tuple[Float64[np.ndarray, "x y z"], Float64[np.ndarray, "x y z"], Float64[np.ndarray, "x y z"]]:
+    """Part a pattern into three bands, coarse to fine."""
     coarse, fine = (_smoothed(pattern_hu, inside, spacing_mm, width) for width in (_COARSE_MM, _FINE_MM))
-    return float(coarse[inside].std()), float((fine - coarse)[inside].std()), float((pattern_hu - fine)[inside].std())
+    return coarse, fine - coarse, pattern_hu - fine
 
 
 def _smoothed(

@@ -18,6 +18,8 @@ logger = logging.getLogger(__name__)
 
 _SIZE_DEVIATION = 0.25
 """Of the logarithm of the diameter: so like a training lesion's size is that of one that is to be like it."""
+_HOST_DEVIATIONS = 2.0
+"""So like is its host's brightness, in standard deviations of the hosts of its type."""
 _JITTER = 0.15
 """Of all that is drawn, in standard deviations of the type."""
 _SPREADS = ("std_hu", "low_frequency_hu")
@@ -92,7 +94,7 @@ def _like_training(
     _, std = scale_of(rows)
     distance = (np.log(columns["diameter_mm"] / diameter_mm) / _SIZE_DEVIATION) ** 2
     hosts = columns["mean_hu"] - columns["contrast_hu"]
-    distance += ((hosts - host_hu) / max(float(hosts.std()), 1.0)) ** 2
+    distance += ((hosts - host_hu) / (_HOST_DEVIATIONS * max(float(hosts.std()), 1.0))) ** 2
     for name, value in drawn.items():
         distance += np.nan_to_num((columns[name] - value) / std[NAMES.index(name)]) ** 2
     weight = np.exp(-0.5 * (distance - distance.min()))

@@ -1,4 +1,8 @@
-"""A painted lesion brought to what was asked of it: mean, spread and mottling, in HU, and what is beside it along."""
+"""A painted lesion brought to what was asked of it, in HU: mean, rim, spread, mottling, and the scan's noise on it.
+
+The network paints where a lesion is bright and dark; how much of that there is, it gets right on average and not in
+each lesion, and it adds grain of its own. Both are measured as a real lesion's are (`appearance`), and scaled.
+"""
 
 from collections.abc import Mapping
 
@@ -6,13 +10,18 @@ import numpy as np
 from jaxtyping import Bool, Float32, Float64
 from scipy import ndimage
 
-from promptlesion.data.lesion_appearance import mottling
+from promptlesion.data.lesion_appearance import depths_mm, outermost, pattern_bands
 
 _MOST_GAIN = 2.0
-"""Of spread and mottling, either way: of what the network left flat nothing is to be made."""
+"""Of anything the network painted: of what it left flat nothing is made."""
 _FEWEST_VOXELS = 12
+_ROUNDS = 3
+_RIM_MM = 0.8
+"""How deep a rim that is made brighter or darker reaches, as an exponential."""
 _BLOOM_MM = 0.6
 """Deviation of the Gaussian by which what is changed inside goes on outside: a brighter lesion blooms more."""
+
+Voxels = Float64[np.ndarray, " voxel"]
 
 
 def match_moments(
@@ -23,50 +32,75 @@ def match_moments(
     *,
     spacing_mm: tuple[float, float, float],
 ) -> Float32[np.ndarray, "x y z"]:
-    """Return a painted box with noise on it, whose lesion has the mean, spread and mottling that were asked for.
+    """Return a painted box with noise on it, whose lesion is as it was asked to be.
 
-    The mottling, which is coarser than 1.5 mm, is made stronger or weaker until it is as strong as asked; all else that
-    the network painted, the fall towards the edge above all, until mottling, noise and it have the spread asked for.
-    Neither is more than doubled or halved. The noise stays as it is. Outside the mask what is changed at the nearest
-    voxel of the lesion fades away.
+    One after another: the noise fills up what the painted grain lacks of the scan's below 0.75 mm; mottling and the
+    texture down to 0.75 mm are scaled to the spreads asked for; the lesion's form, that is how it falls towards its
+    edge and from one side to the other, is scaled to what is left of its spread, and its rim made as bright as asked;
+    and all is shifted to the mean. Nothing
+    becomes more than twice as strong. Outside the mask what is changed at the nearest voxel of the lesion fades away.
 
     Args:
         hu: as the network painted it, without noise.
-        noise: to be added.
+        noise: of the scan, as strong as it is there.
         mask: of the lesion.
-        asked: `mean_hu`, `std_hu` and `low_frequency_hu`; what is missing stays as it was painted.
+        asked: of `ATTRIBUTES`; what is missing stays as it was painted.
+        spacing_mm: of the box.
     """
+    if not asked or mask.sum() < _FEWEST_VOXELS:
+        added = np.full(int(mask.sum()), asked["mean_hu"] - (hu + noise)[mask].mean() if "mean_hu" in asked else 0.0)
+        return _with_bloom(hu + noise, added, mask, spacing_mm)
     inside = hu[mask].astype(np.float64)
+    low, middle, grain = pattern_bands(hu, mask, spacing_mm)
+    noise_low, noise_middle, noise_grain = pattern_bands(noise, mask, spacing_mm)
+    share = max(0.0, 1.0 - (grain.std() / max(float(noise_grain.std()), 1e-6)) ** 2) ** 0.5
+    noise = noise * np.float32(share)
     drawn = noise[mask].astype(np.float64)
-    changed = inside.copy()
-    if len(inside) >= _FEWEST_VOXELS:
-        low = np.zeros(len(inside)) if "low_frequency_hu" not in asked else mottling(hu, mask, spacing_mm)
-        stronger = low * _gain(asked.get("low_frequency_hu"), float(low.std()))
-        rest = inside - low
-        if "std_hu" in asked:
-            middle = rest.mean()
-            rest = middle + (rest - middle) * _spread_gain(rest - middle, stronger + drawn, asked["std_hu"])
-        changed = rest + stronger
-    if "mean_hu" in asked:
-        changed += asked["mean_hu"] - (changed + drawn).mean()
-    added = np.zeros(hu.shape)
-    added[mask] = changed - inside
-    distance_mm, nearest = ndimage.distance_transform_edt(~mask, sampling=spacing_mm, return_indices=True)
-    matched: np.ndarray = hu + noise + added[tuple(nearest)] * np.exp(-0.5 * (distance_mm / _BLOOM_MM) ** 2)
-    return matched.astype(np.float32)
+    form = inside - low - middle - grain
+    low, middle = (
+        part * _gain(part, share * other, asked.get(name))
+        for part, other, name in ((low, noise_low, "low_frequency_hu"), (middle, noise_middle, "mid_frequency_hu"))
+    )
+    texture, rim = low + middle + grain + drawn, np.zeros(len(inside))
+    form -= form.mean()
+    for _ in range(_ROUNDS):  # rim and spread depend on each other
+        stretched = form * _gain(form, texture + rim, asked.get("std_hu"))
+        if "outer_hu" in asked and "mean_hu" in asked:
+            rim = _rim(stretched + texture, mask, asked["outer_hu"] - asked["mean_hu"], spacing_mm)
+    changed = stretched + rim + low + middle + grain
+    changed += (asked["mean_hu"] if "mean_hu" in asked else (inside + drawn).mean()) - (changed + drawn).mean()
+    return _with_bloom(hu + noise, changed - inside, mask, spacing_mm)
 
 
-def _gain(wanted: float | None, present: float) -> float:
-    if wanted is None or present <= 0:
-        return 1.0
-    return min(max(wanted / present, 1 / _MOST_GAIN), _MOST_GAIN)
-
-
-def _spread_gain(part: Float64[np.ndarray, " voxel"], others: Float64[np.ndarray, " voxel"], wanted_hu: float) -> float:
+def _gain(part: Voxels, others: Voxels, wanted_hu: float | None) -> float:
     """Return by how much a part is to be stretched so that it and the others together have a standard deviation."""
-    square, mixed = float(part.var()), float((part * (others - others.mean())).mean())
-    if square <= 0:
+    square, mixed = float(part.var()), float(((part - part.mean()) * (others - others.mean())).mean())
+    if wanted_hu is None or square <= 0:
         return 1.0
     left = mixed**2 - square * (float(others.var()) - wanted_hu**2)
-    gain = float((max(left, 0.0) ** 0.5 - mixed) / square)
-    return min(max(gain, 1 / _MOST_GAIN), _MOST_GAIN)
+    return float(np.clip((max(left, 0.0) ** 0.5 - mixed) / square, 0.0, _MOST_GAIN))
+
+
+def _rim(
+    values: Voxels, mask: Bool[np.ndarray, "x y z"], wanted_hu: float, spacing_mm: tuple[float, float, float]
+) -> Voxels:
+    """Return what brings the mean of the outer 0.6 mm, less that of the whole lesion, to what is wanted."""
+    depth_mm = depths_mm(mask, spacing_mm)
+    is_outer, ramp = outermost(depth_mm, mask)[mask], np.exp(-depth_mm[mask] / _RIM_MM)
+    reach = float(ramp[is_outer].mean() - ramp.mean())
+    present = float(values[is_outer].mean() - values.mean())
+    rim: Voxels = ramp * ((wanted_hu - present) / reach if reach > 0 else 0.0)
+    return rim
+
+
+def _with_bloom(
+    hu: Float32[np.ndarray, "x y z"],
+    added: Voxels,
+    mask: Bool[np.ndarray, "x y z"],
+    spacing_mm: tuple[float, float, float],
+) -> Float32[np.ndarray, "x y z"]:
+    change = np.zeros(hu.shape)
+    change[mask] = added
+    distance_mm, nearest = ndimage.distance_transform_edt(~mask, sampling=spacing_mm, return_indices=True)
+    changed: np.ndarray = hu + change[tuple(nearest)] * np.exp(-0.5 * (distance_mm / _BLOOM_MM) ** 2)
+    return changed.astype(np.float32)

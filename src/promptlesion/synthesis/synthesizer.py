@@ -190,11 +190,11 @@ class PromptLesionSynthesizer:
             box_hu = grid.push(patch_hu, lesion.box)
             scan = image.array[lesion.box].astype(np.float32)
             shown = scan.clip(window.low, window.high)
-            noise = np.zeros_like(box_hu)
+            asked, noise = lesion.asked if self.config.match_moments else {}, np.zeros_like(box_hu)
             if look.lost_noise is not None:
-                present_hu = robust_sigma(fine_part(box_hu, sigma_voxels=grid.step_voxels)[lesion.mask])
+                fine = fine_part(box_hu, sigma_voxels=grid.step_voxels)[lesion.mask]
+                present_hu = 0.0 if asked else robust_sigma(fine)  # else it is seen to there
                 noise = _noise(look.lost_noise, lesion, grid.footprint(image.shape), seed, present_hu)
-            asked = lesion.asked if self.config.match_moments else {}
             box_hu = match_moments(box_hu, noise, lesion.mask, asked, spacing_mm=image.spacing_mm)
             if self.config.edge == "blur":
                 covered = grid.footprint(image.shape)
