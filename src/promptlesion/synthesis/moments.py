@@ -48,8 +48,8 @@ def match_moments(
         spacing_mm: of the box.
     """
     if not asked or mask.sum() < _FEWEST_VOXELS:
-        added = np.full(int(mask.sum()), asked["mean_hu"] - (hu + noise)[mask].mean() if "mean_hu" in asked else 0.0)
-        return _with_bloom(hu + noise, added, mask, spacing_mm)
+        added_hu = asked["mean_hu"] - float((hu + noise)[mask].mean()) if "mean_hu" in asked else 0.0
+        return _with_bloom(hu + noise, np.full(int(mask.sum()), added_hu), mask, spacing_mm)
     inside = hu[mask].astype(np.float64)
     low, middle, grain = pattern_bands(hu, mask, spacing_mm)
     noise_low, noise_middle, noise_grain = pattern_bands(noise, mask, spacing_mm)
