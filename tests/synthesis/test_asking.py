@@ -174,6 +174,7 @@ def test_other_texts_are_refused(text: str) -> None:
         ({"bright": {"brightness": 1}}, "expected some of mean_hu, std_hu"),
         ({"bright": {"mean_hu": 1, "contrast_hu": 1}}, "expected mean_hu or contrast_hu"),
         ({"bright": {"mean_hu": (3, 1)}}, "low <= high"),
+        ({"bright": {"mean_hu": 3500}}, r"mean_hu within hu, \[-1000.0, 3000.0\]; found \[3500.0, 3500.0\]"),
         ({"bright": {"mean_hu": float("nan")}}, "finite"),
     ],
 )

@@ -105,6 +105,15 @@ class LesionType(BaseModel):
         return attributes
 
     @model_validator(mode="after")
+    def _mean_is_plausible(self) -> "LesionType":
+        low, high = self.attributes.get("mean_hu", self.hu)
+        if low < self.hu[0] or high > self.hu[1]:
+            raise ValueError(
+                f"expected attributes to ask for a mean_hu within hu, {list(self.hu)}; found {[low, high]}"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _crescents_have_a_lumen(self) -> "LesionType":
         if (self.shape == "crescent") != bool(self.lumen):
             raise ValueError(

@@ -37,9 +37,10 @@ def limits_of(lesion_type: LesionType, statistics: TypeStatistics | None) -> Qua
 
     Each range reaches from the first to the 99th percentile of the training lesions and beyond by half of what lies
     between their 5th and 95th, by more where few lesions tell, by 10 HU at least. The mean keeps to `hu` of
-    `lesions.toml` as well. Of fewer than five training lesions nothing is derived; then it keeps to that alone.
+    `lesions.toml` as well. Of fewer than five training lesions nothing is derived; then it keeps to that alone, and so
+    does a type of which something is asked that training lesions may not be like.
     """
-    if statistics is None or len(statistics.mean_hu) < _FEWEST_LESIONS:
+    if lesion_type.attributes or statistics is None or len(statistics.mean_hu) < _FEWEST_LESIONS:
         return QualityLimits(lesion_type.hu, None, None)
     least_std, most_std = _widened(statistics.std_hu)
     least_mean, most_mean = _widened(statistics.mean_hu)
