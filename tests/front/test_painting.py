@@ -235,3 +235,15 @@ def test_every_method_paints_and_pasted_lesions_keep_their_shape(
 def _ball(scan: Volume) -> np.ndarray:
     offsets = (np.indices(scan.shape).T - (14, 12, 16)) * scan.spacing_mm
     return (np.linalg.norm(offsets, axis=-1).T <= 3.5).astype(bool)
+
+
+def test_attributes_take_a_model_that_knows_them(model: "Model", case: tuple[Volume, Volume]) -> None:
+    with pytest.raises(ValueError, match="expected a model that was trained with diffusion.attributes = true"):
+        pl.paint(model, *case, "bright", label_names=NAMES, attributes={"bright": {"mean_hu": 500}})
+    with pytest.raises(ValueError, match="expected a lesion type of bright, dark; found 'calcium'"):
+        pl.paint(model, *case, "bright", label_names=NAMES, attributes={"calcium": {"diameter_mm": 5}})
+    painted = pl.paint(model, *case, "bright", label_names=NAMES, attributes={"bright": {"diameter_mm": (5.0, 5.5)}})
+    (lesion,) = painted.lesions
+    assert 4.5 < lesion.diameter_mm < 6.0
+    assert lesion.asked == {}
+    assert lesion.painted["mean_hu"] == pytest.approx(lesion.mean_hu, abs=0.1)
