@@ -238,7 +238,7 @@ def _ball(scan: Volume) -> np.ndarray:
 
 
 def test_attributes_take_a_model_that_knows_them(model: "Model", case: tuple[Volume, Volume]) -> None:
-    with pytest.raises(ValueError, match="expected a model that was trained with diffusion.attributes = true"):
+    with pytest.raises(ValueError, match=r"expected a model that was trained with diffusion\.attributes = true"):
         pl.paint(model, *case, "bright", label_names=NAMES, attributes={"bright": {"mean_hu": 500}})
     with pytest.raises(ValueError, match="expected a lesion type of bright, dark; found 'calcium'"):
         pl.paint(model, *case, "bright", label_names=NAMES, attributes={"calcium": {"diameter_mm": 5}})
