@@ -43,7 +43,6 @@ def main(
 ) -> None:
     """Measure what time allows, and write it."""
     import torch
-    from timing.made_up import without_fit
     from timing.suite import Suite
     from timing.tables import describe_machine
 
@@ -55,7 +54,7 @@ def main(
     found: Figures = {"command": " ".join(["python", *sys.argv]), "preset": preset}
     with tempfile.TemporaryDirectory() as folder:
         suite = Suite(
-            without_fit(resolve_config(preset=preset, settings=settings or ())),
+            resolve_config(preset=preset, settings=settings or ()),
             resolve_device(device),
             Path(folder),
             1,

@@ -18,7 +18,7 @@ paint() { # NAME MODEL DATASET LESIONS [OPTION ...]
     local name=$1 model=$2 data=$scans/$3 lesions=$root/examples/$4
     shift 4
     "$bin/promptlesion" synthesize --data "$data" --lesions "$lesions" --model "$out/$model/diffusion" --preset demo --seed 1 \
-        --set synthesis.num_steps=20 --set synthesis.guidance_scale=1 --out "$out/$name" "$@"
+        --set synthesis.num_steps=20 --out "$out/$name" "$@"
     "$bin/python" "$root/benchmarks/real_scans.py" --data "$data" --lesions "$lesions" --cohort "$out/$name" --out "$out/$name.json"
 }
 

@@ -162,9 +162,9 @@ def cohort(root: Path, run: Path, out: Path, *, settings: Sequence[str] = (), nu
     verb("synthesize", *on_data(root, *settings), "--model", run, *counts, "--seed", 7, "--out", out)
 
 
-def prompt(encoder: str, guidance: object, root: Path) -> None:
+def prompt(encoder: str, root: Path, *, settings: Sequence[str] = ()) -> None:
     """PromptLesion with a prompt encoder."""
-    settings = [f"diffusion.prompt_encoder={encoder}", f"synthesis.guidance_scale={guidance}"]
+    settings = [f"diffusion.prompt_encoder={encoder}", *settings]
     method(encoder, root, "--autoencoder", root / "autoencoder", settings=settings)
 
 
@@ -205,9 +205,9 @@ def demo(root: Path) -> None:
 PARTS: dict[str, Callable[[Path], None]] = {
     "prepare": prepare,
     "autoencoder": autoencoder,
-    "mask-transformer": partial(prompt, "mask-transformer", 1.5),
-    "one-hot": partial(prompt, "one-hot", "fitted"),
-    "none": partial(prompt, "none", 1),
+    "mask-transformer": partial(prompt, "mask-transformer", settings=["synthesis.guidance_scale=1.5"]),
+    "one-hot": partial(prompt, "one-hot"),
+    "none": partial(prompt, "none", settings=["diffusion.attributes=false"]),
     "difftumor": lambda root: method("difftumor", root, "--method", "difftumor", "--autoencoder", root / "autoencoder"),
     "med-ddpm": lambda root: method("med-ddpm", root, "--method", "med-ddpm", settings=VOXELS),
     "copy-paste": lambda root: method("copy-paste", root, "--method", "copy-paste"),

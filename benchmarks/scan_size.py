@@ -176,9 +176,7 @@ def paint_one(root: Path, model: Path, preset: str, device: str, seed: int) -> d
     from promptlesion.synthesis import synthetic_case
     from promptlesion.synthesis.plan import PlannedCase
 
-    config = resolve_config(
-        preset=preset, file=None, settings=["synthesis.guidance_scale=1.5", "synthesis.accept_all=true"]
-    ).synthesis
+    config = resolve_config(preset=preset, file=None, settings=["synthesis.accept_all=true"]).synthesis
     synthesizer = load_method(model, config, device, asked=None)
     dataset = open_dataset(root)
     asked = json.loads((root / "dataset.json").read_text(encoding="utf-8"))["asked_type"]

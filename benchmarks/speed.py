@@ -39,7 +39,6 @@ def main(
 ) -> None:
     """Measure, and write the tables."""
     import torch
-    from timing.made_up import without_fit
     from timing.suite import Suite
     from timing.tables import write_tables
 
@@ -55,7 +54,7 @@ def main(
         raise ValueError(f"--only {unknown[0]}: expected one of {', '.join(parts)}")
     if lesions and len(lesions) != len(data or ()):
         raise ValueError(f"--lesions: expected one for each of the {len(data or ())} --data, found {len(lesions)}")
-    config = without_fit(resolve_config(preset=preset, settings=settings or ()))
+    config = resolve_config(preset=preset, settings=settings or ())
     chosen = [name for name in parts if not only or name in only]
     started, took = time.perf_counter(), {}
     with tempfile.TemporaryDirectory() as folder, progress_bar("measuring", len(chosen)) as bar:

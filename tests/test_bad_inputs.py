@@ -45,16 +45,7 @@ class Bench:
         given = self.arguments[::2]
         kept = [part for name, value in usual.items() if name not in given for part in (name, value)]
         steps = [] if "--preset" in given else ["--preset", "demo"]
-        return [
-            "synthesize",
-            *kept,
-            *steps,
-            "--set",
-            "synthesis.num_steps=2",
-            "--set",
-            "synthesis.guidance_scale=1",
-            *self.arguments,
-        ]
+        return ["synthesize", *kept, *steps, "--set", "synthesis.num_steps=2", *self.arguments]
 
 
 Spoil = Callable[[Bench], None]

@@ -422,7 +422,7 @@ def test_another_method_is_trained_and_paints(
     network = "channels = [8, 8]\nattention_levels = [1]\nblocks_per_level = 1\nnum_steps = 2\nnum_levels = 20\n"
     settings.write_text(
         f"[difftumor]\npatch_voxels = 16\npatches_per_lesion = 1\n{network}[med_ddpm]\npatch_voxels = 16\n{network}"
-        '[synthesis]\nnum_steps = 2\nsampler = "ddim"\ninit = "noise"\nguidance_scale = 1.0\nkeep_noise = false\n'
+        '[synthesis]\nnum_steps = 2\nsampler = "ddim"\ninit = "noise"\nkeep_noise = false\n'
         "accept_all = true\n"
     )
     common = ("--data", split_data.root, "--preset", "demo", "--config", settings)

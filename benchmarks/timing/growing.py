@@ -37,7 +37,7 @@ from promptlesion.synthesis.trial_painting import MaskedScan, paint_masks
 from promptlesion.training.run import RunOptions
 from timing.clock import extra_mib, timed
 from timing.cohort import painted
-from timing.made_up import LABELS, without_fit, write_autoencoder, write_dataset, write_diffusion
+from timing.made_up import LABELS, write_autoencoder, write_dataset, write_diffusion
 
 LIGHT = (36, 34, 32)
 """Voxels of a light case."""
@@ -183,7 +183,7 @@ def of_lesions(number: int, folder: Path) -> list[Point]:
     """Place many lesions in one scan, each off all others, and paint them."""
 
     dataset, _, run = _tiny_run(folder)
-    config = without_fit(resolve_config(preset="demo")).synthesis
+    config = resolve_config(preset="demo").synthesis
     synthesizer = load_method(run, config, "cpu")
     limits = {"edge_mm": synthesizer.card.edge_mm, "max_extent_mm": synthesizer.card.max_extent_mm}
     drawing = build_drawing(dataset, synthesizer.card.statistics, config, **limits)
@@ -229,7 +229,7 @@ def of_workers(number: int, folder: Path) -> list[Point]:
     """Paint the same cohort with so many workers, by the wall clock: it should take the number-th part."""
 
     dataset, _, run = _tiny_run(folder)
-    config = without_fit(resolve_config(preset="demo")).synthesis
+    config = resolve_config(preset="demo").synthesis
     seconds, rate = painted(folder / "cohort", str(run), dataset, config, workers=number, num_cases=32, device="cpu")
     assert rate is not None
     return [

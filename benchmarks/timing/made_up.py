@@ -26,13 +26,6 @@ _HU = np.array([-100, 100, 400, 0])
 _NOISE_HU = 20
 
 
-def without_fit(config: Config) -> Config:
-    """Return a configuration with some guidance where it is to be fitted: untrained, there is nothing to fit."""
-    if config.synthesis.guidance_scale != "fitted":
-        return config
-    return config.model_copy(update={"synthesis": config.synthesis.model_copy(update={"guidance_scale": 1.5})})
-
-
 def spec_of(voxel_mm: float = 1.0) -> DatasetSpec:
     """Return a bright and a dark lesion type in one organ; of any brightness, as nothing is trained."""
     lesions = tuple(

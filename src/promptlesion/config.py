@@ -121,12 +121,7 @@ def resolve_config(*, preset: str, file: Path | None = None, settings: Iterable[
     try:
         return Config.model_validate(content)
     except ValidationError as error:
-        messages: dict[tuple[str, str], list[str]] = {}
-        for e in error.errors():
-            # where a field takes one of several things, pydantic names each after the field: `literal['fitted']`
-            name = ".".join(str(part) for part in e["loc"] if isinstance(part, int) or part.isidentifier())
-            messages.setdefault((name, _short(e["input"])), []).append(e["msg"])
-        lines = [f"{name}: {', or: '.join(texts)}; found {found}" for (name, found), texts in messages.items()]
+        lines = [f"{'.'.join(map(str, e['loc']))}: {e['msg']}; found {_short(e['input'])}" for e in error.errors()]
         raise ConfigError("configuration: " + "\n".join(lines)) from error
 
 

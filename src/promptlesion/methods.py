@@ -38,7 +38,7 @@ class Method:
     """Of the configuration, its own; `patch_voxels` there is the edge of the patch it samples, if it samples any."""
     train: str
     """Trains it: `train_copy_paste` has the arguments. With an autoencoder `autoencoder_run` comes on top, with one
-    model a type `types`, and `on_trained` with what follows training."""
+    model a type `types`."""
     load: str
     """Reads a finished run: (its folder, device=); with a training pass (its folder, SynthesisConfig, device=,
     hardware=)."""
@@ -47,8 +47,6 @@ class Method:
     """Builds a training step to be counted and timed, as `diffusion_step` does; none where no network is trained."""
     networks: str | None = None
     """Builds the networks it trains, by name: (its section, autoencoder=AutoencoderConfig, num_types=)."""
-    after_training: str | None = None
-    """What follows training, such as `fit_guidance`."""
     is_one_model_a_type: bool = False
     is_shortened: bool = False
     """Whether sampling has no more steps than the method's schedule has levels; else more are refused."""
@@ -106,7 +104,6 @@ _OURS = Method(
     needs_autoencoder=True,
     training_pass="promptlesion.cost.passes:diffusion_step",
     networks="promptlesion.diffusion.denoiser:build_networks",
-    after_training="promptlesion.synthesis.guidance_fit:fit_guidance",
 )
 
 METHODS: tuple[Method, ...] = (
@@ -266,9 +263,6 @@ def train_method(
         further["autoencoder_run"] = autoencoder_run
     if method.is_one_model_a_type:
         further["types"] = types
-    if method.after_training is not None:
-        follow, synthesis = resolve_name(method.after_training), method.configured(config).synthesis
-        further["on_trained"] = lambda: follow(prepared.part("train"), synthesis, options)
     trained: Run = resolve_name(method.train)(
         prepared.training, config=method.own_settings(config), options=options, **further
     )

@@ -14,8 +14,6 @@ from promptlesion.experiment.cells import Question, design_of, plan_cells
 from promptlesion.experiment.estimate import estimate_cells
 from promptlesion.experiment.execution import do
 from promptlesion.experiment.experiment import Experiment
-from promptlesion.synthesis import guidance_fit
-from promptlesion.synthesis.guidance import GUIDANCE_FILE
 
 Options = list[object]
 
@@ -50,21 +48,14 @@ def test_painting(promptlesion: Verb, on_tiny_data: Options, demo: Demo, tmp_pat
     counts = ["--count", "bright=2", "--count", "dark=1"]
     settings = {"synthesis__sampler": sampler, "synthesis__guidance_scale": 2, "synthesis__reinject_background": "true"}
     model, out = ["--model", demo.out / "diffusion"], tmp_path / "painted"
-    # the device says yes when asked whether there is guidance
-    promptlesion("synthesize", *on_tiny_data, *model, *counts, "--out", out, number=1, **settings)
+    promptlesion("synthesize", *on_tiny_data, *model, *counts, "--out", out, **settings)
 
 
-def test_one_hot_prompts_and_their_fitted_guidance(
-    promptlesion: Verb, on_tiny_data: Options, demo: Demo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(guidance_fit, "_LESIONS_PER_TYPE", 1)
-    monkeypatch.setattr(guidance_fit, "SCALES", (1.0, 3.0))
+def test_one_hot_prompts(promptlesion: Verb, on_tiny_data: Options, demo: Demo, tmp_path: Path) -> None:
     autoencoder, out = ["--autoencoder", demo.out / "autoencoder"], tmp_path / "run"
-    settings = {"synthesis__guidance_scale": "fitted", "synthesis__keep_noise": "false"}
     learned = {"diffusion__prompt_encoder": "one-hot", "diffusion__prediction": "noise"}
-    promptlesion("train", "diffusion", *on_tiny_data, *autoencoder, "--out", out, number=1, **settings, **learned)
-    assert (out / GUIDANCE_FILE).is_file()
-    counts = ["--count", "bright=1"]
+    promptlesion("train", "diffusion", *on_tiny_data, *autoencoder, "--out", out, **learned)
+    counts, settings = ["--count", "bright=1"], {"synthesis__keep_noise": "false"}
     promptlesion("synthesize", *on_tiny_data, "--model", out, *counts, "--out", tmp_path / "painted", **settings)
 
 

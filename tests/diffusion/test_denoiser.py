@@ -115,9 +115,6 @@ def test_guidance_is_off_at_one_and_linear_in_its_scale(conditioning: Conditioni
     expected = {1.0: plain, 0.0: without, 3.0: without + 3 * (plain - without)}
     for scale, prediction in expected.items():
         torch.testing.assert_close(guided(scale), prediction, rtol=1e-3, atol=1e-4)
-    own = denoiser.bound(conditioning, [12], guidance_scale=torch.tensor([1.0, 0.0, 3.0]))(noisy, 12).noise
-    for index, scale in enumerate(expected):
-        torch.testing.assert_close(own[index], expected[scale][index], rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.parametrize("encoder", ["mask-transformer", "one-hot", "embedding"])

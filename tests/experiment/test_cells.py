@@ -77,8 +77,9 @@ def test_a_method_is_its_configuration() -> None:
     )
     assert one_hot.configured(demo).diffusion.prompt_encoder == "one-hot"
     assert transformer.configured(demo).diffusion.prompt_encoder == "mask-transformer"
-    assert one_hot.configured(demo).synthesis.guidance_scale == "fitted"
-    assert difftumor.configured(demo).synthesis.guidance_scale == 1.0  # it has no prompt to be guided by
+    guided = resolve_config(preset="demo", settings=["synthesis.guidance_scale=2"])
+    assert one_hot.configured(guided).synthesis.guidance_scale == 2
+    assert difftumor.configured(guided).synthesis.guidance_scale == 1  # it has no prompt to be guided by
     assert (med_ddpm.patch_voxels(demo), one_hot.patch_voxels(demo), copy_paste.patch_voxels(demo)) == (32, 48, None)
 
 

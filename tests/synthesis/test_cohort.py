@@ -24,7 +24,7 @@ from promptlesion.synthesis.cohort import CohortError, synthesize_cohort
 from promptlesion.synthesis.config import SynthesisConfig
 from promptlesion.synthesis.plan import plan_cohort
 from promptlesion.synthesis.shard import Shard
-from promptlesion.synthesis.synthesizer import PromptLesionSynthesizer, Synthesizer
+from promptlesion.synthesis.synthesizer import PromptLesionSynthesizer, Synthesizer, load_synthesizer
 from promptlesion.synthesis.synthetic_case import CaseMaker, Recipe
 from promptlesion.training.locks import lock_if_free
 from promptlesion.training.run import RunError
@@ -39,7 +39,7 @@ CASE_KEYS = [
     "model",
     "sampler",
     "num_steps",
-    "guidance_scales",
+    "guidance_scale",
     "seed",
     "edge_mm",
 ]
@@ -92,7 +92,7 @@ def test_provenance_says_what_was_painted(
         assert line["subject"] == scans.case(source).subject
         assert (line["method"], line["model"]) == ("promptlesion", synthesizer.card.model_hash)
         assert (line["sampler"], line["num_steps"], line["edge_mm"]) == ("ddim", 3, synthesizer.card.edge_mm)
-        assert line["guidance_scales"] == list(synthesizer.card.guidance_scales) == [1.0, 1.0]
+        assert line["guidance_scale"] == 1.0
         image, labels = read_case(cohort, cohort.case(name))
         is_new = labels.array != read_case(scans, scans.case(source))[1].array
         parts, num_parts = ndimage.label(is_new, structure=np.ones((3, 3, 3)))
@@ -286,10 +286,37 @@ def test_other_settings_are_refused(
         again(seed=12)
     with pytest.raises(RunError, match=r"inputs\.model"):
         again(painter=noise_painter(scans.spec))
-    with pytest.raises(RunError, match=r"inputs\.guidance \('1, 1' instead of '1, 1\.5'\)"):
-        again(painter=synthesizer.guided((1.0, 1.5)))  # fitted anew meanwhile
+    with pytest.raises(RunError, match=r"config\.guidance_scale \(1\.0 instead of 1\.5\)"):
+        again(config=config.model_copy(update={"guidance_scale": 1.5}))
     with pytest.raises(RunError, match=r"inputs\.cases"):
         again(scans=scans.select(["ras", "lps"]))
+
+
+def test_a_cohort_and_a_run_from_when_guidance_was_fitted_are_read(
+    cohort: Dataset,
+    scans: Dataset,
+    synthesizer: PromptLesionSynthesizer,
+    config: SynthesisConfig,
+    tiny_diffusion_run: Path,
+    tmp_path: Path,
+) -> None:
+    out = tmp_path / "synthetic"
+    shutil.copytree(cohort.root, out)
+    record = json.loads((out / "run.json").read_text())
+    record["inputs"]["guidance"] = "1, 1"
+    (out / "run.json").write_text(json.dumps(record))
+    lines = read_provenance(out)
+    for line in lines.values():
+        del line["guidance_scale"]
+        line["guidance_scales"] = [1.0, 1.0]
+    (out / "provenance.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines.values()))
+    assert read_provenance(out) == lines
+    assert synthesize_cohort(scans, synthesizer, counts=COUNTS, config=config, out=out, seed=SEED).is_finished
+
+    for name in ("autoencoder", "diffusion"):
+        shutil.copytree(tiny_diffusion_run.parent / name, tmp_path / name)
+    (tmp_path / "diffusion" / "guidance.json").write_text("{}")
+    assert load_synthesizer(tmp_path / "diffusion", config, device="cpu").card == synthesizer.card
 
 
 @pytest.fixture

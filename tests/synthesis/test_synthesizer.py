@@ -68,19 +68,16 @@ def test_a_seed_gives_the_same_voxels_and_another_others(
     assert not np.array_equal(first[0], other[0])
 
 
-def test_a_lesion_is_guided_by_the_scale_of_the_type_asked_for(
+def test_guidance_changes_the_lesions_of_every_type(
     scene: tuple[Volume, list[PlacedLesion]], synthesizer: PromptLesionSynthesizer
 ) -> None:
     image, lesions = scene
 
-    def paint(*scales: float) -> list[np.ndarray]:
-        guided = synthesizer.guided(scales)
+    def paint(scale: float) -> list[np.ndarray]:
+        guided = replace(synthesizer, config=synthesizer.config.model_copy(update={"guidance_scale": scale}))
         return guided.paint([image] * 2, [lesions[0]] * 2, types=[0, 1], seeds=[3, 3])
 
-    plain, strong, mixed = paint(1.0, 1.0), paint(3.0, 3.0), paint(1.0, 3.0)
-    np.testing.assert_allclose(mixed[0], plain[0], atol=0.1)
-    np.testing.assert_allclose(mixed[1], strong[1], atol=0.1)
-    assert all(np.abs(one - other).max() > 1 for one, other in zip(plain, strong, strict=True))
+    assert all(np.abs(plain - strong).max() > 1 for plain, strong in zip(paint(1.0), paint(3.0), strict=True))
 
 
 @pytest.mark.parametrize(

@@ -72,7 +72,7 @@ class Denoiser(nn.Module):
         conditioning: Conditioning,
         levels: Sequence[int],
         *,
-        guidance_scale: Float[Tensor, " batch"] | float = 1.0,
+        guidance_scale: float = 1.0,
         recorder: StepRecorder | None = None,
     ) -> Denoise:
         """Return what splits a noisy latent into its clean part and its noise, for sampling.
@@ -85,17 +85,13 @@ class Denoiser(nn.Module):
             conditioning: of the batch to sample.
             levels: that will be visited.
             guidance_scale: of classifier-free guidance (Ho and Salimans 2022, eq. 6): without + scale * (with -
-                without prompt), one for all or one for each of the batch. Both are computed as one batch, and the
-                encoder, which sees no prompt, only once.
+                without prompt). Both are computed as one batch, and the encoder, which sees no prompt, only once.
             recorder: of the network's step.
         """
-        is_guided = False
-        scale = torch.as_tensor(guidance_scale, device=conditioning.surroundings.device).reshape(-1, 1, 1, 1, 1)
         embedding = self.embed(conditioning)
-        if embedding is not None:
-            is_guided = bool((scale != 1).any())
-            if is_guided:
-                embedding = torch.cat([embedding, torch.zeros_like(embedding)])
+        is_guided = embedding is not None and guidance_scale != 1
+        if embedding is not None and is_guided:
+            embedding = torch.cat([embedding, torch.zeros_like(embedding)])
         network = bind_network(self.network, conditioning.known, levels, embedding)
         predict = network if recorder is None else recorder(network, conditioning.surroundings)
 
@@ -104,7 +100,7 @@ class Denoiser(nn.Module):
             predicted = predict(noisy, level)
             if is_guided:
                 with_prompt, without = predicted.chunk(2)
-                predicted = without + scale * (with_prompt - without)
+                predicted = without + guidance_scale * (with_prompt - without)
             return self.schedule.split(noisy, predicted, level, self.prediction)
 
         return denoise

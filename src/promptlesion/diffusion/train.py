@@ -40,15 +40,12 @@ def train_diffusion(
     config: DiffusionConfig,
     options: RunOptions,
     method: str = "promptlesion",
-    on_trained: Callable[[], object] = lambda: None,
 ) -> Run:
     """Train the denoiser on the lesions of the training cases, or go on with an interrupted run.
 
     Args:
         autoencoder_run: finished run of stage 1, which the checkpoint names.
         method: name of the method, for the card and the provenance of what it paints.
-        on_trained: done when the checkpoint is there, by the main process first, before the run counts as finished;
-            of a run that is finished already too.
 
     Raises:
         ValueError: the autoencoder was trained with another window or spacing.
@@ -61,8 +58,6 @@ def train_diffusion(
     inputs = {"autoencoder": autoencoder_hash, "method": method}
     run = data.open_run(options, stage="diffusion", config=config, inputs=inputs)
     if run.is_finished:
-        with main_process_first():
-            on_trained()
         return run
     device, scales = run.device, _attribute_scales(data.statistics, spec)
     with main_process_first():
@@ -113,8 +108,6 @@ def train_diffusion(
         card=card,
     )
     train(run, stage, config, hardware=options.hardware)
-    with main_process_first():
-        on_trained()
     run.finish()
     return run
 

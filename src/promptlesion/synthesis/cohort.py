@@ -172,7 +172,6 @@ def _open_run(recipe: Recipe, synthesizer: Synthesizer, counts: Mapping[str, int
             config={**recipe.config.model_dump(mode="json"), "counts": dict(counts)},
             inputs={
                 "model": synthesizer.card.model_hash,
-                "guidance": ", ".join(f"{scale:g}" for scale in synthesizer.card.guidance_scales),
                 "cases": ", ".join(case.name for case in cases),
                 "scan_sizes": hashlib.sha256(json.dumps(sizes).encode()).hexdigest()[:16],
                 "lesions": recipe.dataset.spec.model_dump_json(),

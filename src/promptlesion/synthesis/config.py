@@ -1,8 +1,8 @@
 """Settings of synthesis. The defaults are the paper's."""
 
-from typing import Annotated, Literal
+from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from promptlesion.masks.config import MaskConfig
 
@@ -21,11 +21,7 @@ class SynthesisConfig(MaskConfig):
         False,
         description="after every sampling step put the healthy latent, noised alike, back outside the blanked region",
     )
-    guidance_scale: Annotated[float, Field(ge=0)] | Literal["fitted"] = Field(
-        1.0,
-        description="classifier-free guidance; 1 is off. fitted: for each lesion type that with which painted lesions "
-        "are as bright as the training lesions, found when the denoiser has been trained",
-    )
+    guidance_scale: float = Field(1.0, ge=0, description="classifier-free guidance, of every lesion type; 1 is off")
     keep_noise: bool = Field(
         True, description="give the lesion noise like the scan's at its place, which the autoencoder drops"
     )
@@ -49,3 +45,13 @@ class SynthesisConfig(MaskConfig):
         False,
         description="keep every lesion as first sampled; what the quality filter measures is recorded all the same",
     )
+
+    @field_validator("guidance_scale", mode="before")
+    @classmethod
+    def _is_not_fitted(cls, given: Any) -> Any:
+        if given == "fitted":
+            raise ValueError(
+                "expected a number, as guidance is fitted no more; diffusion.attributes and synthesis.match_moments "
+                "make lesions as bright as they should be"
+            )
+        return given

@@ -4,7 +4,7 @@ import hashlib
 import math
 import threading
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -35,7 +35,6 @@ from promptlesion.masks.shape_bank import ShapeBank
 from promptlesion.synthesis.batch_size import lesions_at_once
 from promptlesion.synthesis.blend import edge_weight
 from promptlesion.synthesis.config import SynthesisConfig
-from promptlesion.synthesis.guidance import guidance_scales
 from promptlesion.synthesis.moments import match_moments
 from promptlesion.synthesis.patch_grid import PatchGrid, patch_grid, pull_image, pull_mask
 from promptlesion.synthesis.scan_noise import draw_noise, fine_part, lost_noise
@@ -77,8 +76,6 @@ class SynthesizerCard:
     """Whole lesions by type name that it pastes, so that masks are to be theirs; empty where any mask will do."""
     knows_attributes: bool = False
     """Whether what a lesion is asked to be like, `PlacedLesion.asked`, is painted so."""
-    guidance_scales: tuple[float, ...] = ()
-    """Guidance of each lesion type, in prompt order; empty without a prompt to guide by."""
     batch_size: int = 1
     """How many lesions it paints together where there are so many; they may lie in different scans."""
 
@@ -156,10 +153,6 @@ class PromptLesionSynthesizer:
     recorder: StepRecorder | None = None
     """Turns the denoiser's step into a CUDA graph where that can be had."""
     _looks: _Looks = field(init=False, default_factory=_Looks, repr=False, compare=False)
-
-    def guided(self, scales: tuple[float, ...]) -> "PromptLesionSynthesizer":
-        """Return it with other guidance of each lesion type, in prompt order."""
-        return replace(self, card=replace(self.card, guidance_scales=scales))
 
     @torch.no_grad()
     def paint(
@@ -266,8 +259,8 @@ class PromptLesionSynthesizer:
                 region = dilate(mask, margin_voxels=self.model.config.blank_margin_voxels)
                 is_painted = mask_on_latent_grid(region, downsampling=network.downsampling) > 0
                 reinject = _background(healthy, is_painted, noise)
-            scales = send(torch.tensor(self.card.guidance_scales), self.card.device)[lesion_type]
-            denoise = denoiser.bound(conditioning, levels, guidance_scale=scales, recorder=self.recorder)
+            scale = self.config.guidance_scale
+            denoise = denoiser.bound(conditioning, levels, guidance_scale=scale, recorder=self.recorder)
             latent = sample(
                 start,
                 sampler=self.config.sampler,
@@ -325,8 +318,7 @@ def load_synthesizer(
     """Read a finished diffusion run and the autoencoder it names.
 
     Raises:
-        ValueError: more sampling steps than the model's schedule has levels, guidance of a model without prompt, or
-            one that is to be fitted and is not.
+        ValueError: more sampling steps than the model's schedule has levels, or guidance of a model without prompt.
     """
     torch_device = resolve_device(device)
     model = load_diffusion(run_folder, torch_device)
@@ -336,7 +328,6 @@ def load_synthesizer(
             f"{run_folder}: expected guidance_scale 1, as the model has no prompt to be guided by; "
             f"found {config.guidance_scale}. --set synthesis.guidance_scale=1"
         )
-    scales = guidance_scales(run_folder, config, str(model.card["weights_sha256"]), model.spec)
     cast_weights(model.denoiser.network, resolve_precision(torch_device, model.config.precision))
     spec, patch_voxels = model.spec, model.config.patch_voxels
     card = SynthesizerCard(
@@ -347,7 +338,6 @@ def load_synthesizer(
         max_extent_mm=largest_in_patch_mm(patch_voxels, spec),
         finest_mm=sphere_diameter_mm(math.prod(spec.spacing_mm) * model.autoencoder.network.downsampling**3),
         knows_attributes=model.config.attributes,
-        guidance_scales=scales,
         batch_size=lesions_at_once(torch_device, patch_voxels=patch_voxels),
     )
     return PromptLesionSynthesizer(

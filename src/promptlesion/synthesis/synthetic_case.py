@@ -238,7 +238,7 @@ class CaseMaker:
             "model": synthesizer.card.model_hash,
             "sampler": recipe.config.sampler,
             "num_steps": recipe.config.num_steps,
-            "guidance_scales": list(synthesizer.card.guidance_scales),
+            "guidance_scale": recipe.config.guidance_scale,
             "seed": seed,
             "edge_mm": synthesizer.card.edge_mm,
             "source_sha256": self._hashes_of(source),

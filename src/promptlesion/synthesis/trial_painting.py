@@ -60,18 +60,8 @@ def scans_with_own_masks(dataset: Dataset, *, edge_mm: float, max_extent_mm: flo
             yield MaskedScan(case.name, case.subject, image, lesions, seeds)
 
 
-def scans_with_new_masks(
-    dataset: Dataset,
-    *,
-    num_per_type: int,
-    drawing: LesionDrawing,
-    seed: int,
-    is_fewer_enough: bool = False,
-) -> list[MaskedScan]:
+def scans_with_new_masks(dataset: Dataset, *, num_per_type: int, drawing: LesionDrawing, seed: int) -> list[MaskedScan]:
     """Place as many masks of each type, scans taking turns; those that do not have a type's host are passed over.
-
-    Args:
-        is_fewer_enough: where there is no room for so many, take as many as there is.
 
     Returns:
         The scans that got a mask.
@@ -103,7 +93,7 @@ def scans_with_new_masks(
             num_placed += 1
             if num_placed == num_per_type:
                 break
-        if num_placed < num_per_type and not is_fewer_enough:
+        if num_placed < num_per_type:
             raise PlacementError(
                 f"{lesion_type.name}: expected room for {num_per_type} masks in {len(scans)} scans; found it for "
                 f"{num_placed} ({failure})"
