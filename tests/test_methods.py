@@ -161,7 +161,7 @@ def test_an_experiment_takes_a_new_method(experiment: Experiment) -> None:
 
 @pytest.mark.parametrize("method", METHODS, ids=[method.name for method in METHODS])
 def test_every_name_in_the_table_leads_somewhere(method: Method) -> None:
-    config = resolve_config(preset="demo")
+    config = resolve_config(preset="demo", settings=["synthesis.guidance_scale=2"])
     named = (method.train, method.load, method.training_pass, method.networks)
     assert all(callable(resolve_name(name)) for name in named if name is not None)
     assert (method.training_pass is None) == (method.networks is None) == (method.patch_voxels(config) is None)

@@ -44,8 +44,8 @@ CASE_KEYS = [
     "edge_mm",
 ]
 CASE_KEYS += ["source_sha256", "lesions"]
-LESION_KEYS = ["type", "mask_origin", "center_mm", "diameter_mm", "mean_hu", "std_hu", "contrast_hu", "seam_hu"]
-LESION_KEYS += ["attempts", "rejections", "is_accepted"]
+LESION_KEYS = ["type", "mask_origin", "center_mm", "diameter_mm", "mean_hu", "std_hu", "contrast_hu"]
+LESION_KEYS += ["asked", "painted", "seam_hu", "attempts", "rejections", "is_accepted"]
 
 
 @pytest.fixture(scope="session")

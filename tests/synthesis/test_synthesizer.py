@@ -14,6 +14,7 @@ from tests.trained import trained
 
 from promptlesion.data.cache import CachedCase
 from promptlesion.data.dataset import Dataset, read_case
+from promptlesion.data.lesion_attributes import ATTRIBUTES
 from promptlesion.data.spec import DatasetSpec
 from promptlesion.data.volume import Volume
 from promptlesion.diffusion.config import DiffusionConfig
@@ -205,7 +206,8 @@ def test_reinjection_leaves_the_healthy_latent_where_nothing_is_painted(
         for reinject_background in (True, False):
             update = {"sampler": sampler, "reinject_background": reinject_background}
             variant = replace(synthesizer, config=config.model_copy(update=update))
-            variant._sample(encoded, encoded, mask, torch.tensor([0]), [5])
+            nothing_asked = torch.full((1, len(ATTRIBUTES)), torch.nan)
+            variant._sample(encoded, encoded, mask, torch.tensor([0]), nothing_asked, [5])
         network.decode(encoded)
     finally:
         hook.remove()
