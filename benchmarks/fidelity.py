@@ -2,8 +2,10 @@
 
     python benchmarks/fidelity.py --real DATA --painted NAME=COHORT --painted OTHER=COHORT --part val --out OUT
 
-Writes OUT/fidelity.md and fidelity.json, the `appearance` and `asked` of `evaluate fidelity` for every cohort, and
-OUT/profiles.png. Give --part val while anything is still being chosen.
+Writes OUT/fidelity.md and fidelity.json, the `appearance` and `asked` of `evaluate fidelity` for every cohort,
+OUT/criteria.md, whether painted lesions are near enough, of several cohorts OUT/parts.md, a line a cohort, and
+OUT/profiles.png. Ends in a line a lesion type: `*` is met, `~` an interval that reaches over a limit. Give --part val
+while anything is still being chosen.
 """
 
 import json
@@ -13,10 +15,18 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
+from measure.criteria import CriterionRow, criteria_rows
+from measure.criteria_tables import criteria_table, parts_table, summary_table
 
 from promptlesion.data.config import DataConfig
 from promptlesion.data.dataset import open_dataset
-from promptlesion.evaluation.appearance import Lesions, TypeAppearance, compare_appearance, profile_figure
+from promptlesion.evaluation.appearance import (
+    Lesions,
+    TypeAppearance,
+    compare_measured,
+    measure_lesions,
+    profile_figure,
+)
 from promptlesion.evaluation.asked_attributes import AskedRow, asked_lesions, asked_rows
 from promptlesion.evaluation.fidelity import part_cases
 from promptlesion.evaluation.figures import save_figure
@@ -42,17 +52,22 @@ def main(
     names = [lesion.name for lesion in dataset.spec.lesions]
     found_part, cases = part_cases(dataset, part, **DataConfig().split_options())
     real_lesions = by_type(collect_lesions(dataset.select(cases), margin_voxels=_MARGIN_VOXELS), names)
+    measured = measure_lesions(real_lesions, groups="subject")
     cohorts: dict[str, Lesions] = {}
     looks: dict[str, tuple[TypeAppearance, ...]] = {}
     asked: dict[str, tuple[AskedRow, ...]] = {}
+    criteria: dict[str, tuple[CriterionRow, ...]] = {}
+    options = {"seed": seed, "num_resamples": resamples}
     for text in painted:
         name, _, folder = text.partition("=")
         if not folder or name in {"real", *cohorts}:
             raise typer.BadParameter(f"--painted {text}: expected NAME=COHORT, every name once, none real")
         found = collect_lesions(open_dataset(Path(folder)), source=dataset, margin_voxels=_MARGIN_VOXELS)
         cohorts[name] = by_type(found, names)
-        looks[name] = compare_appearance(real_lesions, cohorts[name], seed=seed, num_resamples=resamples)
-        asked[name] = asked_rows(asked_lesions(Path(folder)), names, seed=seed, num_resamples=resamples)
+        of_cohort = measure_lesions(cohorts[name], groups="case")
+        looks[name] = compare_measured(measured, of_cohort, **options)
+        asked[name] = asked_rows(asked_lesions(Path(folder)), names, **options)
+        criteria[name] = criteria_rows(measured, of_cohort, asked[name], **options)
     out.mkdir(parents=True, exist_ok=True)
     command = " ".join(["python", *sys.argv])
     written = {
@@ -60,12 +75,20 @@ def main(
         "part": found_part,
         "appearance": {name: [each.model_dump() for each in types] for name, types in looks.items()},
         "asked": {name: [row.model_dump() for row in rows] for name, rows in asked.items()},
+        "criteria": {name: [row.model_dump() for row in rows] for name, rows in criteria.items()},
     }
     (out / "fidelity.json").write_text(json.dumps(written, indent=1) + "\n", encoding="utf-8")
     tables = f"{looks_markdown(looks)}\n{asked_markdown(asked)}"
-    (out / "fidelity.md").write_text(f"`{command}`, part: {found_part}\n\n{tables}", encoding="utf-8")
+    summary, parts = summary_table(criteria), parts_table(criteria)
+    pages = {"fidelity": tables, "criteria": f"{summary.markdown()}\n{criteria_table(criteria).markdown()}"}
+    shown = [tables, summary.plain()]
+    if len(criteria) > 1:
+        pages["parts"] = parts.markdown()
+        shown.append(parts.plain())
+    for page, text in pages.items():
+        (out / f"{page}.md").write_text(f"`{command}`, part: {found_part}\n\n{text}", encoding="utf-8")
     save_figure(profile_figure(real_lesions, cohorts), out / "profiles.png", dots_per_inch=110)
-    print(tables)  # noqa: T201
+    print("\n".join(shown), end="")  # noqa: T201
 
 
 def looks_markdown(looks: Mapping[str, Sequence[TypeAppearance]]) -> str:

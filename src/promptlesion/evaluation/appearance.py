@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from jaxtyping import Float64
@@ -57,9 +58,25 @@ class TypeAppearance(Frozen):
 
 
 @dataclass(frozen=True, eq=False)
-class _Measured:
+class Measured:
+    """The appearance of the lesions of one type, and the subject or case of each, which intervals draw whole."""
+
     values: Values
     groups: list[str]
+
+    def column(self, measure: str) -> Float64[np.ndarray, " lesions"]:
+        """Return one measure of every lesion, NaN where it could not be measured."""
+        column: Float64[np.ndarray, " lesions"] = self.values[:, list(UNITS).index(measure)]
+        return column
+
+
+def measure_lesions(lesions: Lesions, *, groups: Literal["subject", "case"]) -> dict[str, Measured]:
+    """Measure lesions once, to compare them several times; types without a lesion are left out."""
+    return {
+        name: Measured(_values(found), [getattr(lesion, groups) for lesion in found])
+        for name, found in lesions.items()
+        if found
+    }
 
 
 def compare_appearance(
@@ -73,16 +90,18 @@ def compare_appearance(
         seed: of the intervals and halvings.
         num_resamples: bootstrap resamples behind every interval.
     """
+    sides = measure_lesions(real, groups="subject"), measure_lesions(synthetic, groups="case")
+    return compare_measured(*sides, seed=seed, num_resamples=num_resamples)
+
+
+def compare_measured(
+    real: Mapping[str, Measured], synthetic: Mapping[str, Measured], *, seed: int, num_resamples: int = 2000
+) -> tuple[TypeAppearance, ...]:
+    """Do what `compare_appearance` does with lesions that `measure_lesions` has measured."""
     return tuple(
-        _compare(
-            name,
-            _Measured(_values(lesions), [lesion.subject for lesion in lesions]),
-            _Measured(_values(painted), [lesion.case for lesion in painted]),
-            seed,
-            num_resamples,
-        )
-        for name, lesions in real.items()
-        if lesions and (painted := synthetic.get(name, ()))
+        _compare(name, measured, synthetic[name], seed, num_resamples)
+        for name, measured in real.items()
+        if name in synthetic
     )
 
 
@@ -125,7 +144,7 @@ def profile_figure(real: Lesions, synthetic: Mapping[str, Lesions]) -> Figure:
     return figure
 
 
-def _compare(name: str, real: _Measured, synthetic: _Measured, seed: int, num_resamples: int) -> TypeAppearance:
+def _compare(name: str, real: Measured, synthetic: Measured, seed: int, num_resamples: int) -> TypeAppearance:
     rows = [
         _row(measure, unit, real, synthetic, column, seed, num_resamples)
         for column, (measure, unit) in enumerate(UNITS.items())
@@ -141,7 +160,7 @@ def _compare(name: str, real: _Measured, synthetic: _Measured, seed: int, num_re
 
 
 def _row(
-    measure: str, unit: str, real: _Measured, synthetic: _Measured, column: int, seed: int, num_resamples: int
+    measure: str, unit: str, real: Measured, synthetic: Measured, column: int, seed: int, num_resamples: int
 ) -> AppearanceRow:
     terms = [mean_terms(side.values[:, column]) for side in (real, synthetic)]
     first, second = zip(terms, (real.groups, synthetic.groups), strict=True)
@@ -158,7 +177,7 @@ def _row(
     )
 
 
-def _between_halves(real: _Measured, seed: int) -> Estimate:
+def _between_halves(real: Measured, seed: int) -> Estimate:
     generator, subjects = np.random.default_rng(seed), np.unique(real.groups)
     found = []
     for _ in range(_NUM_HALVINGS):
