@@ -18,7 +18,7 @@ from pydantic import (
     model_validator,
 )
 
-from promptlesion.data.lesion_attributes import ATTRIBUTES
+from promptlesion.data.attribute_names import ATTRIBUTES
 from promptlesion.training.atomic import read_text, write_text
 
 _SAME_SIZE = 0.01

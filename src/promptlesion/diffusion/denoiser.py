@@ -7,7 +7,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from promptlesion.autoencoder.config import AutoencoderConfig
-from promptlesion.data.lesion_attributes import ATTRIBUTES
+from promptlesion.data.attribute_names import ATTRIBUTES
 from promptlesion.diffusion.bound_network import bind_network
 from promptlesion.diffusion.conditioning import Conditioning
 from promptlesion.diffusion.config import DiffusionConfig

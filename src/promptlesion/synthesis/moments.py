@@ -12,10 +12,10 @@ from scipy import ndimage
 
 from promptlesion.data.lesion_appearance import depths_mm, outermost, pattern_bands
 
-_MOST_GAIN = 2.0
-"""Of anything the network painted: of what it left flat nothing is made."""
-_FEWEST_VOXELS = 12
 _ROUNDS = 3
+_MOST_GAIN = 2.0 ** (1 / _ROUNDS)
+"""Of anything painted, in each round: nothing becomes more than twice as strong, and of nothing nothing is made."""
+_FEWEST_VOXELS = 12
 _RIM_MM = 0.8
 """How deep a rim that is made brighter or darker reaches, as an exponential."""
 _BLOOM_MM = 0.6
@@ -34,11 +34,11 @@ def match_moments(
 ) -> Float32[np.ndarray, "x y z"]:
     """Return a painted box with noise on it, whose lesion is as it was asked to be.
 
-    One after another: the noise fills up what the painted grain lacks of the scan's below 0.75 mm; mottling and the
+    The noise fills up what the painted grain lacks of the scan's below 0.75 mm. Then, in rounds, mottling and the
     texture down to 0.75 mm are scaled to the spreads asked for; the lesion's form, that is how it falls towards its
-    edge and from one side to the other, is scaled to what is left of its spread, and its rim made as bright as asked;
-    and all is shifted to the mean. Nothing
-    becomes more than twice as strong. Outside the mask what is changed at the nearest voxel of the lesion fades away.
+    edge and from one side to the other, to what is left of its spread; its rim is made as bright as asked, and all is
+    shifted to the mean. Nothing becomes more than twice as strong. Outside the mask what is changed at the nearest
+    voxel of the lesion fades away.
 
     Args:
         hu: as the network painted it, without noise.
@@ -50,26 +50,35 @@ def match_moments(
     if not asked or mask.sum() < _FEWEST_VOXELS:
         added_hu = asked["mean_hu"] - float((hu + noise)[mask].mean()) if "mean_hu" in asked else 0.0
         return _with_bloom(hu + noise, np.full(int(mask.sum()), added_hu), mask, spacing_mm)
-    inside = hu[mask].astype(np.float64)
+    grain, noise_grain = (pattern_bands(part, mask, spacing_mm)[2].std() for part in (hu, noise))
+    share = max(0.0, 1.0 - float(grain / max(noise_grain, 1e-6)) ** 2) ** 0.5
+    before = hu + np.float32(share) * noise
+    painted = before.astype(np.float64)
+    for _ in range(_ROUNDS):  # each changes what the others are measured by
+        painted[mask] = _nearer(painted, mask, asked, spacing_mm)
+    if "mean_hu" not in asked:
+        painted[mask] += before[mask].mean(dtype=np.float64) - painted[mask].mean()
+    return _with_bloom(before, painted[mask] - before[mask], mask, spacing_mm)
+
+
+def _nearer(
+    hu: Float64[np.ndarray, "x y z"],
+    mask: Bool[np.ndarray, "x y z"],
+    asked: Mapping[str, float],
+    spacing_mm: tuple[float, float, float],
+) -> Voxels:
+    """Return the lesion's voxels with texture, form, rim and mean scaled once to what is asked."""
     low, middle, grain = pattern_bands(hu, mask, spacing_mm)
-    noise_low, noise_middle, noise_grain = pattern_bands(noise, mask, spacing_mm)
-    share = max(0.0, 1.0 - (grain.std() / max(float(noise_grain.std()), 1e-6)) ** 2) ** 0.5
-    noise = noise * np.float32(share)
-    drawn = noise[mask].astype(np.float64)
-    form = inside - low - middle - grain
-    low, middle = (
-        part * _gain(part, share * other, asked.get(name))
-        for part, other, name in ((low, noise_low, "low_frequency_hu"), (middle, noise_middle, "mid_frequency_hu"))
-    )
-    texture, rim = low + middle + grain + drawn, np.zeros(len(inside))
-    form -= form.mean()
-    for _ in range(_ROUNDS):  # rim and spread depend on each other
-        stretched = form * _gain(form, texture + rim, asked.get("std_hu"))
-        if "outer_hu" in asked and "mean_hu" in asked:
-            rim = _rim(stretched + texture, mask, asked["outer_hu"] - asked["mean_hu"], spacing_mm)
-    changed = stretched + rim + low + middle + grain
-    changed += (asked["mean_hu"] if "mean_hu" in asked else (inside + drawn).mean()) - (changed + drawn).mean()
-    return _with_bloom(hu + noise, changed - inside, mask, spacing_mm)
+    form = hu[mask] - low - middle - grain
+    nothing = np.zeros(len(form))
+    low = low * _gain(low, nothing, asked.get("low_frequency_hu"))
+    middle = middle * _gain(middle, nothing, asked.get("mid_frequency_hu"))
+    texture = low + middle + grain
+    changed = form * _gain(form, texture, asked.get("std_hu")) + texture
+    if "outer_hu" in asked and "mean_hu" in asked:
+        changed = changed + _rim(changed, mask, asked["outer_hu"] - asked["mean_hu"], spacing_mm)
+    shifted: Voxels = changed + (asked.get("mean_hu", 0.0) - changed.mean())
+    return shifted
 
 
 def _gain(part: Voxels, others: Voxels, wanted_hu: float | None) -> float:
