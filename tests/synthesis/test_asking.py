@@ -22,22 +22,22 @@ HOST_HU = 120.0
 
 def statistics() -> LesionStatistics:
     """Bright lesions: small ones of about 400 HU, large ones of about 600, in hosts of 100 to 140 HU."""
-    diameters = (4.0, 4.2, 4.4, 7.6, 7.8, 8.0)
-    means = (390.0, 400.0, 410.0, 590.0, 600.0, 610.0)
-    hosts = (100.0, 120.0, 140.0) * 2
+    diameters = (4.0, 4.2, 4.4, 7.6, 7.8, 8.0) * 5
+    means = (390.0, 400.0, 410.0, 590.0, 600.0, 610.0) * 5
+    hosts = (100.0, 120.0, 140.0) * 10
     bright = TypeStatistics(
         diameters_mm=diameters,
         mean_hu=means,
-        std_hu=(40.0, 50.0, 60.0) * 2,
+        std_hu=(40.0, 50.0, 60.0) * 10,
         contrast_hu=tuple(mean - host for mean, host in zip(means, hosts, strict=True)),
         attributes={
             "p10_hu": tuple(mean - 60 for mean in means),
             "p50_hu": tuple(mean + 5 for mean in means),
             "p90_hu": tuple(mean + 60 for mean in means),
-            "edge_hu_per_mm": (200.0, 210.0, None, 220.0, 230.0, 240.0),
+            "edge_hu_per_mm": (200.0, 210.0, 215.0, 220.0, 230.0, 240.0) * 5,
             "outer_hu": tuple(mean - 70 for mean in means),
-            "low_frequency_hu": (8.0, 9.0, 10.0) * 2,
-            "mid_frequency_hu": (5.0, 6.0, 7.0) * 2,
+            "low_frequency_hu": (8.0, 9.0, 10.0) * 10,
+            "mid_frequency_hu": (5.0, 6.0, 7.0) * 10,
         },
         counts_per_case=(6,),
     )
@@ -122,6 +122,23 @@ def test_beyond_what_training_lesions_have_spread_and_edge_go_along(
     assert twice["edge_hu_per_mm"] > 1.3 * plain["edge_hu_per_mm"]
     darker = asked_of(scans, card, lesion, {"contrast_hu": -100})
     assert darker["edge_hu_per_mm"] < 0
+
+
+def test_of_few_training_lesions_none_is_drawn_all_the_time(
+    scans: Dataset, card: SynthesizerCard, placed: PlacedLesion
+) -> None:
+    few = TypeStatistics(
+        diameters_mm=(4.0, 6.0, 7.0, 8.0, 9.0, 10.0),
+        mean_hu=(100.0, 200.0, 300.0, 400.0, 500.0, 600.0),
+        std_hu=(1.0,) * 6,
+        contrast_hu=(0.0, 100.0, 200.0, 300.0, 400.0, 500.0),
+        counts_per_case=(6,),
+    )
+    told = replace(card, statistics=LesionStatistics(types={"bright": few}))
+    lesion = replace(placed, diameter_mm=4.0)
+    drawn = [asked_of(scans, told, lesion, {}, seed=seed)["mean_hu"] for seed in range(60)]
+    nearest = np.mean(np.abs(np.array(drawn) - 100) < 80)
+    assert 0.2 < nearest < 0.6
 
 
 def test_a_type_without_training_lesions_is_left_open(

@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float64
 
 from promptlesion.data.dataset import Dataset
 from promptlesion.data.lesion_attributes import HU_LEVELS, NAMES, as_mapping, scale_of
@@ -22,6 +23,7 @@ _HOST_DEVIATIONS = 2.0
 """So like is its host's brightness, in standard deviations of the hosts of its type."""
 _JITTER = 0.15
 """Of all that is drawn, in standard deviations of the type."""
+_FEWEST_SHARING, _MOST_WIDENED = 5, 12
 _SPREADS = ("std_hu", "low_frequency_hu")
 _MOST_STRETCHED = 3.0
 
@@ -97,13 +99,28 @@ def _like_training(
     distance += ((hosts - host_hu) / (_HOST_DEVIATIONS * max(float(hosts.std()), 1.0))) ** 2
     for name, value in drawn.items():
         distance += np.nan_to_num((columns[name] - value) / std[NAMES.index(name)]) ** 2
-    weight = np.exp(-0.5 * (distance - distance.min()))
-    chosen = int(generator.choice(len(rows), p=weight / weight.sum()))
+    chosen = int(generator.choice(len(rows), p=_shares(distance - distance.min())))
     # one jitter for all levels of HU: each with its own, the median might lie above the 90th percentile
     shift, others = generator.normal(0, _JITTER), generator.normal(0, _JITTER, len(NAMES))
     jitter = np.where(np.isin(NAMES, HU_LEVELS), shift * std[NAMES.index("mean_hu")], others * std)
     row = rows[chosen] + np.where(np.isin(NAMES, HU_LEVELS), jitter, np.clip(jitter, -0.3 * np.abs(rows[chosen]), None))
     return as_mapping(row)
+
+
+def _shares(distance: Float64[np.ndarray, " lesion"]) -> Float64[np.ndarray, " lesion"]:
+    """Return how often each training lesion is drawn: the nearer the more, but of few none all the time.
+
+    The distances' scale grows until a quarter of them, five at least, share in it (by Kish's effective number).
+    """
+    wanted = min(len(distance), max(_FEWEST_SHARING, len(distance) // 4))
+    scale, share = 1.0, np.zeros(len(distance))
+    for _ in range(_MOST_WIDENED):
+        weight = np.exp(-0.5 * distance / scale)
+        share = weight / weight.sum()
+        if 1 / float((share**2).sum()) >= wanted:
+            break
+        scale *= 2
+    return share
 
 
 def _with_asked(values: Mapping[str, float], drawn: Mapping[str, float]) -> dict[str, float]:

@@ -16,9 +16,9 @@ _ROUNDS = 3
 _MOST_GAIN = 2.0 ** (1 / _ROUNDS)
 """Of anything painted, in each round: nothing becomes more than twice as strong, and of nothing nothing is made."""
 _FEWEST_VOXELS = 12
-_RIM_MM = 0.8
+_RIM_VOXELS = 1.3
 """How deep a rim that is made brighter or darker reaches, as an exponential."""
-_BLOOM_MM = 0.6
+_BLOOM_VOXELS = 1.0
 """Deviation of the Gaussian by which what is changed inside goes on outside: a brighter lesion blooms more."""
 
 Voxels = Float64[np.ndarray, " voxel"]
@@ -31,8 +31,8 @@ def match_moments(
     asked: Mapping[str, float],
     *,
     spacing_mm: tuple[float, float, float],
-) -> Float32[np.ndarray, "x y z"]:
-    """Return a painted box with noise on it, whose lesion is as it was asked to be.
+) -> tuple[Float32[np.ndarray, "x y z"], float]:
+    """Return a painted patch whose lesion is, with noise on it, as it was asked to be, and how much of the noise.
 
     The noise fills up what the painted grain lacks of the scan's below 0.75 mm. Then, in rounds, mottling and the
     texture down to 0.75 mm are scaled to the spreads asked for; the lesion's form, that is how it falls towards its
@@ -41,24 +41,31 @@ def match_moments(
     voxel of the lesion fades away.
 
     Args:
-        hu: as the network painted it, without noise.
-        noise: of the scan, as strong as it is there.
+        hu: as the network painted it, on the grid that training lesions were measured on.
+        noise: of the scan, as strong as it is there, brought to that grid.
         mask: of the lesion.
         asked: of `ATTRIBUTES`; what is missing stays as it was painted.
-        spacing_mm: of the box.
+        spacing_mm: of the grid.
+
+    Returns:
+        The patch, without the noise, and the factor of the noise to be put on it.
     """
     if not asked or mask.sum() < _FEWEST_VOXELS:
-        added_hu = asked["mean_hu"] - float((hu + noise)[mask].mean()) if "mean_hu" in asked else 0.0
-        return _with_bloom(hu + noise, np.full(int(mask.sum()), added_hu), mask, spacing_mm)
+        return hu, 1.0
     grain, noise_grain = (pattern_bands(part, mask, spacing_mm)[2].std() for part in (hu, noise))
     share = max(0.0, 1.0 - float(grain / max(noise_grain, 1e-6)) ** 2) ** 0.5
     before = hu + np.float32(share) * noise
     painted = before.astype(np.float64)
     for _ in range(_ROUNDS):  # each changes what the others are measured by
-        painted[mask] = _nearer(painted, mask, asked, spacing_mm)
-    if "mean_hu" not in asked:
-        painted[mask] += before[mask].mean(dtype=np.float64) - painted[mask].mean()
-    return _with_bloom(before, painted[mask] - before[mask], mask, spacing_mm)
+        painted[mask] = _nearer(painted, mask, {**asked, "noise_hu": float(noise_grain)}, spacing_mm)
+    return _with_bloom(hu, painted[mask] - before[mask], mask), share
+
+
+def shifted_to(
+    hu: Float32[np.ndarray, "x y z"], mask: Bool[np.ndarray, "x y z"], mean_hu: float
+) -> Float32[np.ndarray, "x y z"]:
+    """Return a box whose masked voxels have a mean."""
+    return _with_bloom(hu, np.full(int(mask.sum()), mean_hu - hu[mask].mean(dtype=np.float64)), mask)
 
 
 def _nearer(
@@ -73,11 +80,12 @@ def _nearer(
     nothing = np.zeros(len(form))
     low = low * _gain(low, nothing, asked.get("low_frequency_hu"))
     middle = middle * _gain(middle, nothing, asked.get("mid_frequency_hu"))
+    grain = grain * (_gain(grain, nothing, asked["noise_hu"]) if asked["noise_hu"] > 0 else 1.0)
     texture = low + middle + grain
     changed = form * _gain(form, texture, asked.get("std_hu")) + texture
     if "outer_hu" in asked and "mean_hu" in asked:
         changed = changed + _rim(changed, mask, asked["outer_hu"] - asked["mean_hu"], spacing_mm)
-    shifted: Voxels = changed + (asked.get("mean_hu", 0.0) - changed.mean())
+    shifted: Voxels = changed + (asked.get("mean_hu", hu[mask].mean()) - changed.mean())
     return shifted
 
 
@@ -95,7 +103,8 @@ def _rim(
 ) -> Voxels:
     """Return what brings the mean of the outer 0.6 mm, less that of the whole lesion, to what is wanted."""
     depth_mm = depths_mm(mask, spacing_mm)
-    is_outer, ramp = outermost(depth_mm, mask)[mask], np.exp(-depth_mm[mask] / _RIM_MM)
+    is_outer = outermost(depth_mm, mask)[mask]
+    ramp = np.exp(-ndimage.distance_transform_edt(np.pad(mask, 1))[1:-1, 1:-1, 1:-1][mask] / _RIM_VOXELS)
     reach = float(ramp[is_outer].mean() - ramp.mean())
     present = float(values[is_outer].mean() - values.mean())
     rim: Voxels = ramp * ((wanted_hu - present) / reach if reach > 0 else 0.0)
@@ -103,13 +112,11 @@ def _rim(
 
 
 def _with_bloom(
-    hu: Float32[np.ndarray, "x y z"],
-    added: Voxels,
-    mask: Bool[np.ndarray, "x y z"],
-    spacing_mm: tuple[float, float, float],
+    hu: Float32[np.ndarray, "x y z"], added: Voxels, mask: Bool[np.ndarray, "x y z"]
 ) -> Float32[np.ndarray, "x y z"]:
+    """Return a box with something added to the masked voxels, and ever less of it to those beside them."""
     change = np.zeros(hu.shape)
     change[mask] = added
-    distance_mm, nearest = ndimage.distance_transform_edt(~mask, sampling=spacing_mm, return_indices=True)
-    changed: np.ndarray = hu + change[tuple(nearest)] * np.exp(-0.5 * (distance_mm / _BLOOM_MM) ** 2)
+    distance, nearest = ndimage.distance_transform_edt(~mask, return_indices=True)
+    changed: np.ndarray = hu + change[tuple(nearest)] * np.exp(-0.5 * (distance / _BLOOM_VOXELS) ** 2)
     return changed.astype(np.float32)

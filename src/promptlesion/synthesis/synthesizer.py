@@ -35,7 +35,7 @@ from promptlesion.masks.shape_bank import ShapeBank
 from promptlesion.synthesis.batch_size import lesions_at_once
 from promptlesion.synthesis.blend import edge_weight
 from promptlesion.synthesis.config import SynthesisConfig
-from promptlesion.synthesis.moments import match_moments
+from promptlesion.synthesis.moments import match_moments, shifted_to
 from promptlesion.synthesis.patch_grid import PatchGrid, patch_grid, pull_image, pull_mask
 from promptlesion.synthesis.scan_noise import draw_noise, fine_part, lost_noise
 from promptlesion.training.device import autocast, resolve_device, resolve_precision, send
@@ -177,18 +177,25 @@ class PromptLesionSynthesizer:
             seeds,
         )
         painted = []
-        for image, lesion, grid, look, patch_hu, seed in zip(
-            images, lesions, grids, looks, window.to_hu(decoded[:, 0].cpu().numpy()), seeds, strict=True
+        for image, lesion, grid, mask, look, patch_hu, seed in zip(
+            images, lesions, grids, masks, looks, window.to_hu(decoded[:, 0].cpu().numpy()), seeds, strict=True
         ):
-            box_hu = grid.push(patch_hu, lesion.box)
             scan = image.array[lesion.box].astype(np.float32)
             shown = scan.clip(window.low, window.high)
-            asked, noise = lesion.asked if self.config.match_moments else {}, np.zeros_like(box_hu)
+            asked, noise = lesion.asked if self.config.match_moments else {}, np.zeros_like(scan)
             if look.lost_noise is not None:
-                fine = fine_part(box_hu, sigma_voxels=grid.step_voxels)[lesion.mask]
+                fine = fine_part(grid.push(patch_hu, lesion.box), sigma_voxels=grid.step_voxels)[lesion.mask]
                 present_hu = 0.0 if asked else robust_sigma(fine)  # else it is seen to there
                 noise = _noise(look.lost_noise, lesion, grid.footprint(image.shape), seed, present_hu)
-            box_hu = match_moments(box_hu, noise, lesion.mask, asked, spacing_mm=image.spacing_mm)
+            if asked:
+                start = tuple(side.start for side in lesion.box)
+                pulled = grid.pull(noise, start=start, order=1, fill=0)
+                spacing_mm = self.card.spec.spacing_mm
+                patch_hu, share = match_moments(patch_hu, pulled, mask, asked, spacing_mm=spacing_mm)
+                noise *= np.float32(share)
+            box_hu = grid.push(patch_hu, lesion.box) + noise
+            if "mean_hu" in asked:
+                box_hu = shifted_to(box_hu, lesion.mask, asked["mean_hu"])
             if self.config.edge == "blur":
                 covered = grid.footprint(image.shape)
                 edges_mm = [_BLURS * blur for blur in blur_mm(image.array[covered], image.spacing_mm)]
