@@ -12,6 +12,7 @@ import torch
 
 from promptlesion.data.augmentation import Augmentation
 from promptlesion.data.intensity import HUWindow
+from promptlesion.data.lesion_patch import draw_warp
 from promptlesion.data.patch_batches import PatchCut
 from promptlesion.training.device import resolve_device
 from promptlesion.training.memory import main_memory_bytes, resident_bytes
@@ -73,6 +74,15 @@ def drawing_seconds(
         np.ascontiguousarray(patch)
         is_lesion[np.ascontiguousarray(cut_labels)]
     return (time.perf_counter() - started) / _PATCHES_DRAWN
+
+
+def warping_seconds(patch_voxels: int) -> float:
+    """Measure what it takes to bend, turn and scale a patch of a lesion, beyond cutting it."""
+    image, generator = np.zeros((patch_voxels,) * 3, dtype=np.int16), np.random.default_rng(0)
+    started = time.perf_counter()
+    warp = draw_warp((0, 0, 0), patch_voxels=patch_voxels, spacing_mm=(1.0, 1.0, 1.0), generator=generator)
+    warp.hu(image)
+    return time.perf_counter() - started
 
 
 def compressing_seconds_a_voxel() -> float:

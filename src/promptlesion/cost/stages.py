@@ -11,7 +11,7 @@ from promptlesion.autoencoder.autoencoder import build_autoencoder
 from promptlesion.config import Config
 from promptlesion.cost.estimate import Extent, StageEstimate
 from promptlesion.cost.fitting import TrainingStep, is_checkpointed, training_step
-from promptlesion.cost.machine import Machine, compressing_seconds_a_voxel, drawing_seconds
+from promptlesion.cost.machine import Machine, compressing_seconds_a_voxel, drawing_seconds, warping_seconds
 from promptlesion.cost.measure import Count, PassCost, PassOf, cost_of, count_pass, updating_seconds_a_parameter
 from promptlesion.cost.parameters import num_parameters
 from promptlesion.cost.passes import decoding, denoising, encoding, segmenting
@@ -141,7 +141,9 @@ class _Estimator:
         num_patches = self.extent.num_lesions * config.patches_per_lesion
         edge = config.patch_voxels // autoencoder.downsampling
         numbers = num_patches * (2 * autoencoder.latent_channels + 1) * edge**3
-        drawing = num_patches * drawing_seconds(config.patch_voxels, self.extent.window_hu)
+        whole = num_patches * config.patch_voxels**3 if config.mask == "whole" else 0
+        warping = config.warp_probability * warping_seconds(config.patch_voxels) if config.warp_probability else 0.0
+        drawing = num_patches * (drawing_seconds(config.patch_voxels, self.extent.window_hu) + warping)
         encoding_seconds = 2 * math.ceil(num_patches / _ENCODE_BATCH) * first.cost.seconds_of(encode.flops) + drawing
         steps = f"{config.num_steps:,} steps of {config.batch_size} patches of {config.patch_voxels}³"
         num_frozen = num_parameters(lambda: {"autoencoder": build_autoencoder(autoencoder)})
@@ -151,8 +153,8 @@ class _Estimator:
             seconds=config.num_steps * training.cost.seconds + encoding_seconds,
             seconds_a_step=training.cost.seconds,
             memory_bytes=max(training.held_bytes + _WEIGHT_BYTES * num_frozen, encode.peak_bytes),
-            host_bytes=6 * numbers,  # float32 while they are encoded, then half of that beside them
-            disk_bytes=(_STATE_BYTES + _WEIGHT_BYTES) * training.step.num_parameters + 2 * numbers,
+            host_bytes=4 * numbers + 2 * whole,  # one by one, then all of them together beside
+            disk_bytes=(_STATE_BYTES + _WEIGHT_BYTES) * training.step.num_parameters + 2 * numbers + whole,
             measured_patch_voxels=training.cost.measured_patch_voxels,
             patch_voxels=config.patch_voxels,
         )

@@ -140,8 +140,9 @@ def gallery_figure(
 def _largest_of_each_type(dataset: Dataset, synthesizers: Mapping[str, Synthesizer], *, seed: int) -> list[MaskedScan]:
     room = min(each.card.max_extent_mm for each in synthesizers.values())
     edge_mm = max(each.card.edge_mm for each in synthesizers.values())
+    card = next((each.card for each in synthesizers.values() if each.card.knows_attributes), None)
     chosen: dict[int, MaskedScan] = {}
-    for scan in scans_with_own_masks(dataset, edge_mm=edge_mm, max_extent_mm=room, seed=seed):
+    for scan in scans_with_own_masks(dataset, edge_mm=edge_mm, max_extent_mm=room, seed=seed, card=card):
         for index, lesion in enumerate(scan.lesions):
             largest = chosen.get(lesion.type_index)
             if largest is None or lesion.mask.sum() > largest.lesions[0].mask.sum():

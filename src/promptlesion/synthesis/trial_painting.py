@@ -15,8 +15,9 @@ from promptlesion.data.lesion_instances import cut_instance, find_lesions
 from promptlesion.data.volume import Volume
 from promptlesion.masks.placement import PlacedLesion, PlacementError, place_lesion
 from promptlesion.masks.sizes_and_shapes import LesionDrawing
+from promptlesion.synthesis.asking import ask
 from promptlesion.synthesis.blend import blend
-from promptlesion.synthesis.synthesizer import Synthesizer
+from promptlesion.synthesis.synthesizer import Synthesizer, SynthesizerCard
 from promptlesion.training.seeding import derive_seed, numpy_generator
 
 _TRIES_PER_MASK = 4
@@ -50,13 +51,23 @@ def lesions_in_place(
     return tuple(found)
 
 
-def scans_with_own_masks(dataset: Dataset, *, edge_mm: float, max_extent_mm: float, seed: int) -> Iterator[MaskedScan]:
-    """Yield every scan that has lesions, with their own masks and types; a lesion's seed is its own."""
+def scans_with_own_masks(
+    dataset: Dataset, *, edge_mm: float, max_extent_mm: float, seed: int, card: SynthesizerCard | None = None
+) -> Iterator[MaskedScan]:
+    """Yield every scan that has lesions, with their own masks and types; a lesion's seed is its own.
+
+    With the card of a method that knows attributes they are asked for as in a cohort.
+    """
     for case in dataset.cases:
         image, labels = read_case(dataset, case)
         lesions = lesions_in_place(labels, dataset, edge_mm=edge_mm, max_extent_mm=max_extent_mm)
         if lesions:
             seeds = tuple(derive_seed(seed, "own mask", case.name, index) for index in range(len(lesions)))
+            if card is not None:
+                lesions = tuple(
+                    ask(lesion, image, labels, dataset, card=card, generator=numpy_generator(own, "ask"))
+                    for lesion, own in zip(lesions, seeds, strict=True)
+                )
             yield MaskedScan(case.name, case.subject, image, lesions, seeds)
 
 
