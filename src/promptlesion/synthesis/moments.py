@@ -56,8 +56,9 @@ def match_moments(
     share = max(0.0, 1.0 - float(grain / max(noise_grain, 1e-6)) ** 2) ** 0.5
     before = hu + np.float32(share) * noise
     painted = before.astype(np.float64)
+    asked = {**asked, "noise_hu": float(pattern_bands(before, mask, spacing_mm)[2].std())}
     for _ in range(_ROUNDS):  # each changes what the others are measured by
-        painted[mask] = _nearer(painted, mask, {**asked, "noise_hu": float(noise_grain)}, spacing_mm)
+        painted[mask] = _nearer(painted, mask, asked, spacing_mm)
     return _with_bloom(hu, painted[mask] - before[mask], mask), share
 
 
@@ -80,7 +81,7 @@ def _nearer(
     nothing = np.zeros(len(form))
     low = low * _gain(low, nothing, asked.get("low_frequency_hu"))
     middle = middle * _gain(middle, nothing, asked.get("mid_frequency_hu"))
-    grain = grain * (_gain(grain, nothing, asked["noise_hu"]) if asked["noise_hu"] > 0 else 1.0)
+    grain = grain * _gain(grain, nothing, asked["noise_hu"])
     texture = low + middle + grain
     changed = form * _gain(form, texture, asked.get("std_hu")) + texture
     if "outer_hu" in asked and "mean_hu" in asked:
