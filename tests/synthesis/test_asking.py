@@ -141,6 +141,23 @@ def test_of_few_training_lesions_none_is_drawn_all_the_time(
     assert 0.2 < nearest < 0.6
 
 
+def test_no_lesion_is_like_one_whose_label_holds_bone(
+    scans: Dataset, card: SynthesizerCard, placed: PlacedLesion
+) -> None:
+    means, stds = (20.0, 25.0, 30.0, 35.0, 40.0, 28.0, 32.0, 107.0), (15.0, 12.0, 18.0, 20.0, 14.0, 16.0, 13.0, 215.0)
+    sarcomas = TypeStatistics(
+        diameters_mm=(placed.diameter_mm,) * 8,
+        mean_hu=means,
+        std_hu=stds,
+        contrast_hu=(0.0,) * 8,
+        counts_per_case=(8,),
+    )
+    told = replace(card, statistics=LesionStatistics(types={"bright": sarcomas}))
+    drawn = [asked_of(scans, told, placed, {}, seed=seed) for seed in range(40)]
+    assert max(values["mean_hu"] for values in drawn) < 70
+    assert max(values["std_hu"] for values in drawn) < 60
+
+
 def test_a_type_without_training_lesions_is_left_open(
     scans: Dataset, card: SynthesizerCard, placed: PlacedLesion
 ) -> None:

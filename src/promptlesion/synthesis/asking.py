@@ -11,6 +11,7 @@ from jaxtyping import Float64
 from promptlesion.data.dataset import Dataset
 from promptlesion.data.lesion_attributes import HU_LEVELS, NAMES, as_mapping, scale_of
 from promptlesion.data.lesion_statistics import SURROUNDINGS_MM, measure_lesion
+from promptlesion.data.noise import robust_sigma
 from promptlesion.data.volume import Volume
 from promptlesion.masks.placement import PlacedLesion
 from promptlesion.synthesis.synthesizer import SynthesizerCard
@@ -23,6 +24,7 @@ _HOST_DEVIATIONS = 2.0
 """So like is its host's brightness, in standard deviations of the hosts of its type."""
 _JITTER = 0.15
 """Of all that is drawn, in standard deviations of the type."""
+_FAR_DEVIATIONS = 4.0
 _FEWEST_SHARING, _MOST_WIDENED = 5, 12
 _SPREADS = ("std_hu", "low_frequency_hu")
 _MOST_STRETCHED = 3.0
@@ -92,6 +94,7 @@ def _like_training(
     generator: np.random.Generator,
 ) -> dict[str, float]:
     """Return the attributes of a training lesion, one of those most like what is known of the one to be painted."""
+    rows = _usual(rows)
     columns = dict(zip(NAMES, rows.T, strict=True))
     _, std = scale_of(rows)
     distance = (np.log(columns["diameter_mm"] / diameter_mm) / _SIZE_DEVIATION) ** 2
@@ -105,6 +108,18 @@ def _like_training(
     jitter = np.where(np.isin(NAMES, HU_LEVELS), shift * std[NAMES.index("mean_hu")], others * std)
     row = rows[chosen] + np.where(np.isin(NAMES, HU_LEVELS), jitter, np.clip(jitter, -0.3 * np.abs(rows[chosen]), None))
     return as_mapping(row)
+
+
+def _usual(rows: Float64[np.ndarray, "lesion attribute"]) -> Float64[np.ndarray, "lesion attribute"]:
+    """Return the lesions without those whose mean or spread lies far out: their labels hold bone, air or metal too.
+
+    Far is more than 4 standard deviations, as the median tells them, from the median. Of few none is left out.
+    """
+    is_usual = np.ones(len(rows), dtype=bool)
+    for name in ("mean_hu", "std_hu"):
+        values = rows[:, NAMES.index(name)]
+        is_usual &= np.abs(values - np.median(values)) <= _FAR_DEVIATIONS * max(robust_sigma(values), 1.0)
+    return rows[is_usual] if is_usual.sum() >= _FEWEST_SHARING else rows
 
 
 def _shares(distance: Float64[np.ndarray, " lesion"]) -> Float64[np.ndarray, " lesion"]:
