@@ -110,7 +110,7 @@ def _like_training(
     return as_mapping(row)
 
 
-def _usual(rows: Float64[np.ndarray, "lesion attribute"]) -> Float64[np.ndarray, "lesion attribute"]:
+def _usual(rows: Float64[np.ndarray, "lesion attribute"]) -> Float64[np.ndarray, "usual attribute"]:
     """Return the lesions without those whose mean or spread lies far out: their labels hold bone, air or metal too.
 
     Far is more than 4 standard deviations, as the median tells them, from the median. Of few none is left out.
