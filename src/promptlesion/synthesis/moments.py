@@ -15,6 +15,8 @@ from promptlesion.data.lesion_appearance import depths_mm, outermost, pattern_ba
 _ROUNDS = 3
 _MOST_GAIN = 2.0 ** (1 / _ROUNDS)
 """Of anything painted, in each round: nothing becomes more than twice as strong, and of nothing nothing is made."""
+_GRAIN_KEPT = 0.5
+"""Power of what gives back the grain that goes with texture that is weakened: in part it is the network's, not noise."""
 _FEWEST_VOXELS = 12
 _RIM_VOXELS = 1.3
 """How deep a rim that is made brighter or darker reaches, as an exponential."""
@@ -81,7 +83,7 @@ def _nearer(
     nothing = np.zeros(len(form))
     low = low * _gain(low, nothing, asked.get("low_frequency_hu"))
     middle = middle * _gain(middle, nothing, asked.get("mid_frequency_hu"))
-    grain = grain * _gain(grain, nothing, asked["noise_hu"])
+    grain = grain * _gain(grain, nothing, asked["noise_hu"]) ** _GRAIN_KEPT
     texture = low + middle + grain
     changed = form * _gain(form, texture, asked.get("std_hu")) + texture
     if "outer_hu" in asked and "mean_hu" in asked:
