@@ -16,7 +16,7 @@ _ROUNDS = 3
 _MOST_GAIN = 2.0 ** (1 / _ROUNDS)
 """Of anything painted, in each round: nothing becomes more than twice as strong, and of nothing nothing is made."""
 _GRAIN_KEPT = 0.5
-"""Power of what gives back the grain that goes with texture that is weakened: in part it is the network's, not noise."""
+"""Power of what gives back the grain that goes where texture is weakened: in part it is the network's, not noise."""
 _FEWEST_VOXELS = 12
 _RIM_VOXELS = 1.3
 """How deep a rim that is made brighter or darker reaches, as an exponential."""
