@@ -24,7 +24,6 @@ from promptlesion.masks.placement import PlacementError
 ROWS = (
     ("calcified_plaque", "mean_hu", (300.0, 600.0, 1000.0), 3.5, (-200.0, 1100.0)),
     ("liver_tumor", "contrast_hu", (-10.0, -30.0, -60.0), 9.0, (-50.0, 200.0)),
-    ("kidney_tumor", "std_hu", (12.0, 20.0, 30.0), 8.0, (-50.0, 250.0)),
 )
 """Type, attribute, values, diameter in mm, and window in HU."""
 _HALF_MM = 11.0
@@ -45,7 +44,9 @@ def main(
     held_out = dataset_split(dataset, **DataConfig().split_options()).validation
     figure = Figure(figsize=(8.4, 2.5 * len(ROWS)), layout="constrained")
     grid = figure.subplots(len(ROWS), 1 + len(ROWS[0][2]))
+    shapes = {lesion.name: (lesion.label, lesion.shape == "real") for lesion in dataset.spec.lesions}
     for axes, (kind, attribute, values, diameter_mm, window) in zip(grid, ROWS, strict=True):
+        label, is_real = shapes[kind]
         for name in held_out:
             image, labels = read_case(dataset, dataset.case(name))
             try:
@@ -56,13 +57,14 @@ def main(
                         labels,
                         kind,
                         label_names=dataset.labels,
+                        shapes=[f"{kind}={data / 'labelsTr'}:{label}"] if is_real else [],
                         attributes={kind: {attribute: value, "diameter_mm": diameter_mm}},
                         seed=seed,
                     )
                     for value in values
                 ]
                 break
-            except (PlacementError, ValueError):
+            except PlacementError:
                 continue
         else:
             raise SystemExit(f"{kind}: expected room in one of {len(held_out)} scans; found none")
