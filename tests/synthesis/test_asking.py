@@ -158,6 +158,15 @@ def test_no_lesion_is_like_one_whose_label_holds_bone(
     assert max(values["std_hu"] for values in drawn) < 60
 
 
+def test_what_is_drawn_is_plausible(scans: Dataset, card: SynthesizerCard, placed: PlacedLesion) -> None:
+    narrow = scans.spec.lesions[0].model_copy(update={"hu": (395.0, 400.0)})
+    dataset = replace(scans, spec=scans.spec.model_copy(update={"lesions": (narrow, scans.spec.lesions[1])}))
+    for seed in range(10):
+        values = asked_of(dataset, card, replace(placed, diameter_mm=4.0), {}, seed=seed)
+        assert 395 <= values["mean_hu"] <= 400
+        assert values["p10_hu"] < 395 < 400 < values["p90_hu"]
+
+
 def test_a_type_without_training_lesions_is_left_open(
     scans: Dataset, card: SynthesizerCard, placed: PlacedLesion
 ) -> None:

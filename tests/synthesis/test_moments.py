@@ -92,3 +92,11 @@ def test_of_a_few_voxels_the_mean_alone_is_matched() -> None:
     assert np.array_equal(brought(hu, noise, mask, {"mean_hu": 200.0, "std_hu": 50.0}), hu + noise)
     matched = shifted_to(hu + noise, mask, 200.0)
     assert float(matched[mask].mean()) == pytest.approx(200.0, abs=0.01)
+
+
+def test_thin_plaque_that_is_all_rim_gets_no_rim() -> None:
+    hu, noise, _ = painted()
+    mask = np.zeros(hu.shape, dtype=bool)
+    mask[8:22, 10:20, 15:17] = True
+    asked = {"mean_hu": 600.0, "std_hu": 60.0, "outer_hu": 560.0}
+    assert float(brought(hu, noise, mask, asked)[mask].std()) < 60

@@ -22,8 +22,12 @@ _SIZE_DEVIATION = 0.25
 """Of the logarithm of the diameter: so like a training lesion's size is that of one that is to be like it."""
 _HOST_DEVIATIONS = 2.0
 """So like is its host's brightness, in standard deviations of the hosts of its type."""
+_HOST_SHARE = 0.1
+"""Of the contrast, by which a host may be brighter or darker all the same: calcium blooms into its host by more."""
 _JITTER = 0.15
 """Of all that is drawn, in standard deviations of the type."""
+_LEAST_WITHIN_HU = 1.0
+"""Of the type's plausible range: HU are whole numbers, and what lies on its end might be refused."""
 _FAR_DEVIATIONS = 4.0
 _FEWEST_SHARING, _MOST_WIDENED = 5, 12
 _SPREADS = ("std_hu", "low_frequency_hu")
@@ -57,6 +61,9 @@ def ask(
     values: dict[str, float] = {}
     if known is not None and known.mean_hu:
         values = _like_training(known.rows, lesion.diameter_mm, own, drawn, generator)
+        low, high = lesion_type.hu
+        plausible_hu = min(max(values["mean_hu"], low + _LEAST_WITHIN_HU), high - _LEAST_WITHIN_HU)
+        values |= {name: values[name] + plausible_hu - values["mean_hu"] for name in HU_LEVELS if name in values}
     values = _with_asked(values, drawn)
     values["diameter_mm"] = lesion.diameter_mm
     if "mean_hu" in values:
@@ -99,7 +106,8 @@ def _like_training(
     _, std = scale_of(rows)
     distance = (np.log(columns["diameter_mm"] / diameter_mm) / _SIZE_DEVIATION) ** 2
     hosts = columns["mean_hu"] - columns["contrast_hu"]
-    distance += ((hosts - host_hu) / (_HOST_DEVIATIONS * max(float(hosts.std()), 1.0))) ** 2
+    alike_hu = max(float(hosts.std()), _HOST_SHARE * float(np.abs(columns["contrast_hu"]).mean()), 1.0)
+    distance += ((hosts - host_hu) / (_HOST_DEVIATIONS * alike_hu)) ** 2
     for name, value in drawn.items():
         distance += np.nan_to_num((columns[name] - value) / std[NAMES.index(name)]) ** 2
     chosen = int(generator.choice(len(rows), p=_shares(distance - distance.min())))

@@ -20,6 +20,8 @@ _GRAIN_KEPT = 0.5
 _FEWEST_VOXELS = 12
 _RIM_VOXELS = 1.3
 """How deep a rim that is made brighter or darker reaches, as an exponential."""
+_LEAST_REACH = 0.1
+"""How much deeper than the lesion as a whole its rim must be to tell: thin plaque is all rim."""
 _BLOOM_VOXELS = 1.0
 """Deviation of the Gaussian by which what is changed inside goes on outside: a brighter lesion blooms more."""
 
@@ -110,7 +112,7 @@ def _rim(
     ramp = np.exp(-ndimage.distance_transform_edt(np.pad(mask, 1))[1:-1, 1:-1, 1:-1][mask] / _RIM_VOXELS)
     reach = float(ramp[is_outer].mean() - ramp.mean())
     present = float(values[is_outer].mean() - values.mean())
-    rim: Voxels = ramp * ((wanted_hu - present) / reach if reach > 0 else 0.0)
+    rim: Voxels = ramp * ((wanted_hu - present) / reach if reach > _LEAST_REACH else 0.0)
     return rim
 
 
